@@ -1,0 +1,238 @@
+//! From builder calls and environment variables to a validated configuration, once.
+
+use crate::collector::LinkCollector;
+use crate::error::ConfigError;
+use crate::flusher::Flusher;
+use crate::link_set::{DEFAULT_MAX_LINKS, Duplicates, LinkPolicy, MAX_LINKS, Unsampled};
+use crate::trigger::MAX_SHARDS;
+use std::borrow::Cow;
+use std::env;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+const BATCH_SIZES: RangeInclusive<usize> = 1..=1 << 20;
+/// All shards together, after rounding; 512 MiB of slots.
+const MAX_SLOTS: usize = 1 << 24;
+/// A shard for fewer contexts of a batch than this costs more in reports than it saves.
+const CONTEXTS_PER_SHARD: usize = 16;
+
+/// Configures a [`LinkCollector`] and its [`Flusher`].
+///
+/// Values are checked in [`build`](Self::build); until then anything may be set. The defaults:
+///
+/// | field | default | allowed |
+/// |---|---|---|
+/// | `max_batch_size` | 128 contexts | 1 to 1 048 576 |
+/// | `max_delay` | 200 ms | any, zero included |
+/// | `max_links` | 128 links | 1 to 1 048 576 |
+/// | `queue_capacity` | 2048 contexts, at least 4 batches | `max_batch_size` to 16 777 216 |
+/// | `shards` | available parallelism, at most `max_batch_size` / 16 | 1 to 128 |
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct LinkCollectorBuilder {
+    max_batch_size: Option<usize>,
+    max_delay: Option<Duration>,
+    queue_capacity: Option<usize>,
+    shards: Option<usize>,
+    links: LinkPolicy,
+}
+
+/// A configuration that was found valid.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) max_batch_size: u32,
+    pub(crate) max_delay: Duration,
+    pub(crate) shards: usize,
+    pub(crate) slots_per_shard: u32,
+    pub(crate) links: LinkPolicy,
+}
+
+impl LinkCollectorBuilder {
+    /// The defaults, without a look at the environment.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The defaults, overridden by the environment; later `with_*` calls override both.
+    ///
+    /// | variable | unit | as |
+    /// |---|---|---|
+    /// | `BATCHLINK_MAX_BATCH_SIZE` | contexts | [`with_max_batch_size`](Self::with_max_batch_size) |
+    /// | `BATCHLINK_MAX_DELAY_MS` | milliseconds | [`with_max_delay`](Self::with_max_delay) |
+    /// | `BATCHLINK_QUEUE_CAPACITY` | contexts | [`with_queue_capacity`](Self::with_queue_capacity) |
+    /// | `BATCHLINK_SHARDS` | shards | [`with_shards`](Self::with_shards) |
+    /// | `BATCHLINK_MAX_LINKS` | links | [`with_max_links`](Self::with_max_links) |
+    /// | `OTEL_SPAN_LINK_COUNT_LIMIT` | links | its default, as the SDK would cut there anyway |
+    ///
+    /// A variable that is unset, or empty (as OpenTelemetry's specification has it), is not used.
+    ///
+    /// # Errors
+    ///
+    /// A variable that is no whole number in the allowed range, with its name, value and range.
+    /// How values fit together is checked in [`build`](Self::build).
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let mut builder = Self {
+            max_batch_size: read_env("BATCHLINK_MAX_BATCH_SIZE", BATCH_SIZES)?,
+            max_delay: read_env("BATCHLINK_MAX_DELAY_MS", 0..=u64::MAX)?.map(Duration::from_millis),
+            queue_capacity: read_env("BATCHLINK_QUEUE_CAPACITY", 1..=MAX_SLOTS)?,
+            shards: read_env("BATCHLINK_SHARDS", 1..=MAX_SHARDS)?,
+            links: LinkPolicy::default(),
+        };
+        let sdk_limit = read_env("OTEL_SPAN_LINK_COUNT_LIMIT", 1..=MAX_LINKS)?;
+        if let Some(max_links) = read_env("BATCHLINK_MAX_LINKS", 1..=MAX_LINKS)?.or(sdk_limit) {
+            builder.links.max_links = max_links;
+        }
+        Ok(builder)
+    }
+
+    /// Contexts that make a batch: the size trigger, and the most that one batch holds.
+    pub fn with_max_batch_size(mut self, contexts: usize) -> Self {
+        self.max_batch_size = Some(contexts);
+        self
+    }
+
+    /// How long a context may wait, counted from the first pending one. Zero: deliver whatever is
+    /// there as soon as it is there.
+    pub fn with_max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay = Some(delay);
+        self
+    }
+
+    /// The most links of one batch; further contexts are counted as truncated, and the batch span
+    /// says so. The SDK cuts at 128 (`OTEL_SPAN_LINK_COUNT_LIMIT`) on its own, so raise that too
+    /// if you raise this.
+    pub fn with_max_links(mut self, links: usize) -> Self {
+        self.links.max_links = links;
+        self
+    }
+
+    /// Contexts that can wait, all shards together. Rounded up: every shard has
+    /// `next_power_of_two(max(queue_capacity / shards, max_batch_size))` slots of 32 bytes.
+    pub fn with_queue_capacity(mut self, contexts: usize) -> Self {
+        self.queue_capacity = Some(contexts);
+        self
+    }
+
+    /// Rings among which producers are spread. More of them means less contention and a few more
+    /// slow paths per batch.
+    pub fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// What happens to contexts whose sampled flag is off; see [`Unsampled`].
+    pub fn with_unsampled(mut self, unsampled: Unsampled) -> Self {
+        self.links.unsampled = unsampled;
+        self
+    }
+
+    /// What happens to a context that the batch already links; see [`Duplicates`].
+    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
+        self.links.duplicates = duplicates;
+        self
+    }
+
+    /// The value of the attribute `link.type` on every link; `batch_item` unless told.
+    ///
+    /// Costs one allocation per link, made by the flusher: OpenTelemetry's `Link` owns its
+    /// attributes in a `Vec`. [`without_link_type`](Self::without_link_type) saves it.
+    pub fn with_link_type(mut self, link_type: impl Into<Cow<'static, str>>) -> Self {
+        self.links.link_type = Some(link_type.into());
+        self
+    }
+
+    /// No `link.type` attribute: a flush then allocates nothing but the `Vec<Link>`.
+    pub fn without_link_type(mut self) -> Self {
+        self.links.link_type = None;
+        self
+    }
+
+    /// Checks the configuration and allocates all memory that the collector will use.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first field found outside what is allowed.
+    pub fn build(self) -> Result<(LinkCollector, Flusher), ConfigError> {
+        Ok(LinkCollector::from_config(self.validate()?))
+    }
+
+    fn validate(self) -> Result<Config, ConfigError> {
+        let links = self.links.validate()?;
+        let size = within("max_batch_size", self.max_batch_size.unwrap_or(128), BATCH_SIZES)?;
+        let default_shards = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let default_shards = default_shards.min(size / CONTEXTS_PER_SHARD).clamp(1, MAX_SHARDS);
+        let shards = within("shards", self.shards.unwrap_or(default_shards), 1..=MAX_SHARDS)?;
+        let capacity = self.queue_capacity.unwrap_or_else(|| (4 * size).max(2048));
+        let capacity = within("queue_capacity", capacity, size..=MAX_SLOTS).map_err(|error| {
+            ConfigError::new(
+                "queue_capacity",
+                error.value(),
+                format!("max_batch_size = {size} to {MAX_SLOTS}"),
+            )
+        })?;
+        let slots_per_shard = (capacity / shards).max(size).next_power_of_two();
+        if slots_per_shard * shards > MAX_SLOTS {
+            let most = MAX_SLOTS / slots_per_shard;
+            return Err(ConfigError::new(
+                "shards",
+                shards.to_string(),
+                format!(
+                    "1 to {most}, since every shard has {slots_per_shard} slots (max_batch_size or more) \
+                     and all together at most {MAX_SLOTS}"
+                ),
+            ));
+        }
+        Ok(Config {
+            // Both are at most MAX_SLOTS.
+            max_batch_size: size as u32,
+            slots_per_shard: slots_per_shard as u32,
+            max_delay: self.max_delay.unwrap_or(Duration::from_millis(200)),
+            shards,
+            links,
+        })
+    }
+}
+
+impl LinkPolicy {
+    pub(crate) fn validate(self) -> Result<Self, ConfigError> {
+        within("max_links", self.max_links, 1..=MAX_LINKS)?;
+        Ok(self)
+    }
+}
+
+impl Default for LinkPolicy {
+    fn default() -> Self {
+        Self {
+            max_links: DEFAULT_MAX_LINKS,
+            unsampled: Unsampled::default(),
+            duplicates: Duplicates::default(),
+            link_type: Some(Cow::Borrowed("batch_item")),
+        }
+    }
+}
+
+fn within(field: &'static str, value: usize, allowed: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+    if allowed.contains(&value) {
+        return Ok(value);
+    }
+    Err(ConfigError::new(field, value.to_string(), format!("{} to {}", allowed.start(), allowed.end())))
+}
+
+fn read_env<N>(name: &'static str, allowed: RangeInclusive<N>) -> Result<Option<N>, ConfigError>
+where
+    N: FromStr + PartialOrd + std::fmt::Display,
+{
+    let Some(raw) = env::var_os(name).filter(|raw| !raw.is_empty()) else {
+        return Ok(None);
+    };
+    let number = raw.to_str().and_then(|text| text.trim().parse().ok());
+    match number.filter(|number| allowed.contains(number)) {
+        Some(number) => Ok(Some(number)),
+        None => Err(ConfigError::new(
+            name,
+            format!("{:?}", raw.to_string_lossy()),
+            format!("a whole number from {} to {}", allowed.start(), allowed.end()),
+        )),
+    }
+}

@@ -1,0 +1,132 @@
+//! The one consumer: decides from what it finds in the rings what is due, and takes it.
+//!
+//! Knows nothing of waiting; [`Step`] says what to wait for.
+
+use crate::batch::Trigger;
+use crate::queue::Queue;
+use crate::ring::Consumer;
+use crate::sync::Arc;
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Take this many: a batch is due.
+    Take { count: u32, trigger: Trigger },
+    /// Nothing before this time (`None`: before a notification).
+    Wait { deadline: Option<u64> },
+    /// What is due was claimed but not yet published: look again soon, nobody will notify.
+    Settle,
+    /// Closed, and everything was taken.
+    Closed,
+}
+
+struct Shard<T> {
+    consumer: Consumer<T>,
+    /// Everything below this position is to be delivered without waiting for size or timeout.
+    flush_to: u64,
+}
+
+pub(crate) struct Drain<T> {
+    queue: Arc<Queue<T>>,
+    shards: Vec<Shard<T>>,
+    size: u32,
+    /// Nanoseconds.
+    max_delay: u64,
+    /// Where the next batch begins, so that no shard is always first.
+    first: usize,
+    /// Since when something has been pending without a break.
+    since: Option<u64>,
+}
+
+impl<T> Drain<T> {
+    pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, size: u32, max_delay: u64) -> Self {
+        let shards = consumers.into_iter().map(|consumer| Shard { consumer, flush_to: 0 }).collect();
+        Self { queue, shards, size, max_delay, first: 0, since: None }
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
+        &self.queue
+    }
+
+    /// Looks at all shards and decides. `now` is at least `not_before`, for a caller whose timer
+    /// has fired already.
+    pub(crate) fn step(&mut self, not_before: u64) -> Step {
+        // The request before the look: the look then finds all that was pushed before it.
+        let asked = self.queue.trigger.take_flush_request();
+        let (claimed, published, closed) = self.look();
+        if asked {
+            for shard in &mut self.shards {
+                shard.flush_to = shard.consumer.claimed_position();
+            }
+        }
+        if claimed == 0 {
+            return if closed { Step::Closed } else { Step::Wait { deadline: None } };
+        }
+        let clock = &self.queue.trigger.clock;
+        let since = *self.since.get_or_insert_with(|| self.queue.trigger.armed_at());
+        let deadline = since.saturating_add(self.max_delay);
+        if published >= self.size {
+            return Step::Take { count: self.size, trigger: Trigger::Size };
+        }
+        let trigger = if closed {
+            Trigger::Shutdown
+        } else if self.shards.iter().any(|shard| shard.flush_to > shard.consumer.position()) {
+            Trigger::Manual
+        } else if clock.now().max(not_before) >= deadline {
+            Trigger::Timeout
+        } else if claimed >= self.size {
+            return Step::Settle;
+        } else {
+            return Step::Wait { deadline: Some(deadline) };
+        };
+        match published {
+            0 => Step::Settle,
+            count => Step::Take { count, trigger },
+        }
+    }
+
+    /// How many entries one batch could take right now.
+    pub(crate) fn available(&mut self) -> u32 {
+        self.look().1.min(self.size)
+    }
+
+    /// Claimed, published, and whether every shard is closed. (A shard that is closed has its
+    /// final number of claims in the same word, so nothing can come between the two.)
+    fn look(&mut self) -> (u32, u32, bool) {
+        let (mut claimed, mut published, mut closed) = (0, 0, true);
+        for Shard { consumer, .. } in &mut self.shards {
+            consumer.look();
+            claimed += consumer.claimed();
+            published += consumer.published();
+            closed &= consumer.closed();
+        }
+        (claimed, published, closed)
+    }
+
+    /// Takes `count` entries, of those that the last look found published.
+    pub(crate) fn take(&mut self, count: u32, mut each: impl FnMut(T)) {
+        let shards = self.shards.len();
+        let mut left = count;
+        for step in 0..shards {
+            let consumer = &mut self.shards[(self.first + step) % shards].consumer;
+            let part = consumer.published().min(left);
+            if part > 0 {
+                consumer.take(part, &mut each);
+                left -= part;
+            }
+        }
+        self.first = (self.first + 1) % shards;
+        // What is left keeps its deadline, so that nobody waits twice.
+        if self.shards.iter().all(|shard| shard.consumer.claimed() == 0) {
+            self.since = None;
+            self.queue.trigger.disarm();
+        }
+        self.queue.drained();
+    }
+}
+
+impl<T> Drop for Drain<T> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}

@@ -1,0 +1,290 @@
+//! De-duplication, bound and accounting of one batch's links. Usable without a collector.
+
+use crate::batch::{Counts, LinkBatch, Trigger};
+use crate::error::ConfigError;
+use crate::record::{Entry, Ids, Record};
+use ahash::RandomState;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Link, SpanContext};
+use std::borrow::Cow;
+use std::hash::{BuildHasher, Hasher};
+
+/// The SDK's default for `OTEL_SPAN_LINK_COUNT_LIMIT`.
+pub(crate) const DEFAULT_MAX_LINKS: usize = 128;
+pub(crate) const MAX_LINKS: usize = 1 << 20;
+
+/// What a [`LinkSet`] does with a context whose sampled flag is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unsampled {
+    /// Count it as unsampled and do not link it (the default): its span is not recorded, so the
+    /// link would lead nowhere, and would take the place of one that does not.
+    #[default]
+    Drop,
+    /// Link it like any other, flags and all: for backends that decide on sampling later.
+    Keep,
+}
+
+/// What a [`LinkSet`] does with a context whose trace id and span id it has linked already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Duplicates {
+    /// Count it as a duplicate and keep the first link, with its attributes (the default).
+    #[default]
+    Drop,
+    /// Link it again: for links that differ in their attributes, such as message ids.
+    Keep,
+}
+
+/// What became of a context given to a [`LinkSet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It is a link of the batch.
+    Linked,
+    /// The batch has a link to the same span already.
+    Duplicate,
+    /// The batch has `max_links` links and this would be one more.
+    Truncated,
+    /// Trace id or span id is zero.
+    Invalid,
+    /// The sampled flag is off and the policy is [`Unsampled::Drop`].
+    Unsampled,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Linked => "linked",
+            Self::Duplicate => "duplicate",
+            Self::Truncated => "truncated",
+            Self::Invalid => "invalid",
+            Self::Unsampled => "unsampled",
+        })
+    }
+}
+
+/// How contexts become links.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkPolicy {
+    pub(crate) max_links: usize,
+    pub(crate) unsampled: Unsampled,
+    pub(crate) duplicates: Duplicates,
+    pub(crate) link_type: Option<Cow<'static, str>>,
+}
+
+/// Configures a [`LinkSet`]; the same fields as [`LinkCollectorBuilder`](crate::LinkCollectorBuilder)'s.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct LinkSetBuilder(LinkPolicy);
+
+impl LinkSetBuilder {
+    /// The most links; 128 unless told, 1 to 1 048 576 allowed.
+    pub fn with_max_links(mut self, links: usize) -> Self {
+        self.0.max_links = links;
+        self
+    }
+
+    /// What happens to contexts whose sampled flag is off.
+    pub fn with_unsampled(mut self, unsampled: Unsampled) -> Self {
+        self.0.unsampled = unsampled;
+        self
+    }
+
+    /// What happens to contexts that are linked already.
+    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
+        self.0.duplicates = duplicates;
+        self
+    }
+
+    /// The value of the attribute `link.type` on every link; `batch_item` unless told.
+    pub fn with_link_type(mut self, link_type: impl Into<Cow<'static, str>>) -> Self {
+        self.0.link_type = Some(link_type.into());
+        self
+    }
+
+    /// No `link.type` attribute, which saves an allocation per link.
+    pub fn without_link_type(mut self) -> Self {
+        self.0.link_type = None;
+        self
+    }
+
+    /// Allocates the set: 16 to 32 bytes of table per possible link; 40 more per link used.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming `max_links` if it is not between 1 and 1 048 576.
+    pub fn build(self) -> Result<LinkSet, ConfigError> {
+        let bound = self.0.max_links;
+        Ok(LinkSet::new(self.0.validate()?, bound))
+    }
+}
+
+/// The de-duplicated, bounded links of one batch, in the order in which they came.
+///
+/// For a consumer that already holds its whole batch, such as a Kafka poll; a
+/// [`Flusher`](crate::Flusher) has one inside. Two contexts are the same if trace id and span id
+/// are; the first one stays. A context that was truncated is not remembered, so memory is
+/// bounded and a second one with the same ids is truncated again.
+///
+/// ```
+/// use batchlink::{LinkSet, Outcome};
+/// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+/// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+/// let mut set = LinkSet::builder().with_max_links(2).build()?;
+/// assert_eq!(set.insert(&context(1)), Outcome::Linked);
+/// assert_eq!(set.insert(&context(1)), Outcome::Duplicate);
+/// assert_eq!(set.insert(&context(2)), Outcome::Linked);
+/// assert_eq!(set.insert(&context(3)), Outcome::Truncated);
+///
+/// let batch = set.finish();
+/// assert_eq!((batch.received(), batch.linked()), (4, 2));
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
+#[derive(Debug)]
+pub struct LinkSet {
+    policy: LinkPolicy,
+    /// The links so far, in order of arrival; memory kept between batches.
+    entries: Vec<Entry>,
+    /// Open addressing, at most half full. 0: empty. Otherwise the low bits are the index in
+    /// `entries` plus one, the high bits those of the key's hash.
+    table: Box<[u32]>,
+    /// Keyed anew for every set: trace ids come from the network.
+    hasher: RandomState,
+    counts: Counts,
+}
+
+/// Where a key is, or would be, in the table.
+enum Place {
+    Found,
+    Free { slot: usize, tag: u32 },
+}
+
+impl LinkSet {
+    /// Starts a configuration.
+    pub fn builder() -> LinkSetBuilder {
+        LinkSetBuilder::default()
+    }
+
+    /// `most`: no batch will hold more contexts than this.
+    pub(crate) fn new(policy: LinkPolicy, most: usize) -> Self {
+        let bound = policy.max_links.min(most);
+        Self {
+            policy,
+            entries: Vec::with_capacity(bound.min(DEFAULT_MAX_LINKS)),
+            table: vec![0; (2 * bound).next_power_of_two().max(8)].into(),
+            hasher: RandomState::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Adds a link to `context`, unless it is a duplicate, over the bound, invalid or unsampled.
+    /// Clones nothing but trace state.
+    pub fn insert(&mut self, context: &SpanContext) -> Outcome {
+        if !context.is_valid() {
+            return self.count_invalid();
+        }
+        self.insert_record(Record::from_context(context))
+    }
+
+    /// As [`insert`](Self::insert), with the link's own attributes. `link.type` is added if it
+    /// has none.
+    pub fn insert_link(&mut self, link: Link) -> Outcome {
+        if !link.span_context.is_valid() {
+            return self.count_invalid();
+        }
+        self.insert_record(Record::from_link(link).0)
+    }
+
+    /// Contexts given since the last [`finish`](Self::finish).
+    pub fn received(&self) -> u64 {
+        self.counts.received
+    }
+
+    /// Ends the batch ([`Trigger::Manual`]) and empties the set for the next one. Its own memory
+    /// is kept; the one allocation is the `Vec` of links, plus one per link for `link.type`.
+    pub fn finish(&mut self) -> LinkBatch {
+        self.finish_as(Trigger::Manual)
+    }
+
+    pub(crate) fn finish_as(&mut self, trigger: Trigger) -> LinkBatch {
+        let link_type = self.policy.link_type.as_ref();
+        let links = self.entries.drain(..).map(|entry| typed(entry.into_link(), link_type)).collect();
+        self.table.fill(0);
+        LinkBatch::new(links, std::mem::take(&mut self.counts), trigger)
+    }
+
+    /// Takes a valid context.
+    #[inline]
+    pub(crate) fn insert_record(&mut self, record: Record) -> Outcome {
+        let entry = record.into_entry();
+        self.counts.received += 1;
+        if self.policy.unsampled == Unsampled::Drop && !entry.flags.is_sampled() {
+            self.counts.unsampled += 1;
+            return Outcome::Unsampled;
+        }
+        let full = self.entries.len() == self.policy.max_links;
+        if self.policy.duplicates == Duplicates::Drop {
+            match self.find(&entry.ids) {
+                Place::Found => {
+                    self.counts.duplicates += 1;
+                    return Outcome::Duplicate;
+                }
+                // The index fits: the table has at least twice as many places as there are links.
+                Place::Free { slot, tag } if !full => {
+                    self.table[slot] = tag | (self.entries.len() as u32 + 1)
+                }
+                Place::Free { .. } => {}
+            }
+        }
+        if full {
+            self.counts.truncated += 1;
+            return Outcome::Truncated;
+        }
+        self.counts.linked += 1;
+        self.counts.trace_states_dropped += u64::from(entry.state_dropped);
+        self.entries.push(entry);
+        Outcome::Linked
+    }
+
+    #[inline]
+    fn find(&self, ids: &Ids) -> Place {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u128(u128::from_ne_bytes(ids.trace));
+        hasher.write_u64(u64::from_ne_bytes(ids.span));
+        let hash = hasher.finish();
+        let mask = self.table.len() - 1;
+        let tag = hash as u32 & !(mask as u32);
+        let mut slot = (hash >> 32) as usize & mask;
+        loop {
+            let found = self.table[slot];
+            if found == 0 {
+                return Place::Free { slot, tag };
+            }
+            let index = (found & mask as u32) as usize;
+            if found & !(mask as u32) == tag && self.entries[index - 1].ids == *ids {
+                return Place::Found;
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    fn count_invalid(&mut self) -> Outcome {
+        self.counts.received += 1;
+        self.counts.invalid += 1;
+        Outcome::Invalid
+    }
+}
+
+/// Adds the link's type, unless it says its own.
+fn typed(mut link: Link, link_type: Option<&Cow<'static, str>>) -> Link {
+    const KEY: &str = "link.type";
+    if let Some(link_type) = link_type {
+        if !link.attributes.iter().any(|attribute| attribute.key.as_str() == KEY) {
+            // Exactly one more: a `Vec` that grows by itself starts with room for four.
+            link.attributes.reserve_exact(1);
+            link.attributes.push(KeyValue::new(KEY, link_type.clone()));
+        }
+    }
+    link
+}

@@ -1,0 +1,163 @@
+//! One context as it travels: 28 bytes, 32 with the slot's sequence number.
+
+use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+
+/// Trace state longer than this (in bytes, as a `tracestate` header) is dropped from the link and
+/// counted. W3C Trace Context asks every participant to pass on at least 512; beyond that a remote
+/// party would decide how much memory we hold.
+pub(crate) const MAX_TRACE_STATE: usize = 512;
+
+/// A link on its way. The common case is stored in place, the rare rest (trace state,
+/// attributes) in a box.
+pub(crate) enum Record {
+    Plain {
+        ids: Ids,
+        flags: u8,
+        remote: bool,
+        /// The context had trace state over [`MAX_TRACE_STATE`].
+        state_dropped: bool,
+    },
+    Boxed(PackedBox, bool),
+}
+
+/// What makes two contexts the same. (`SpanContext`'s own equality adds flags, remoteness and
+/// trace state.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ids {
+    pub(crate) trace: [u8; 16],
+    pub(crate) span: [u8; 8],
+}
+
+/// A box without its alignment, which would add 4 bytes to every record.
+#[repr(Rust, packed)]
+pub(crate) struct PackedBox(Box<Link>);
+
+/// A record that has arrived, with room to spare.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) ids: Ids,
+    pub(crate) flags: TraceFlags,
+    remote: bool,
+    pub(crate) state_dropped: bool,
+    rest: Option<Box<Link>>,
+}
+
+impl Ids {
+    #[inline(always)]
+    pub(crate) fn of(context: &SpanContext) -> Self {
+        Self { trace: context.trace_id().to_bytes(), span: context.span_id().to_bytes() }
+    }
+}
+
+/// Whether the trace state is over the limit, without building the header.
+fn is_too_long(state: &TraceState) -> bool {
+    // key=value, and a comma before every one but the first
+    let length: usize = state.into_iter().map(|(key, value)| key.len() + value.len() + 2).sum();
+    length.saturating_sub(1) > MAX_TRACE_STATE
+}
+
+fn without_state(context: &SpanContext) -> SpanContext {
+    SpanContext::new(
+        context.trace_id(),
+        context.span_id(),
+        context.trace_flags(),
+        context.is_remote(),
+        TraceState::NONE,
+    )
+}
+
+impl Record {
+    /// Clones trace state within the limit; allocates only then.
+    #[inline]
+    pub(crate) fn from_context(context: &SpanContext) -> Self {
+        if Self::is_plain(context) {
+            return Self::plain(context, false);
+        }
+        Self::with_state(context)
+    }
+
+    /// Whether [`plain`](Self::plain) says all there is to say.
+    #[inline(always)]
+    pub(crate) fn is_plain(context: &SpanContext) -> bool {
+        context.trace_state().into_iter().len() == 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn plain(context: &SpanContext, state_dropped: bool) -> Self {
+        Self::Plain {
+            ids: Ids::of(context),
+            flags: context.trace_flags().to_u8(),
+            remote: context.is_remote(),
+            state_dropped,
+        }
+    }
+
+    #[cold]
+    fn with_state(context: &SpanContext) -> Self {
+        if is_too_long(context.trace_state()) {
+            return Self::plain(context, true);
+        }
+        Self::Boxed(PackedBox(Box::new(Link::with_context(context.clone()))), false)
+    }
+
+    /// The record, and the context as it was if its trace state had to be dropped, for
+    /// [`into_original`](Self::into_original).
+    pub(crate) fn from_link(mut link: Link) -> (Self, Option<SpanContext>) {
+        let original = is_too_long(link.span_context.trace_state()).then(|| {
+            let stripped = without_state(&link.span_context);
+            std::mem::replace(&mut link.span_context, stripped)
+        });
+        let dropped = original.is_some();
+        let bare = link.attributes.is_empty() && link.dropped_attributes_count == 0;
+        let record = if bare && Self::is_plain(&link.span_context) {
+            Self::plain(&link.span_context, dropped)
+        } else {
+            Self::Boxed(PackedBox(Box::new(link)), dropped)
+        };
+        (record, original)
+    }
+
+    /// Undoes [`from_link`](Self::from_link).
+    pub(crate) fn into_original(self, context: Option<SpanContext>) -> Link {
+        let mut link = self.into_entry().into_link();
+        if let Some(context) = context {
+            link.span_context = context;
+        }
+        link
+    }
+
+    #[inline]
+    pub(crate) fn into_entry(self) -> Entry {
+        match self {
+            Self::Plain { ids, flags, remote, state_dropped } => {
+                Entry { ids, flags: TraceFlags::new(flags), remote, state_dropped, rest: None }
+            }
+            Self::Boxed(PackedBox(link), state_dropped) => {
+                let context = &link.span_context;
+                Entry {
+                    ids: Ids::of(context),
+                    flags: context.trace_flags(),
+                    remote: context.is_remote(),
+                    state_dropped,
+                    rest: Some(link),
+                }
+            }
+        }
+    }
+}
+
+impl Entry {
+    #[inline]
+    pub(crate) fn into_link(self) -> Link {
+        match self.rest {
+            Some(link) => *link,
+            None => Link::with_context(SpanContext::new(
+                TraceId::from_bytes(self.ids.trace),
+                SpanId::from_bytes(self.ids.span),
+                self.flags,
+                self.remote,
+                TraceState::NONE,
+            )),
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! One shard: a bounded ring with many producers and one consumer.
+//!
+//! **Position.** A count of entries since the ring was made. Its low 31 bits name it in the
+//! packed word, its low bits modulo the capacity name its slot.
+//!
+//! **One word** (`closed:1 | limit:31 | tail:31`) holds all that producers decide on. `tail`
+//! is the next position to claim; `limit` is how far producers may claim without reporting.
+//! Every write to the word is a read-modify-write, so every release on it heads a release
+//! sequence that reaches every later reader.
+//!
+//! **A slot's life.** *Free*, claimed by moving `tail` over it, *written*, *published* by storing
+//! its position in `seq`, *taken* by the consumer, *free* again once `head` has moved over it.
+//!
+//! | step | ordering | partner |
+//! |---|---|---|
+//! | claim (fast) | word CAS, Acquire | Release in [`Ring::allow`], whose caller read `head` |
+//! | claim (slow) | `head` load, Acquire | Release in [`Consumer::take`] |
+//! | publish | `seq` store, Release | Acquire in [`Consumer::look`] |
+//! | take | `head` store, Release | both Acquire loads of `head` |
+//!
+//! This is the only module with `unsafe`.
+#![allow(unsafe_code)]
+
+use crate::error::PushError;
+use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, unmodelled};
+use crossbeam_utils::CachePadded;
+use std::mem::MaybeUninit;
+
+/// Positions in a word and in `seq` are modulo 2³¹.
+const MASK: u32 = (1 << 31) - 1;
+
+/// Set in `seq` so that a slot that was never used matches no position.
+const PUBLISHED: u32 = 1 << 31;
+
+/// The first position of every ring stands just below the wrap-around of 31 bits, so that every
+/// test and every user crosses it within the first few contexts instead of after 2³¹ of them.
+const FIRST: u64 = MASK as u64 - 1;
+
+/// The most slots that one ring may have; half the span of positions, so that the order of any
+/// two live positions is defined.
+pub(crate) const MAX_CAPACITY: u32 = 1 << 30;
+
+/// How far `to` is after `from`, modulo 2³¹.
+#[inline(always)]
+pub(crate) fn distance(from: u32, to: u32) -> u32 {
+    to.wrapping_sub(from) & MASK
+}
+
+/// The packed word, decoded by value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word(u64);
+
+impl Word {
+    const CLOSED: u64 = 1 << 63;
+
+    fn new(limit: u32, tail: u32) -> Self {
+        Self(u64::from(limit & MASK) << 31 | u64::from(tail & MASK))
+    }
+
+    #[inline(always)]
+    fn tail(self) -> u32 {
+        self.0 as u32 & MASK
+    }
+
+    #[inline(always)]
+    fn limit(self) -> u32 {
+        (self.0 >> 31) as u32 & MASK
+    }
+
+    fn closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
+    }
+
+    /// Positions that may be claimed without a report. `limit` is never behind `tail`.
+    #[inline(always)]
+    fn room(self) -> u32 {
+        distance(self.tail(), self.limit())
+    }
+
+    #[inline(always)]
+    fn with_tail(self, tail: u32) -> Self {
+        Self(self.0 & !u64::from(MASK) | u64::from(tail & MASK))
+    }
+
+    fn with_limit(self, limit: u32) -> Self {
+        Self(self.0 & Self::CLOSED | Self::new(limit, self.tail()).0)
+    }
+}
+
+/// 32-byte alignment keeps a 32-byte slot within one cache line, two to the line.
+#[repr(align(32))]
+struct Slot<T> {
+    /// Low 31 bits of the position published here, with [`PUBLISHED`] set; 0 before first use.
+    /// Written by the producer that claimed the slot, read by the consumer.
+    seq: AtomicU32,
+    /// Written between claim and publish by the claimant alone; read once, by the consumer.
+    value: UnsafeCell<MaybeUninit<T>>,
+}
+
+/// What producers touch on every push, on their own cache line.
+struct ProducerSide<T> {
+    word: AtomicU64,
+    slots: Box<[Slot<T>]>,
+}
+
+/// Pushes that did not enter the ring, by reason. Counted here, per shard, so that counting does
+/// not bring back the shared line that sharding removed. Statistics only: `Relaxed`.
+#[derive(Default)]
+pub(crate) struct Refusals {
+    pub(crate) full: unmodelled::AtomicU64,
+    pub(crate) closed: unmodelled::AtomicU64,
+    pub(crate) invalid: unmodelled::AtomicU64,
+}
+
+/// One shard.
+pub(crate) struct Ring<T> {
+    producers: CachePadded<ProducerSide<T>>,
+    /// Position of the next entry to take; all bits, so that it also counts what was taken.
+    /// Written by the consumer alone.
+    head: CachePadded<AtomicU64>,
+    pub(crate) refusals: CachePadded<Refusals>,
+}
+
+// SAFETY: a `Ring` moves values of `T` from producer threads to the consumer thread, which needs
+// `T: Send`, and never gives out a `&T`, so it needs no more. A slot's value is accessed by one
+// thread at a time: by its claimant before the Release store of `seq`, by the one `Consumer` after
+// the Acquire load of it, and by a later claimant only after the consumer moved `head` on.
+unsafe impl<T: Send> Sync for Ring<T> {}
+// SAFETY: as above; owning a ring is owning the values in it.
+unsafe impl<T: Send> Send for Ring<T> {}
+
+/// What a scan reads of one shard.
+#[derive(Clone, Copy)]
+pub(crate) struct Snapshot {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+}
+
+impl Snapshot {
+    /// Claimed and not yet taken.
+    pub(crate) fn pending(self) -> u32 {
+        distance(self.head, self.tail)
+    }
+}
+
+impl<T> Ring<T> {
+    /// A ring of `capacity` slots (a power of two up to [`MAX_CAPACITY`]) and its one consumer.
+    ///
+    /// No position may be claimed without a report at first: the very first push reports.
+    pub(crate) fn new(capacity: u32) -> (Arc<Self>, Consumer<T>) {
+        assert!(capacity.is_power_of_two() && capacity <= MAX_CAPACITY, "capacity {capacity}");
+        let slots = (0..capacity)
+            .map(|_| Slot { seq: AtomicU32::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) })
+            .collect();
+        let first = FIRST as u32 & MASK;
+        let ring = Arc::new(Self {
+            producers: CachePadded::new(ProducerSide {
+                word: AtomicU64::new(Word::new(first, first).0),
+                slots,
+            }),
+            head: CachePadded::new(AtomicU64::new(FIRST)),
+            refusals: CachePadded::default(),
+        });
+        let consumer =
+            Consumer { ring: Arc::clone(&ring), head: FIRST, published: 0, claimed: 0, closed: false };
+        (ring, consumer)
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        // At most MAX_CAPACITY by construction.
+        self.producers.slots.len() as u32
+    }
+
+    #[inline(always)]
+    fn slot(&self, position: u32) -> &Slot<T> {
+        let slots = &self.producers.slots;
+        &slots[position as usize & (slots.len() - 1)]
+    }
+
+    /// Claims up to `wanted` (at least 1) consecutive positions.
+    ///
+    /// One read-modify-write when no other thread pushes to this shard. Lock-free: it repeats
+    /// only when another thread's claim, or a change of the limit, succeeded in between.
+    #[inline]
+    pub(crate) fn claim(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
+        let mut word = Word(self.producers.word.load(Ordering::Relaxed));
+        loop {
+            let count = wanted.min(word.room());
+            if count == 0 {
+                return self.claim_and_report(wanted);
+            }
+            let first = word.tail();
+            let next = word.with_tail(first.wrapping_add(count));
+            // Acquire: pairs with the Release in `allow`. Whoever raised the limit to cover these
+            // positions had seen the consumer leave their slots.
+            match self.producers.word.compare_exchange_weak(
+                word.0,
+                next.0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(Claim { ring: self, first, count, report: false }),
+                Err(now) => word = Word(now),
+            }
+        }
+    }
+
+    /// The slow path: at the limit. Refuses, or claims past the limit and owes a report.
+    #[cold]
+    #[inline(never)]
+    fn claim_and_report(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
+        loop {
+            // `head` before `word`: a tail read later is not behind this head.
+            // Acquire: pairs with the Release in `Consumer::take`; slots below head + capacity
+            // are ours to write.
+            let head = self.head.load(Ordering::Acquire) as u32 & MASK;
+            let word = Word(self.producers.word.load(Ordering::Relaxed));
+            if word.closed() {
+                return Err(PushError::Closed);
+            }
+            let free = self.capacity() - distance(head, word.tail()).min(self.capacity());
+            if free == 0 {
+                return Err(PushError::Full);
+            }
+            let first = word.tail();
+            let count = wanted.min(free);
+            let tail = first.wrapping_add(count);
+            let next = word.with_tail(tail);
+            // The limit moves only as far as this claim: nobody else may pass under it unseen.
+            let next = if count > word.room() { next.with_limit(tail) } else { next };
+            // Relaxed: these slots were proved free by the load of `head` above, and no other
+            // claim relies on the limit written here.
+            let swapped =
+                self.producers.word.compare_exchange(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed);
+            if swapped.is_ok() {
+                return Ok(Claim { ring: self, first, count, report: true });
+            }
+        }
+    }
+
+    /// Reads head and tail for a scan.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        // `head` first, with Acquire: the consumer had seen every claim below it, so the tail
+        // read next is not behind it and `pending` cannot underflow. It also makes the slots
+        // below it free for whoever claims under a limit set from it (see `allow`).
+        let head = self.head.load(Ordering::Acquire) as u32 & MASK;
+        let tail = Word(self.producers.word.load(Ordering::Relaxed)).tail();
+        Snapshot { head, tail }
+    }
+
+    /// Lets producers claim up to `limit` without a report. False if the tail had already passed
+    /// `limit`: then nobody may pass any further unseen, and the caller must count again.
+    ///
+    /// Called by the coordinator alone.
+    pub(crate) fn allow(&self, limit: u32) -> bool {
+        let limit = limit & MASK;
+        let mut word = Word(self.producers.word.load(Ordering::Relaxed));
+        loop {
+            if word.closed() {
+                return true;
+            }
+            // A distance in the upper half is a negative one.
+            let seen = distance(word.tail(), limit) <= MAX_CAPACITY;
+            let next = word.with_limit(if seen { limit } else { word.tail() });
+            // Release: pairs with the Acquire in `claim`; passes on the coordinator's Acquire
+            // load of `head`, from which `limit` was computed.
+            match self.producers.word.compare_exchange_weak(
+                word.0,
+                next.0,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return seen,
+                Err(now) => word = Word(now),
+            }
+        }
+    }
+
+    /// No claim succeeds after this. The flag shares the word with the tail, so none slips through.
+    pub(crate) fn close(&self) {
+        let mut word = Word(self.producers.word.load(Ordering::Relaxed));
+        while !word.closed() {
+            let next = Word(word.with_limit(word.tail()).0 | Word::CLOSED);
+            match self.producers.word.compare_exchange_weak(
+                word.0,
+                next.0,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => word = Word(now),
+            }
+        }
+    }
+
+    /// Entries taken since the ring was made, and entries claimed but not yet taken.
+    pub(crate) fn taken_and_pending(&self) -> (u64, u32) {
+        // As in `snapshot`: head first.
+        let head = self.head.load(Ordering::Acquire);
+        let tail = Word(self.producers.word.load(Ordering::Relaxed)).tail();
+        (head - FIRST, distance(head as u32 & MASK, tail))
+    }
+}
+
+impl<T> Drop for Ring<T> {
+    fn drop(&mut self) {
+        // Acquire: entries may have been published by threads that only dropped their handle.
+        let head = self.head.load(Ordering::Acquire) as u32 & MASK;
+        let tail = Word(self.producers.word.load(Ordering::Acquire)).tail();
+        for step in 0..distance(head, tail) {
+            let position = head.wrapping_add(step) & MASK;
+            let slot = self.slot(position);
+            // A claim that was never published (its thread died) left no value behind.
+            if slot.seq.load(Ordering::Acquire) == position | PUBLISHED {
+                // SAFETY: published, so initialised; at or above `head`, so not taken; `&mut self`,
+                // so no claimant and no consumer is left.
+                slot.value.with_mut(|value| unsafe { (*value).assume_init_drop() });
+            }
+        }
+    }
+}
+
+/// Consecutive positions that belong to one producer until it publishes them.
+///
+/// Nothing that can panic, block or allocate may come between claim and publish: every later
+/// entry of this shard waits for it.
+#[must_use = "a claim that is never published holds up its shard"]
+pub(crate) struct Claim<'a, T> {
+    ring: &'a Ring<T>,
+    first: u32,
+    count: u32,
+    report: bool,
+}
+
+impl<T> Claim<'_, T> {
+    /// How many positions; at least 1.
+    pub(crate) fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Publishes `value` at the first position, for a claim of one.
+    ///
+    /// True if this claim went past the limit: the caller must now report to the trigger.
+    #[inline(always)]
+    #[must_use = "a claim past the limit must be reported"]
+    pub(crate) fn publish(self, value: T) -> bool {
+        debug_assert_eq!(self.count, 1);
+        self.put(self.first, value);
+        self.report
+    }
+
+    /// As [`publish`](Self::publish), for each of `values`, of which there are
+    /// [`len`](Self::len). `make` must not panic.
+    #[inline]
+    #[must_use = "a claim past the limit must be reported"]
+    pub(crate) fn publish_all<V>(self, values: &[V], make: impl Fn(&V) -> T) -> bool {
+        debug_assert_eq!(self.len(), values.len());
+        for (index, value) in (0..self.count).zip(values) {
+            self.put(self.first.wrapping_add(index) & MASK, make(value));
+        }
+        self.report
+    }
+
+    #[inline(always)]
+    fn put(&self, position: u32, value: T) {
+        let slot = self.ring.slot(position);
+        // SAFETY: `position` was claimed by this producer and by no other, and it is below
+        // head + capacity, so the consumer has taken (or never had) what the slot held, and that
+        // happened before this write: through the Acquire of `claim` or of `claim_and_report`.
+        // The consumer does not read the slot before the store below.
+        slot.value.with_mut(|cell| unsafe { (*cell).write(value) });
+        // Release: pairs with the Acquire in `Consumer::look`.
+        slot.seq.store(position | PUBLISHED, Ordering::Release);
+    }
+}
+
+/// The one consumer of a ring: made with it, not clonable.
+pub(crate) struct Consumer<T> {
+    ring: Arc<Ring<T>>,
+    /// The ring's head; this is the only writer.
+    head: u64,
+    /// Entries from `head` on that are known to be published.
+    published: u32,
+    /// Entries from `head` on that were claimed, as of the last look.
+    claimed: u32,
+    /// Whether the shard was closed, as of the last look.
+    closed: bool,
+}
+
+impl<T> Consumer<T> {
+    /// Looks how far producers have come. Never waits.
+    ///
+    /// The tail is read once, so a producer that goes on pushing cannot hold this up.
+    pub(crate) fn look(&mut self) {
+        // Relaxed: the word only bounds the walk; what it bounds is acquired slot by slot.
+        let word = Word(self.ring.producers.word.load(Ordering::Relaxed));
+        let head = self.head as u32 & MASK;
+        self.claimed = distance(head, word.tail());
+        self.closed = word.closed();
+        while self.published < self.claimed {
+            let position = head.wrapping_add(self.published) & MASK;
+            // Acquire: pairs with the Release in `Claim::publish`.
+            if self.ring.slot(position).seq.load(Ordering::Acquire) != position | PUBLISHED {
+                break;
+            }
+            self.published += 1;
+        }
+    }
+
+    /// Entries that can be taken now, as of the last look.
+    pub(crate) fn published(&self) -> u32 {
+        self.published
+    }
+
+    /// Entries that were claimed and not taken, as of the last look.
+    pub(crate) fn claimed(&self) -> u32 {
+        self.claimed
+    }
+
+    /// Whether the shard was closed, as of the last look: then `claimed` is final.
+    pub(crate) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Entries taken or claimed since the ring was made, as of the last look.
+    pub(crate) fn claimed_position(&self) -> u64 {
+        self.head + u64::from(self.claimed)
+    }
+
+    /// The position of the next entry to take.
+    pub(crate) fn position(&self) -> u64 {
+        self.head
+    }
+
+    /// Takes the next `count` entries (at most [`published`](Self::published)) in order.
+    ///
+    /// The slots are given back together, by one store. If `each` panics, what it was given is
+    /// gone, the rest stays.
+    pub(crate) fn take(&mut self, count: u32, mut each: impl FnMut(T)) {
+        /// Gives the slots back, also when `each` unwinds.
+        struct GiveBack<'a, T>(&'a mut Consumer<T>);
+        impl<T> Drop for GiveBack<'_, T> {
+            fn drop(&mut self) {
+                // Release: pairs with the Acquire loads of `head`; the reads of the slots below
+                // it happen before whoever writes them next.
+                self.0.ring.head.store(self.0.head, Ordering::Release);
+            }
+        }
+        let this = GiveBack(self);
+        for _ in 0..count.min(this.0.published) {
+            let slot = this.0.ring.slot(this.0.head as u32 & MASK);
+            // SAFETY: within `published`, so `look` has acquired the write of this value; each
+            // position is read once because `head` moves on before anything can unwind; no
+            // producer writes the slot before the store of `head` in `GiveBack`.
+            let value = slot.value.with(|cell| unsafe { (*cell).assume_init_read() });
+            this.0.head += 1;
+            this.0.published -= 1;
+            this.0.claimed -= 1;
+            each(value);
+        }
+    }
+}

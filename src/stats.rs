@@ -1,0 +1,160 @@
+//! Counters that add up.
+
+use crate::batch::{Counts, Trigger};
+use crate::sync::Ordering;
+use crate::sync::unmodelled::AtomicU64;
+
+/// What happened so far, in contexts unless said otherwise; see
+/// [`LinkCollector::stats`](crate::LinkCollector::stats).
+///
+/// Always: `pushed = accepted + rejected_full + rejected_closed + invalid` and
+/// `accepted = received + pending`. The counters are read one by one, so while others push, two
+/// of them may be from slightly different moments; once they are done, everything is exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub(crate) received: u64,
+    pub(crate) pending: u64,
+    pub(crate) rejected_full: u64,
+    pub(crate) rejected_closed: u64,
+    pub(crate) invalid: u64,
+    pub(crate) counts: Counts,
+    pub(crate) flushes: [u64; 4],
+    pub(crate) handler_panics: u64,
+    pub(crate) wake_ups: u64,
+}
+
+impl Stats {
+    /// Offered to the collector, whatever came of it.
+    pub fn pushed(&self) -> u64 {
+        self.accepted() + self.rejected_full + self.rejected_closed + self.invalid
+    }
+
+    /// Accepted: in a batch, or pending.
+    pub fn accepted(&self) -> u64 {
+        self.received + self.pending
+    }
+
+    /// Taken into batches.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Accepted and not yet taken.
+    pub fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// Refused because the shard was full.
+    pub fn rejected_full(&self) -> u64 {
+        self.rejected_full
+    }
+
+    /// Refused because the collector was closed.
+    pub fn rejected_closed(&self) -> u64 {
+        self.rejected_closed
+    }
+
+    /// Without a trace id or span id (no active span, tracing off): answered `Ok`, never queued.
+    pub fn invalid(&self) -> u64 {
+        self.invalid
+    }
+
+    /// Links made.
+    pub fn linked(&self) -> u64 {
+        self.counts.linked
+    }
+
+    /// Taken, but linked already within their batch.
+    pub fn duplicates(&self) -> u64 {
+        self.counts.duplicates
+    }
+
+    /// Taken, but over `max_links`.
+    pub fn truncated(&self) -> u64 {
+        self.counts.truncated
+    }
+
+    /// Taken, but not sampled.
+    pub fn unsampled(&self) -> u64 {
+        self.counts.unsampled
+    }
+
+    /// Links whose trace state was over 512 bytes and was left out.
+    pub fn trace_states_dropped(&self) -> u64 {
+        self.counts.trace_states_dropped
+    }
+
+    /// Batches made.
+    pub fn batches(&self) -> u64 {
+        self.flushes.iter().sum()
+    }
+
+    /// Batches made by this trigger.
+    pub fn flushes(&self, trigger: Trigger) -> u64 {
+        self.flushes[trigger as usize]
+    }
+
+    /// Panics of the handler given to [`Flusher::spawn`](crate::Flusher::spawn).
+    pub fn handler_panics(&self) -> u64 {
+        self.handler_panics
+    }
+
+    /// How often the flusher came out of a wait, whatever for.
+    pub fn wake_ups(&self) -> u64 {
+        self.wake_ups
+    }
+}
+
+/// What the flusher counts. Statistics only: `Relaxed`, one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    linked: AtomicU64,
+    duplicates: AtomicU64,
+    truncated: AtomicU64,
+    unsampled: AtomicU64,
+    trace_states_dropped: AtomicU64,
+    flushes: [AtomicU64; 4],
+    handler_panics: AtomicU64,
+    wake_ups: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl Totals {
+    pub(crate) fn add_batch(&self, counts: &Counts, trigger: Trigger) {
+        add(&self.linked, counts.linked);
+        add(&self.duplicates, counts.duplicates);
+        add(&self.truncated, counts.truncated);
+        add(&self.unsampled, counts.unsampled);
+        add(&self.trace_states_dropped, counts.trace_states_dropped);
+        add(&self.flushes[trigger as usize], 1);
+    }
+
+    pub(crate) fn add_handler_panic(&self) {
+        add(&self.handler_panics, 1);
+    }
+
+    pub(crate) fn add_wake_up(&self) {
+        add(&self.wake_ups, 1);
+    }
+
+    pub(crate) fn read(&self) -> Stats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            counts: Counts {
+                linked: get(&self.linked),
+                duplicates: get(&self.duplicates),
+                truncated: get(&self.truncated),
+                unsampled: get(&self.unsampled),
+                trace_states_dropped: get(&self.trace_states_dropped),
+                ..Counts::default()
+            },
+            flushes: self.flushes.each_ref().map(get),
+            handler_panics: get(&self.handler_panics),
+            wake_ups: get(&self.wake_ups),
+            ..Stats::default()
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! When to flush: at exactly the `max_batch_size`-th pending context, after `max_delay`, or when
+//! asked. And how the flusher hears of it.
+//!
+//! **The idea.** Producers may claim up to their shard's limit without telling anybody. Limits are
+//! handed out so that all of them together stay one short of the batch size; hence the context
+//! that completes a batch had to claim past a limit, and whoever claims past a limit reports.
+//!
+//! **What the flusher has been told** since it last drained: *nothing* → *armed* (something is
+//! pending: start the timer) → *fired* (a batch is complete: come and take it). Draining takes it
+//! back to *nothing*. Every message is a hint: the flusher decides from what it finds in the
+//! rings, so a stale one costs a look, never an early batch.
+//!
+//! **One coordinator.** Reports are handled by whoever finds nobody handling them; everybody else
+//! leaves a note and goes on. The coordinator leaves only when no note is left, so a report is
+//! never lost and nobody waits. A report comes *after* the publication it tells of.
+//!
+//! **A scan** counts what is pending, tells the flusher, then sets the limits. A tail that is found
+//! past its new limit moved under the old one, unseen: the scan starts over. When it ends, every
+//! shard stands at or below its limit, and the limits leave room for `size − 1` pending contexts
+//! in all, or the flusher has been told to come.
+
+use crate::ring::{Ring, Snapshot, distance};
+use crate::sync::unmodelled;
+use crate::sync::{Arc, AtomicBool, AtomicU8, AtomicU64, Clock, Ordering, Unparker};
+use arrayvec::ArrayVec;
+
+/// The most shards of one collector: a scan keeps its snapshots on the stack.
+pub(crate) const MAX_SHARDS: usize = 128;
+
+/// Values of `Trigger::told`, in the order in which the flusher is told.
+const NOTHING: u8 = 0;
+const ARMED: u8 = 1;
+const FIRED: u8 = 2;
+
+/// Bits of `Trigger::coordinator`; 0: nobody coordinates.
+const REPORTED: u8 = 1;
+const DRAINED: u8 = 2;
+const BUSY: u8 = 4;
+
+/// Wakes the one flusher, however it waits.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    unparker: Unparker,
+    #[cfg(feature = "tokio")]
+    pub(crate) waker: crate::sync::AtomicWaker,
+}
+
+impl Signal {
+    pub(crate) fn new(unparker: Unparker) -> Self {
+        Self {
+            unparker,
+            #[cfg(feature = "tokio")]
+            waker: crate::sync::AtomicWaker::new(),
+        }
+    }
+
+    pub(crate) fn notify(&self) {
+        self.unparker.unpark();
+        #[cfg(feature = "tokio")]
+        self.waker.wake();
+    }
+}
+
+/// How busy a shard was lately; written and read by the coordinator alone.
+#[derive(Debug)]
+struct Share {
+    /// Contexts that came between the last two drains.
+    rate: unmodelled::AtomicU32,
+    /// Tail at the last drain.
+    tail: unmodelled::AtomicU32,
+}
+
+/// The trigger of one collector.
+#[derive(Debug)]
+pub(crate) struct TriggerState {
+    /// Contexts that make a batch; at least 1.
+    size: u32,
+    /// [`REPORTED`], [`DRAINED`], [`BUSY`]. Set bits are notes for the coordinator.
+    coordinator: AtomicU8,
+    /// [`NOTHING`], [`ARMED`] or [`FIRED`]; written by the coordinator alone.
+    told: AtomicU8,
+    /// When the first pending context was reported (see [`Clock`]); 0: not since the last drain.
+    /// Set by the coordinator, cleared by the flusher. A hint that only moves a deadline.
+    armed_at: AtomicU64,
+    /// Somebody asked for a flush and the flusher has not taken notice yet.
+    flush_asked: AtomicBool,
+    shares: Box<[Share]>,
+    pub(crate) signal: Signal,
+    pub(crate) clock: Clock,
+}
+
+impl TriggerState {
+    pub(crate) fn new<T>(size: u32, rings: &[Arc<Ring<T>>], signal: Signal) -> Self {
+        let shares = rings.iter().map(|ring| Share {
+            rate: unmodelled::AtomicU32::new(0),
+            tail: unmodelled::AtomicU32::new(ring.snapshot().tail),
+        });
+        Self {
+            size,
+            coordinator: AtomicU8::new(0),
+            told: AtomicU8::new(NOTHING),
+            armed_at: AtomicU64::new(0),
+            flush_asked: AtomicBool::new(false),
+            shares: shares.collect(),
+            signal,
+            clock: Clock::new(),
+        }
+    }
+
+    /// A producer claimed past its limit and has published.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn report<T>(&self, rings: &[Arc<Ring<T>>]) {
+        // Release: the claim happens before the scan of whoever reads this note.
+        // Acquire: if nobody coordinates, take over `told` and `shares` from the last who did.
+        // A read-modify-write even if the note is there already: it orders this report before
+        // the coordinator's next swap, which therefore sees this claim.
+        if self.coordinator.fetch_or(REPORTED, Ordering::AcqRel) == 0 {
+            self.coordinate(rings, true);
+        }
+    }
+
+    /// The flusher has drained and is about to look again.
+    pub(crate) fn drained<T>(&self, rings: &[Arc<Ring<T>>]) {
+        // As in `report`; what is released here is the new heads.
+        if self.coordinator.fetch_or(DRAINED, Ordering::AcqRel) == 0 {
+            // The flusher looks before it sleeps: it need not wake itself.
+            self.coordinate(rings, false);
+        }
+    }
+
+    fn coordinate<T>(&self, rings: &[Arc<Ring<T>>], wake: bool) {
+        loop {
+            // Acquire: pairs with the Release of every `fetch_or` whose note is taken here.
+            let notes = self.coordinator.swap(BUSY, Ordering::Acquire);
+            if notes & DRAINED != 0 {
+                self.told.store(NOTHING, Ordering::Relaxed);
+                self.measure_rates(rings);
+            }
+            while !self.scan(rings, wake) {}
+            // Release: hands `told` and `shares` to the next coordinator. Fails if there is a
+            // note: then it is ours to handle.
+            if self.coordinator.compare_exchange(BUSY, 0, Ordering::Release, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// One scan. False if somebody passed a limit unseen meanwhile.
+    fn scan<T>(&self, rings: &[Arc<Ring<T>>], wake: bool) -> bool {
+        let snapshots: ArrayVec<Snapshot, MAX_SHARDS> = rings.iter().map(|ring| ring.snapshot()).collect();
+        let pending = snapshots.iter().map(|shard| u64::from(shard.pending())).sum::<u64>();
+        // Before the limits: a producer that passes quietly must find the flusher told, even
+        // if this thread is suspended in between.
+        self.tell(pending, wake);
+        let mut all_seen = true;
+        if pending == 0 {
+            for (ring, shard) in rings.iter().zip(&snapshots) {
+                all_seen &= ring.allow(shard.tail);
+            }
+        } else if pending >= u64::from(self.size) {
+            for (ring, shard) in rings.iter().zip(&snapshots) {
+                all_seen &= ring.allow(shard.head.wrapping_add(ring.capacity()));
+            }
+        } else {
+            // Below `size`, so it fits.
+            let spare = self.size - 1 - pending as u32;
+            for ((ring, shard), allowance) in rings.iter().zip(&snapshots).zip(self.divide(spare, &snapshots))
+            {
+                all_seen &= ring.allow(shard.tail.wrapping_add(allowance));
+            }
+        }
+        all_seen
+    }
+
+    /// Tells the flusher what it does not know yet.
+    fn tell(&self, pending: u64, wake: bool) {
+        let news = match pending {
+            0 => return,
+            _ if pending >= u64::from(self.size) => FIRED,
+            _ => ARMED,
+        };
+        let told = self.told.load(Ordering::Relaxed);
+        if news <= told {
+            return;
+        }
+        if told == NOTHING {
+            self.armed_at.store(self.clock.now(), Ordering::Relaxed);
+        }
+        self.told.store(news, Ordering::Relaxed);
+        if wake {
+            self.signal.notify();
+        }
+    }
+
+    /// Divides `spare` among the shards: in proportion to how many contexts each had lately, so
+    /// that they run into their limits as late, and as rarely, as possible. Any division is
+    /// correct as long as its sum is not above `spare`.
+    fn divide(&self, spare: u32, snapshots: &[Snapshot]) -> ArrayVec<u32, MAX_SHARDS> {
+        let weights: ArrayVec<u64, MAX_SHARDS> = self
+            .shares
+            .iter()
+            .zip(snapshots)
+            .map(|(share, shard)| u64::from(share.rate.load(Ordering::Relaxed)) + u64::from(shard.pending()))
+            .collect();
+        // Not 0: something is pending when limits are divided.
+        let total = weights.iter().sum::<u64>().max(1);
+        // Fixed point, rounded down: one division in all. Both factors are below 2³².
+        let per_weight = (u64::from(spare) << 31) / total;
+        let mut left = spare;
+        let mut allowances: ArrayVec<u32, MAX_SHARDS> = weights
+            .iter()
+            .map(|weight| {
+                let allowance = (u128::from(weight * per_weight) >> 31) as u32;
+                left -= allowance;
+                allowance
+            })
+            .collect();
+        // What rounding left over goes to the busiest shard.
+        if let Some((busiest, _)) = weights.iter().enumerate().max_by_key(|(_, weight)| **weight) {
+            allowances[busiest] += left;
+        }
+        allowances
+    }
+
+    fn measure_rates<T>(&self, rings: &[Arc<Ring<T>>]) {
+        for (share, ring) in self.shares.iter().zip(rings) {
+            let tail = ring.snapshot().tail;
+            let arrived = distance(share.tail.load(Ordering::Relaxed), tail);
+            share.rate.store(arrived, Ordering::Relaxed);
+            share.tail.store(tail, Ordering::Relaxed);
+        }
+    }
+
+    /// When the first pending context was reported, or now.
+    pub(crate) fn armed_at(&self) -> u64 {
+        match self.armed_at.load(Ordering::Relaxed) {
+            0 => self.clock.now(),
+            at => at,
+        }
+    }
+
+    /// The flusher left nothing behind: the next context starts the delay anew.
+    /// Called before [`drained`](Self::drained), so that no later arming is wiped out.
+    pub(crate) fn disarm(&self) {
+        self.armed_at.store(0, Ordering::Relaxed);
+    }
+
+    /// Asks the flusher to deliver what is pending now.
+    pub(crate) fn ask_flush(&self) {
+        // Release: pairs with the Acquire in `take_flush_request`; the flusher then finds
+        // everything that was pushed before.
+        self.flush_asked.store(true, Ordering::Release);
+        self.signal.notify();
+    }
+
+    /// True once per request (several at once count as one).
+    pub(crate) fn take_flush_request(&self) -> bool {
+        // The load keeps the common case free of a read-modify-write.
+        // Acquire: pairs with the Release in `ask_flush`.
+        self.flush_asked.load(Ordering::Relaxed) && self.flush_asked.swap(false, Ordering::Acquire)
+    }
+}
