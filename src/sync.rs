@@ -97,11 +97,29 @@ mod imp {
 #[cfg(batchlink_loom)]
 mod imp {
     pub(crate) use loom::cell::UnsafeCell;
-    #[cfg(feature = "tokio")]
-    pub(crate) use loom::future::AtomicWaker;
     pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     use std::time::Instant;
+
+    /// loom's model of it, behind `atomic_waker`'s interface.
+    #[cfg(feature = "tokio")]
+    #[derive(Debug)]
+    pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
+
+    #[cfg(feature = "tokio")]
+    impl AtomicWaker {
+        pub(crate) fn new() -> Self {
+            Self(loom::future::AtomicWaker::new())
+        }
+
+        pub(crate) fn register(&self, waker: &std::task::Waker) {
+            self.0.register_by_ref(waker);
+        }
+
+        pub(crate) fn wake(&self) {
+            self.0.wake();
+        }
+    }
 
     /// `crossbeam_utils::sync::Parker` as loom sees it: one token, one waiter.
     #[derive(Debug)]
