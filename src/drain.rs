@@ -4,7 +4,7 @@
 
 use crate::batch::Trigger;
 use crate::queue::Queue;
-use crate::ring::Consumer;
+use crate::ring::{Consumer, Take};
 use crate::sync::Arc;
 
 /// What is to be done next.
@@ -104,14 +104,14 @@ impl<T> Drain<T> {
     }
 
     /// Takes `count` entries, of those that the last look found published.
-    pub(crate) fn take(&mut self, count: u32, mut each: impl FnMut(T)) {
+    pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(Take<'_, T>)) {
         let shards = self.shards.len();
         let mut left = count;
         for step in 0..shards {
             let consumer = &mut self.shards[(self.first + step) % shards].consumer;
             let part = consumer.published().min(left);
             if part > 0 {
-                consumer.take(part, &mut each);
+                run(consumer.take(part));
                 left -= part;
             }
         }

@@ -146,7 +146,7 @@ pub struct LinkSet {
     policy: LinkPolicy,
     /// The links so far, in order of arrival; memory kept between batches.
     entries: Vec<Entry>,
-    /// Open addressing, at most half full. 0: empty. Otherwise the low bits are the index in
+    /// Open addressing, at most a quarter full, so that a look-up seldom needs a second look. 0: empty. Otherwise the low bits are the index in
     /// `entries` plus one, the high bits those of the key's hash.
     table: Box<[u32]>,
     /// Keyed anew for every set: trace ids come from the network.
@@ -172,7 +172,7 @@ impl LinkSet {
         Self {
             policy,
             entries: Vec::with_capacity(bound.min(DEFAULT_MAX_LINKS)),
-            table: vec![0; (2 * bound).next_power_of_two().max(8)].into(),
+            table: vec![0; (4 * bound).next_power_of_two().max(8)].into(),
             hasher: RandomState::new(),
             counts: Counts::default(),
         }
@@ -214,6 +214,12 @@ impl LinkSet {
         LinkBatch::new(links, std::mem::take(&mut self.counts), trigger)
     }
 
+    pub(crate) fn insert_records(&mut self, records: impl Iterator<Item = Record>) {
+        for record in records {
+            self.insert_record(record);
+        }
+    }
+
     /// Takes a valid context.
     #[inline]
     pub(crate) fn insert_record(&mut self, record: Record) -> Outcome {
@@ -230,7 +236,7 @@ impl LinkSet {
                     self.counts.duplicates += 1;
                     return Outcome::Duplicate;
                 }
-                // The index fits: the table has at least twice as many places as there are links.
+                // The index fits: the table has four times as many places as there are links.
                 Place::Free { slot, tag } if !full => {
                     self.table[slot] = tag | (self.entries.len() as u32 + 1)
                 }

@@ -79,7 +79,7 @@ impl Record {
     /// Whether [`plain`](Self::plain) says all there is to say.
     #[inline(always)]
     pub(crate) fn is_plain(context: &SpanContext) -> bool {
-        context.trace_state().into_iter().len() == 0
+        *context.trace_state() == TraceState::NONE
     }
 
     #[inline(always)]

@@ -434,29 +434,43 @@ impl<T> Consumer<T> {
 
     /// Takes the next `count` entries (at most [`published`](Self::published)) in order.
     ///
-    /// The slots are given back together, by one store. If `each` panics, what it was given is
-    /// gone, the rest stays.
-    pub(crate) fn take(&mut self, count: u32, mut each: impl FnMut(T)) {
-        /// Gives the slots back, also when `each` unwinds.
-        struct GiveBack<'a, T>(&'a mut Consumer<T>);
-        impl<T> Drop for GiveBack<'_, T> {
-            fn drop(&mut self) {
-                // Release: pairs with the Acquire loads of `head`; the reads of the slots below
-                // it happen before whoever writes them next.
-                self.0.ring.head.store(self.0.head, Ordering::Release);
-            }
-        }
-        let this = GiveBack(self);
-        for _ in 0..count.min(this.0.published) {
-            let slot = this.0.ring.slot(this.0.head as u32 & MASK);
-            // SAFETY: within `published`, so `look` has acquired the write of this value; each
-            // position is read once because `head` moves on before anything can unwind; no
-            // producer writes the slot before the store of `head` in `GiveBack`.
-            let value = slot.value.with(|cell| unsafe { (*cell).assume_init_read() });
-            this.0.head += 1;
-            this.0.published -= 1;
-            this.0.claimed -= 1;
-            each(value);
-        }
+    /// The slots are given back together, by one store, when the iterator is dropped; entries
+    /// that it did not yield stay.
+    #[inline]
+    pub(crate) fn take(&mut self, count: u32) -> Take<'_, T> {
+        Take { left: count.min(self.published), consumer: self }
+    }
+}
+
+/// See [`Consumer::take`].
+pub(crate) struct Take<'a, T> {
+    consumer: &'a mut Consumer<T>,
+    left: u32,
+}
+
+impl<T> Iterator for Take<'_, T> {
+    type Item = T;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<T> {
+        self.left = self.left.checked_sub(1)?;
+        let Consumer { ring, head, published, claimed, .. } = &mut *self.consumer;
+        let slot = ring.slot(*head as u32 & MASK);
+        // SAFETY: within `published`, so `look` has acquired the write of this value; each
+        // position is read once because `head` moves on with it; no producer writes the slot
+        // before the store of `head` in `drop`.
+        let value = slot.value.with(|cell| unsafe { (*cell).assume_init_read() });
+        *head += 1;
+        *published -= 1;
+        *claimed -= 1;
+        Some(value)
+    }
+}
+
+impl<T> Drop for Take<'_, T> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire loads of `head`; the reads of the slots below it happen
+        // before whoever writes them next.
+        self.consumer.ring.head.store(self.consumer.head, Ordering::Release);
     }
 }
