@@ -14,7 +14,7 @@ pub(crate) enum Step {
     Take { count: u32, trigger: Trigger },
     /// Nothing before this time (`None`: before a notification).
     Wait { deadline: Option<u64> },
-    /// What is due was claimed but not yet published: look again soon, nobody will notify.
+    /// Somebody is in the middle of a push or a scan: look again soon, nobody will notify.
     Settle,
     /// Closed, and everything was taken.
     Closed,
@@ -60,7 +60,12 @@ impl<T> Drain<T> {
             }
         }
         if claimed == 0 {
-            return if closed { Step::Closed } else { Step::Wait { deadline: None } };
+            return match closed {
+                true => Step::Closed,
+                // The scan that will let the next push report is not over.
+                false if self.queue.trigger.is_busy() => Step::Settle,
+                false => Step::Wait { deadline: None },
+            };
         }
         let clock = &self.queue.trigger.clock;
         let since = *self.since.get_or_insert_with(|| self.queue.trigger.armed_at());

@@ -117,6 +117,10 @@ impl TriggerState {
         // the coordinator's next swap, which therefore sees this claim.
         if self.coordinator.fetch_or(REPORTED, Ordering::AcqRel) == 0 {
             self.coordinate(rings, true);
+        } else if self.told.load(Ordering::Relaxed) == NOTHING {
+            // Whoever coordinates may have been suspended before it could tell: then nobody has
+            // started the timer for the context reported here.
+            self.signal.notify();
         }
     }
 
@@ -127,6 +131,13 @@ impl TriggerState {
             // The flusher looks before it sleeps: it need not wake itself.
             self.coordinate(rings, false);
         }
+    }
+
+    /// Whether somebody coordinates. If so the limits may be old ones, under which producers can
+    /// pass without a word; if not, the next push after an empty look reports.
+    pub(crate) fn is_busy(&self) -> bool {
+        // Acquire: pairs with the Release that ends a coordination; its limits are in place.
+        self.coordinator.load(Ordering::Acquire) != 0
     }
 
     fn coordinate<T>(&self, rings: &[Arc<Ring<T>>], wake: bool) {
@@ -187,10 +198,11 @@ impl TriggerState {
         if told == NOTHING {
             self.armed_at.store(self.clock.now(), Ordering::Relaxed);
         }
-        self.told.store(news, Ordering::Relaxed);
         if wake {
             self.signal.notify();
         }
+        // Last: until it is stored, other reporters wake the flusher themselves.
+        self.told.store(news, Ordering::Relaxed);
     }
 
     /// Divides `spare` among the shards: in proportion to how many contexts each had lately, so
