@@ -230,7 +230,7 @@ impl Producer {
 impl StalledPush<'_> {
     /// Publishes, and reports if that is due.
     pub fn resume(self) {
-        self.queue.finish(self.claim, self.record);
+        self.queue.finish(self.claim, || self.record);
     }
 }
 
@@ -240,7 +240,25 @@ fn push(queue: &Queue<Record>, ring: &Ring<Record>, context: &SpanContext) -> Re
         ring.refusals.invalid.fetch_add(1, Ordering::Relaxed);
         return Ok(());
     }
-    queue.push(ring, Record::from_context(context)).map_err(|(_, reason)| reason)
+    if Record::is_plain(context) {
+        let claim = queue.claim(ring)?;
+        queue.finish(claim, || Record::plain(context, false));
+        return Ok(());
+    }
+    push_with_state(queue, ring, context)
+}
+
+/// The trace state is cloned before the claim: between claim and publish nothing may allocate.
+#[cold]
+fn push_with_state(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    context: &SpanContext,
+) -> Result<(), PushError> {
+    let record = Record::from_context(context);
+    let claim = queue.claim(ring)?;
+    queue.finish(claim, || record);
+    Ok(())
 }
 
 fn push_current(queue: &Queue<Record>, ring: &Ring<Record>) -> Result<(), PushError> {
@@ -253,9 +271,13 @@ fn push_link(queue: &Queue<Record>, ring: &Ring<Record>, link: Link) -> Result<(
         return Ok(());
     }
     let (record, original) = Record::from_link(link);
-    queue
-        .push(ring, record)
-        .map_err(|(record, reason)| RejectedLink::new(record.into_original(original), reason))
+    match queue.claim(ring) {
+        Ok(claim) => {
+            queue.finish(claim, || record);
+            Ok(())
+        }
+        Err(reason) => Err(RejectedLink::new(record.into_original(original), reason)),
+    }
 }
 
 fn push_all(queue: &Queue<Record>, ring: &Ring<Record>, contexts: &[SpanContext]) -> usize {

@@ -5,7 +5,7 @@ use crate::error::ConfigError;
 use crate::record::{Entry, Ids, Record};
 use ahash::RandomState;
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Link, SpanContext};
+use opentelemetry::trace::{Link, SpanContext, TraceFlags};
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
@@ -184,7 +184,7 @@ impl LinkSet {
         if !context.is_valid() {
             return self.count_invalid();
         }
-        self.insert_record(Record::from_context(context))
+        self.admit(Ids::of(context), context.trace_flags(), || Entry::from_context(context))
     }
 
     /// As [`insert`](Self::insert), with the link's own attributes. `link.type` is added if it
@@ -193,7 +193,7 @@ impl LinkSet {
         if !link.span_context.is_valid() {
             return self.count_invalid();
         }
-        self.insert_record(Record::from_link(link).0)
+        self.admit(Ids::of(&link.span_context), link.span_context.trace_flags(), || Entry::from_link(link))
     }
 
     /// Contexts given since the last [`finish`](Self::finish).
@@ -214,24 +214,26 @@ impl LinkSet {
         LinkBatch::new(links, std::mem::take(&mut self.counts), trigger)
     }
 
+    /// Takes valid contexts.
     pub(crate) fn insert_records(&mut self, records: impl Iterator<Item = Record>) {
         for record in records {
-            self.insert_record(record);
+            let entry = record.into_entry();
+            self.admit(entry.ids, entry.flags, || entry);
         }
     }
 
-    /// Takes a valid context.
-    #[inline]
-    pub(crate) fn insert_record(&mut self, record: Record) -> Outcome {
-        let entry = record.into_entry();
+    /// Decides on a valid context. Always inlined: an entry that is passed on through memory
+    /// costs more than all the rest.
+    #[inline(always)]
+    fn admit(&mut self, ids: Ids, flags: TraceFlags, entry: impl FnOnce() -> Entry) -> Outcome {
         self.counts.received += 1;
-        if self.policy.unsampled == Unsampled::Drop && !entry.flags.is_sampled() {
+        if self.policy.unsampled == Unsampled::Drop && !flags.is_sampled() {
             self.counts.unsampled += 1;
             return Outcome::Unsampled;
         }
         let full = self.entries.len() == self.policy.max_links;
         if self.policy.duplicates == Duplicates::Drop {
-            match self.find(&entry.ids) {
+            match self.find(&ids) {
                 Place::Found => {
                     self.counts.duplicates += 1;
                     return Outcome::Duplicate;
@@ -248,12 +250,13 @@ impl LinkSet {
             return Outcome::Truncated;
         }
         self.counts.linked += 1;
+        let entry = entry();
         self.counts.trace_states_dropped += u64::from(entry.state_dropped);
         self.entries.push(entry);
         Outcome::Linked
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, ids: &Ids) -> Place {
         let mut hasher = self.hasher.build_hasher();
         hasher.write_u128(u128::from_ne_bytes(ids.trace));
@@ -283,6 +286,7 @@ impl LinkSet {
 }
 
 /// Adds the link's type, unless it says its own.
+#[inline(always)]
 fn typed(mut link: Link, link_type: Option<&Cow<'static, str>>) -> Link {
     const KEY: &str = "link.type";
     if let Some(link_type) = link_type {

@@ -52,25 +52,17 @@ impl<T> Queue<T> {
         Arc::clone(&self.rings[turn % self.rings.len()])
     }
 
-    /// Pushes to a shard of this queue; a refusal gives the value back and is counted.
-    #[inline]
-    pub(crate) fn push(&self, ring: &Ring<T>, value: T) -> Result<(), (T, PushError)> {
-        match ring.claim(1) {
-            Ok(claim) => {
-                self.finish(claim, value);
-                Ok(())
-            }
-            Err(reason) => {
-                Self::count_refused(ring, reason, 1);
-                Err((value, reason))
-            }
-        }
+    /// Claims one position in a shard of this queue, for [`finish`](Self::finish). A refusal is
+    /// counted.
+    #[inline(always)]
+    pub(crate) fn claim<'a>(&self, ring: &'a Ring<T>) -> Result<Claim<'a, T>, PushError> {
+        ring.claim(1).inspect_err(|reason| Self::count_refused(ring, *reason, 1))
     }
 
     /// Publishes, then reports if the claim went past the limit.
     #[inline(always)]
-    pub(crate) fn finish(&self, claim: Claim<'_, T>, value: T) {
-        if claim.publish(value) {
+    pub(crate) fn finish(&self, claim: Claim<'_, T>, make: impl FnOnce() -> T) {
+        if claim.publish(make) {
             self.trigger.report(&self.rings);
         }
     }

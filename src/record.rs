@@ -126,7 +126,7 @@ impl Record {
         link
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn into_entry(self) -> Entry {
         match self {
             Self::Plain { ids, flags, remote, state_dropped } => {
@@ -147,7 +147,17 @@ impl Record {
 }
 
 impl Entry {
-    #[inline]
+    /// Clones trace state within the limit; allocates only then.
+    #[inline(always)]
+    pub(crate) fn from_context(context: &SpanContext) -> Self {
+        Record::from_context(context).into_entry()
+    }
+
+    pub(crate) fn from_link(link: Link) -> Self {
+        Record::from_link(link).0.into_entry()
+    }
+
+    #[inline(always)]
     pub(crate) fn into_link(self) -> Link {
         match self.rest {
             Some(link) => *link,

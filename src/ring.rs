@@ -338,14 +338,15 @@ impl<T> Claim<'_, T> {
         self.count as usize
     }
 
-    /// Publishes `value` at the first position, for a claim of one.
+    /// Publishes what `make` gives, for a claim of one. `make` must not panic; it is a closure so
+    /// that a record is written into its slot field by field and never copied.
     ///
     /// True if this claim went past the limit: the caller must now report to the trigger.
     #[inline(always)]
     #[must_use = "a claim past the limit must be reported"]
-    pub(crate) fn publish(self, value: T) -> bool {
+    pub(crate) fn publish(self, make: impl FnOnce() -> T) -> bool {
         debug_assert_eq!(self.count, 1);
-        self.put(self.first, value);
+        self.put(self.first, make);
         self.report
     }
 
@@ -356,19 +357,19 @@ impl<T> Claim<'_, T> {
     pub(crate) fn publish_all<V>(self, values: &[V], make: impl Fn(&V) -> T) -> bool {
         debug_assert_eq!(self.len(), values.len());
         for (index, value) in (0..self.count).zip(values) {
-            self.put(self.first.wrapping_add(index) & MASK, make(value));
+            self.put(self.first.wrapping_add(index) & MASK, || make(value));
         }
         self.report
     }
 
     #[inline(always)]
-    fn put(&self, position: u32, value: T) {
+    fn put(&self, position: u32, make: impl FnOnce() -> T) {
         let slot = self.ring.slot(position);
         // SAFETY: `position` was claimed by this producer and by no other, and it is below
         // head + capacity, so the consumer has taken (or never had) what the slot held, and that
         // happened before this write: through the Acquire of `claim` or of `claim_and_report`.
         // The consumer does not read the slot before the store below.
-        slot.value.with_mut(|cell| unsafe { (*cell).write(value) });
+        slot.value.with_mut(|cell| unsafe { (*cell).write(make()) });
         // Release: pairs with the Acquire in `Consumer::look`.
         slot.seq.store(position | PUBLISHED, Ordering::Release);
     }
