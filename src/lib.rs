@@ -5,6 +5,7 @@
 mod batch;
 mod collector;
 mod config;
+mod count;
 mod drain;
 mod error;
 mod flusher;
@@ -23,6 +24,8 @@ pub use batch::{Counts, LinkBatch, Trigger};
 pub use collector::StalledPush;
 pub use collector::{LinkCollector, Producer};
 pub use config::LinkCollectorBuilder;
+#[cfg(batchlink_count)]
+pub use count::{StepCounts, take_step_counts};
 pub use error::{ConfigError, PushError, RejectedLink, ShutdownError, Timeout};
 pub use flusher::{Flusher, FlusherHandle};
 pub use link_set::{Duplicates, LinkSet, LinkSetBuilder, Outcome, Unsampled};

@@ -21,6 +21,7 @@
 //! This is the only module with `unsafe`.
 #![allow(unsafe_code)]
 
+use crate::count::{Step, count};
 use crate::error::PushError;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, unmodelled};
 use crossbeam_utils::CachePadded;
@@ -185,12 +186,13 @@ impl<T> Ring<T> {
     pub(crate) fn claim(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
         let mut word = Word(self.producers.word.load(Ordering::Relaxed));
         loop {
-            let count = wanted.min(word.room());
-            if count == 0 {
+            let granted = wanted.min(word.room());
+            if granted == 0 {
                 return self.claim_and_report(wanted);
             }
             let first = word.tail();
-            let next = word.with_tail(first.wrapping_add(count));
+            let next = word.with_tail(first.wrapping_add(granted));
+            count(Step::Claim);
             // Acquire: pairs with the Release in `allow`. Whoever raised the limit to cover these
             // positions had seen the consumer leave their slots.
             match self.producers.word.compare_exchange_weak(
@@ -199,7 +201,7 @@ impl<T> Ring<T> {
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(Claim { ring: self, first, count, report: false }),
+                Ok(_) => return Ok(Claim { ring: self, first, count: granted, report: false }),
                 Err(now) => word = Word(now),
             }
         }
@@ -209,6 +211,7 @@ impl<T> Ring<T> {
     #[cold]
     #[inline(never)]
     fn claim_and_report(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
+        count(Step::SlowPath);
         loop {
             // `head` before `word`: a tail read later is not behind this head.
             // Acquire: pairs with the Release in `Consumer::take`; slots below head + capacity
@@ -223,17 +226,18 @@ impl<T> Ring<T> {
                 return Err(PushError::Full);
             }
             let first = word.tail();
-            let count = wanted.min(free);
-            let tail = first.wrapping_add(count);
+            let granted = wanted.min(free);
+            let tail = first.wrapping_add(granted);
             let next = word.with_tail(tail);
             // The limit moves only as far as this claim: nobody else may pass under it unseen.
-            let next = if count > word.room() { next.with_limit(tail) } else { next };
+            let next = if granted > word.room() { next.with_limit(tail) } else { next };
+            count(Step::Claim);
             // Relaxed: these slots were proved free by the load of `head` above, and no other
             // claim relies on the limit written here.
             let swapped =
                 self.producers.word.compare_exchange(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed);
             if swapped.is_ok() {
-                return Ok(Claim { ring: self, first, count, report: true });
+                return Ok(Claim { ring: self, first, count: granted, report: true });
             }
         }
     }
@@ -262,6 +266,7 @@ impl<T> Ring<T> {
             // A distance in the upper half is a negative one.
             let seen = distance(word.tail(), limit) <= MAX_CAPACITY;
             let next = word.with_limit(if seen { limit } else { word.tail() });
+            count(Step::Limit);
             // Release: pairs with the Acquire in `claim`; passes on the coordinator's Acquire
             // load of `head`, from which `limit` was computed.
             match self.producers.word.compare_exchange_weak(

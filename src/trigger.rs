@@ -19,6 +19,7 @@
 //! shard stands at or below its limit, and the limits leave room for `size − 1` pending contexts
 //! in all, or the flusher has been told to come.
 
+use crate::count::{Step, count};
 use crate::ring::{Ring, Snapshot, distance};
 use crate::sync::unmodelled;
 use crate::sync::{Arc, AtomicBool, AtomicU8, AtomicU64, Clock, Ordering, Unparker};
@@ -55,6 +56,7 @@ impl Signal {
     }
 
     pub(crate) fn notify(&self) {
+        count(Step::Notification);
         self.unparker.unpark();
         #[cfg(feature = "tokio")]
         self.waker.wake();
@@ -113,6 +115,7 @@ impl TriggerState {
     pub(crate) fn report<T>(&self, rings: &[Arc<Ring<T>>]) {
         // Release: the claim happens before the scan of whoever reads this note.
         // Acquire: if nobody coordinates, take over `told` and `shares` from the last who did.
+        count(Step::Coordination);
         // A read-modify-write even if the note is there already: it orders this report before
         // the coordinator's next swap, which therefore sees this claim.
         if self.coordinator.fetch_or(REPORTED, Ordering::AcqRel) == 0 {
@@ -126,6 +129,7 @@ impl TriggerState {
 
     /// The flusher has drained and is about to look again.
     pub(crate) fn drained<T>(&self, rings: &[Arc<Ring<T>>]) {
+        count(Step::Coordination);
         // As in `report`; what is released here is the new heads.
         if self.coordinator.fetch_or(DRAINED, Ordering::AcqRel) == 0 {
             // The flusher looks before it sleeps: it need not wake itself.
@@ -142,6 +146,9 @@ impl TriggerState {
 
     fn coordinate<T>(&self, rings: &[Arc<Ring<T>>], wake: bool) {
         loop {
+            // The swap below and the exchange at the end.
+            count(Step::Coordination);
+            count(Step::Coordination);
             // Acquire: pairs with the Release of every `fetch_or` whose note is taken here.
             let notes = self.coordinator.swap(BUSY, Ordering::Acquire);
             if notes & DRAINED != 0 {
@@ -159,6 +166,7 @@ impl TriggerState {
 
     /// One scan. False if somebody passed a limit unseen meanwhile.
     fn scan<T>(&self, rings: &[Arc<Ring<T>>], wake: bool) -> bool {
+        count(Step::Scan);
         let snapshots: ArrayVec<Snapshot, MAX_SHARDS> = rings.iter().map(|ring| ring.snapshot()).collect();
         let pending = snapshots.iter().map(|shard| u64::from(shard.pending())).sum::<u64>();
         // Before the limits: a producer that passes quietly must find the flusher told, even
