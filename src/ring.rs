@@ -98,12 +98,6 @@ struct Slot<T> {
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-/// What producers touch on every push, on their own cache line.
-struct ProducerSide<T> {
-    word: AtomicU64,
-    slots: Box<[Slot<T>]>,
-}
-
 /// Pushes that did not enter the ring, by reason. Counted here, per shard, so that counting does
 /// not bring back the shared line that sharding removed. Statistics only: `Relaxed`.
 #[derive(Default)]
@@ -115,7 +109,10 @@ pub(crate) struct Refusals {
 
 /// One shard.
 pub(crate) struct Ring<T> {
-    producers: CachePadded<ProducerSide<T>>,
+    /// Never written, so both sides keep it in their caches: it must not share a line with what is.
+    slots: Box<[Slot<T>]>,
+    /// The packed [`Word`]; written by producers, on a line of its own.
+    word: CachePadded<AtomicU64>,
     /// Position of the next entry to take; all bits, so that it also counts what was taken.
     /// Written by the consumer alone.
     head: CachePadded<AtomicU64>,
@@ -155,10 +152,8 @@ impl<T> Ring<T> {
             .collect();
         let first = FIRST as u32 & MASK;
         let ring = Arc::new(Self {
-            producers: CachePadded::new(ProducerSide {
-                word: AtomicU64::new(Word::new(first, first).0),
-                slots,
-            }),
+            slots,
+            word: CachePadded::new(AtomicU64::new(Word::new(first, first).0)),
             head: CachePadded::new(AtomicU64::new(FIRST)),
             refusals: CachePadded::default(),
         });
@@ -169,12 +164,12 @@ impl<T> Ring<T> {
 
     pub(crate) fn capacity(&self) -> u32 {
         // At most MAX_CAPACITY by construction.
-        self.producers.slots.len() as u32
+        self.slots.len() as u32
     }
 
     #[inline(always)]
     fn slot(&self, position: u32) -> &Slot<T> {
-        let slots = &self.producers.slots;
+        let slots = &self.slots;
         &slots[position as usize & (slots.len() - 1)]
     }
 
@@ -184,7 +179,7 @@ impl<T> Ring<T> {
     /// only when another thread's claim, or a change of the limit, succeeded in between.
     #[inline]
     pub(crate) fn claim(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
-        let mut word = Word(self.producers.word.load(Ordering::Relaxed));
+        let mut word = Word(self.word.load(Ordering::Relaxed));
         loop {
             let granted = wanted.min(word.room());
             if granted == 0 {
@@ -195,12 +190,7 @@ impl<T> Ring<T> {
             count(Step::Claim);
             // Acquire: pairs with the Release in `allow`. Whoever raised the limit to cover these
             // positions had seen the consumer leave their slots.
-            match self.producers.word.compare_exchange_weak(
-                word.0,
-                next.0,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ring: self, first, count: granted, report: false }),
                 Err(now) => word = Word(now),
             }
@@ -217,7 +207,7 @@ impl<T> Ring<T> {
             // Acquire: pairs with the Release in `Consumer::take`; slots below head + capacity
             // are ours to write.
             let head = self.head.load(Ordering::Acquire) as u32 & MASK;
-            let word = Word(self.producers.word.load(Ordering::Relaxed));
+            let word = Word(self.word.load(Ordering::Relaxed));
             if word.closed() {
                 return Err(PushError::Closed);
             }
@@ -234,8 +224,7 @@ impl<T> Ring<T> {
             count(Step::Claim);
             // Relaxed: these slots were proved free by the load of `head` above, and no other
             // claim relies on the limit written here.
-            let swapped =
-                self.producers.word.compare_exchange(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed);
+            let swapped = self.word.compare_exchange(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed);
             if swapped.is_ok() {
                 return Ok(Claim { ring: self, first, count: granted, report: true });
             }
@@ -248,7 +237,7 @@ impl<T> Ring<T> {
         // read next is not behind it and `pending` cannot underflow. It also makes the slots
         // below it free for whoever claims under a limit set from it (see `allow`).
         let head = self.head.load(Ordering::Acquire) as u32 & MASK;
-        let tail = Word(self.producers.word.load(Ordering::Relaxed)).tail();
+        let tail = Word(self.word.load(Ordering::Relaxed)).tail();
         Snapshot { head, tail }
     }
 
@@ -258,7 +247,7 @@ impl<T> Ring<T> {
     /// Called by the coordinator alone.
     pub(crate) fn allow(&self, limit: u32) -> bool {
         let limit = limit & MASK;
-        let mut word = Word(self.producers.word.load(Ordering::Relaxed));
+        let mut word = Word(self.word.load(Ordering::Relaxed));
         loop {
             if word.closed() {
                 return true;
@@ -269,12 +258,7 @@ impl<T> Ring<T> {
             count(Step::Limit);
             // Release: pairs with the Acquire in `claim`; passes on the coordinator's Acquire
             // load of `head`, from which `limit` was computed.
-            match self.producers.word.compare_exchange_weak(
-                word.0,
-                next.0,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
+            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return seen,
                 Err(now) => word = Word(now),
             }
@@ -283,15 +267,10 @@ impl<T> Ring<T> {
 
     /// No claim succeeds after this. The flag shares the word with the tail, so none slips through.
     pub(crate) fn close(&self) {
-        let mut word = Word(self.producers.word.load(Ordering::Relaxed));
+        let mut word = Word(self.word.load(Ordering::Relaxed));
         while !word.closed() {
             let next = Word(word.with_limit(word.tail()).0 | Word::CLOSED);
-            match self.producers.word.compare_exchange_weak(
-                word.0,
-                next.0,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
+            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => word = Word(now),
             }
@@ -302,7 +281,7 @@ impl<T> Ring<T> {
     pub(crate) fn taken_and_pending(&self) -> (u64, u32) {
         // As in `snapshot`: head first.
         let head = self.head.load(Ordering::Acquire);
-        let tail = Word(self.producers.word.load(Ordering::Relaxed)).tail();
+        let tail = Word(self.word.load(Ordering::Relaxed)).tail();
         (head - FIRST, distance(head as u32 & MASK, tail))
     }
 }
@@ -311,7 +290,7 @@ impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
         // Acquire: entries may have been published by threads that only dropped their handle.
         let head = self.head.load(Ordering::Acquire) as u32 & MASK;
-        let tail = Word(self.producers.word.load(Ordering::Acquire)).tail();
+        let tail = Word(self.word.load(Ordering::Acquire)).tail();
         for step in 0..distance(head, tail) {
             let position = head.wrapping_add(step) & MASK;
             let slot = self.slot(position);
@@ -399,7 +378,7 @@ impl<T> Consumer<T> {
     /// The tail is read once, so a producer that goes on pushing cannot hold this up.
     pub(crate) fn look(&mut self) {
         // Relaxed: the word only bounds the walk; what it bounds is acquired slot by slot.
-        let word = Word(self.ring.producers.word.load(Ordering::Relaxed));
+        let word = Word(self.ring.word.load(Ordering::Relaxed));
         let head = self.head as u32 & MASK;
         self.claimed = distance(head, word.tail());
         self.closed = word.closed();

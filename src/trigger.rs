@@ -118,11 +118,13 @@ impl TriggerState {
         count(Step::Coordination);
         // A read-modify-write even if the note is there already: it orders this report before
         // the coordinator's next swap, which therefore sees this claim.
-        if self.coordinator.fetch_or(REPORTED, Ordering::AcqRel) == 0 {
+        let notes = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);
+        if notes == 0 {
             self.coordinate(rings, true);
-        } else if self.told.load(Ordering::Relaxed) == NOTHING {
-            // Whoever coordinates may have been suspended before it could tell: then nobody has
-            // started the timer for the context reported here.
+        } else if notes & REPORTED == 0 && self.told.load(Ordering::Relaxed) == NOTHING {
+            // The first note of this round. Whoever coordinates may have been suspended before it
+            // could tell: then nobody has started the timer for the context reported here. Once
+            // is enough, since the flusher does not sleep without a deadline meanwhile.
             self.signal.notify();
         }
     }
