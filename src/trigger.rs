@@ -121,10 +121,11 @@ impl TriggerState {
         let notes = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);
         if notes == 0 {
             self.coordinate(rings, true);
-        } else if notes & REPORTED == 0 && self.told.load(Ordering::Relaxed) == NOTHING {
-            // The first note of this round. Whoever coordinates may have been suspended before it
-            // could tell: then nobody has started the timer for the context reported here. Once
-            // is enough, since the flusher does not sleep without a deadline meanwhile.
+        } else if notes & (BUSY | REPORTED) != BUSY | REPORTED && self.told.load(Ordering::Relaxed) == NOTHING
+        {
+            // Whoever coordinates may have been suspended before it could tell: then nobody has
+            // started the timer for the context reported here. The first note of a round is
+            // enough, since the flusher does not sleep without a deadline meanwhile.
             self.signal.notify();
         }
     }
