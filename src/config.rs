@@ -236,3 +236,46 @@ where
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(configure: impl FnOnce(LinkCollectorBuilder) -> LinkCollectorBuilder) -> Config {
+        configure(LinkCollectorBuilder::new()).validate().expect("valid")
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let config = config(|builder| builder);
+        assert_eq!((config.max_batch_size, config.max_delay), (128, Duration::from_millis(200)));
+        assert_eq!(config.links.max_links, 128);
+        assert_eq!(config.links.link_type.as_deref(), Some("batch_item"));
+        assert_eq!((config.links.unsampled, config.links.duplicates), (Unsampled::Drop, Duplicates::Drop));
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        assert_eq!(config.shards, processors.min(8));
+        assert!(config.slots_per_shard as usize * config.shards >= 2048);
+    }
+
+    #[test]
+    fn small_batches_have_few_shards() {
+        for (size, most) in [(1, 1), (16, 1), (31, 1), (32, 2), (1000, MAX_SHARDS)] {
+            let shards = config(|builder| builder.with_max_batch_size(size)).shards;
+            assert!((1..=most).contains(&shards), "{shards} shards for batches of {size}");
+        }
+        // Whoever asks for more gets them.
+        assert_eq!(config(|builder| builder.with_max_batch_size(1).with_shards(128)).shards, 128);
+    }
+
+    #[test]
+    fn slots_are_a_power_of_two_that_holds_a_batch() {
+        for (size, capacity, shards, slots) in
+            [(1, 1, 1, 1), (3, 3, 1, 4), (3, 64, 4, 16), (17, 64, 4, 32), (128, 4096, 2, 2048)]
+        {
+            let config = config(|builder| {
+                builder.with_max_batch_size(size).with_queue_capacity(capacity).with_shards(shards)
+            });
+            assert_eq!(config.slots_per_shard, slots);
+        }
+    }
+}

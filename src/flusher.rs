@@ -49,6 +49,9 @@ pub struct Flusher {
     pub(crate) drain: Drain<Record>,
     set: LinkSet,
     parker: Parker,
+    /// Refusals were reported in the log.
+    #[cfg(feature = "internal-logs")]
+    warned: bool,
     #[cfg(feature = "tokio")]
     pub(crate) waiting: crate::poll::Waiting,
 }
@@ -66,6 +69,8 @@ impl Flusher {
             drain: Drain::new(queue, consumers, size, max_delay),
             set: LinkSet::new(config.links, size as usize),
             parker,
+            #[cfg(feature = "internal-logs")]
+            warned: false,
             #[cfg(feature = "tokio")]
             waiting: Default::default(),
         }
@@ -128,7 +133,23 @@ impl Flusher {
         self.drain.take(count, |records| set.insert_records(records));
         let batch = self.set.finish_as(trigger);
         self.drain.queue().totals.add_batch(&batch.counts(), trigger);
+        #[cfg(feature = "internal-logs")]
+        self.warn_once_of_refusals();
         batch
+    }
+
+    /// Once: more would flood the log of a service that is in trouble already. The total comes when
+    /// the flusher goes. Here and not in `push`, where a log could block.
+    #[cfg(feature = "internal-logs")]
+    fn warn_once_of_refusals(&mut self) {
+        if !self.warned && self.stats().rejected_full() > 0 {
+            self.warned = true;
+            opentelemetry::otel_warn!(
+                name: "LinkCollector.ContextsRefused",
+                message = "The flusher is behind and contexts are being refused. Raise queue_capacity or make the \
+                           handler faster. This is logged once; the total follows when the flusher ends."
+            );
+        }
     }
 
     /// The counters so far, as [`LinkCollector::stats`](crate::LinkCollector::stats).
@@ -162,6 +183,19 @@ impl Flusher {
             }
         })?;
         Ok(FlusherHandle { queue, running: Mutex::new(Some(Running { ended, thread })) })
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        let stats = self.stats();
+        if stats.rejected_full() > 0 || stats.pending() > 0 {
+            opentelemetry::otel_warn!(
+                name: "Flusher.ContextsLost",
+                rejected_full = stats.rejected_full(),
+                pending = stats.pending()
+            );
+        }
     }
 }
 

@@ -298,3 +298,45 @@ fn typed(mut link: Link, link_type: Option<&Cow<'static, str>>) -> Link {
     }
     link
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
+
+    fn context(number: u64) -> SpanContext {
+        let (trace, span) = (TraceId::from(1_u128), SpanId::from(number));
+        SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE)
+    }
+
+    fn filled(links: usize) -> LinkSet {
+        let mut set = LinkSet::builder().with_max_links(links).build().unwrap();
+        assert!((1..=links as u64).all(|number| set.insert(&context(number)) == Outcome::Linked));
+        set
+    }
+
+    #[test]
+    fn the_table_is_at_most_half_full_and_keeps_its_size() {
+        for links in [1, 2, 3, 4, 5, 127, 128, 129] {
+            let mut set = filled(links);
+            let size = set.table.len();
+            assert!(size >= 2 * links && size <= (4 * links).max(8), "{size} places for {links} links");
+            assert_eq!(set.table.iter().filter(|&&place| place != 0).count(), links);
+            drop(set.finish());
+            assert!(set.table.len() == size && set.table.iter().all(|&place| place == 0));
+        }
+    }
+
+    /// Promise 8: where a key lands cannot be known from outside, since no two sets agree on it.
+    #[test]
+    fn every_set_has_its_own_keys() {
+        let (one, other) = (filled(100), filled(100));
+        assert_ne!(one.table, other.table);
+    }
+
+    #[test]
+    fn a_batch_of_a_collector_needs_no_larger_table() {
+        let policy = LinkPolicy { max_links: 1 << 20, ..LinkPolicy::default() };
+        assert_eq!(LinkSet::new(policy, 10).table.len(), 32);
+    }
+}

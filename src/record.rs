@@ -171,3 +171,72 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::KeyValue;
+
+    fn context(remote: bool, state: TraceState) -> SpanContext {
+        let ids = (TraceId::from(u128::MAX - 1), SpanId::from(u64::MAX - 2));
+        SpanContext::new(ids.0, ids.1, TraceFlags::new(0xa5), remote, state)
+    }
+
+    /// A state whose header has `bytes` bytes, in two members.
+    fn state(bytes: usize) -> TraceState {
+        let values = ["v".repeat(200), "w".repeat(bytes - 200 - "a=,b=".len())];
+        let state = TraceState::from_key_value(["a", "b"].into_iter().zip(values)).unwrap();
+        assert_eq!(state.header().len(), bytes);
+        state
+    }
+
+    #[test]
+    fn a_record_leaves_four_bytes_of_a_slot() {
+        assert_eq!((size_of::<Record>(), size_of::<Option<Record>>()), (28, 28));
+        assert_eq!(align_of::<Record>(), 1);
+    }
+
+    #[test]
+    fn the_length_of_a_header_is_found_without_building_it() {
+        for bytes in [207, 400, 450] {
+            assert!(!is_too_long(&state(bytes)));
+        }
+        let members = |count: usize, value: usize| {
+            let members = (0..count).map(|n| (format!("k{n:02}"), "v".repeat(value)));
+            TraceState::from_key_value(members).unwrap()
+        };
+        assert!(!is_too_long(&TraceState::NONE));
+        for state in [members(27, 14), members(27, 15), members(2, 251), members(2, 252), members(32, 256)] {
+            assert_eq!(is_too_long(&state), state.header().len() > MAX_TRACE_STATE, "{}", state.header());
+        }
+    }
+
+    #[test]
+    fn only_what_needs_it_is_boxed() {
+        let plain = [context(true, TraceState::NONE), context(false, TraceState::NONE)];
+        for context in &plain {
+            assert!(matches!(Record::from_context(context), Record::Plain { .. }));
+            assert_eq!(Record::from_context(context).into_entry().into_link().span_context, *context);
+            assert_eq!(Record::from_context(context).into_entry().ids, Ids::of(context));
+        }
+        let stateful = context(true, state(300));
+        assert!(matches!(Record::from_context(&stateful), Record::Boxed(..)));
+        let entry = Record::from_context(&stateful).into_entry();
+        assert_eq!((entry.ids, entry.flags), (Ids::of(&stateful), stateful.trace_flags()));
+        assert_eq!(entry.into_link().span_context, stateful);
+    }
+
+    #[test]
+    fn a_link_can_be_had_back() {
+        let long = TraceState::from_key_value((0..9).map(|n| (format!("k{n}"), "v".repeat(99)))).unwrap();
+        for state in [TraceState::NONE, state(300), long] {
+            for (attributes, dropped) in [(vec![], 0), (vec![], 2), (vec![KeyValue::new("a", 1)], 0)] {
+                let link = Link::new(context(true, state.clone()), attributes, dropped);
+                let (record, original) = Record::from_link(link.clone());
+                assert_eq!(record.into_original(original), link);
+                let entry = Record::from_link(link).0.into_entry();
+                assert_eq!(entry.state_dropped, is_too_long(&state));
+            }
+        }
+    }
+}
