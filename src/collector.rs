@@ -10,6 +10,7 @@ use crate::stats::Stats;
 use crate::sync::{Arc, Ordering, Parker, thread_key};
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Collects span contexts from many threads for the links of batch spans.
 ///
@@ -237,8 +238,7 @@ impl StalledPush<'_> {
 #[inline(always)]
 fn push(queue: &Queue<Record>, ring: &Ring<Record>, context: &SpanContext) -> Result<(), PushError> {
     if !context.is_valid() {
-        ring.refusals.invalid.fetch_add(1, Ordering::Relaxed);
-        return Ok(());
+        return count_invalid(ring);
     }
     if Record::is_plain(context) {
         let claim = queue.claim(ring)?;
@@ -246,6 +246,11 @@ fn push(queue: &Queue<Record>, ring: &Ring<Record>, context: &SpanContext) -> Re
         return Ok(());
     }
     push_with_state(queue, ring, context)
+}
+
+fn count_invalid<E>(ring: &Ring<Record>) -> Result<(), E> {
+    ring.refusals.invalid.fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }
 
 /// The trace state is cloned before the claim: between claim and publish nothing may allocate.
@@ -262,13 +267,17 @@ fn push_with_state(
 }
 
 fn push_current(queue: &Queue<Record>, ring: &Ring<Record>) -> Result<(), PushError> {
-    opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context()))
+    // A thread that is ending may have lost its current context; asking for it then panics.
+    let push = || opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context()));
+    catch_unwind(AssertUnwindSafe(push)).unwrap_or_else(|panic| {
+        std::mem::forget(panic);
+        count_invalid(ring)
+    })
 }
 
 fn push_link(queue: &Queue<Record>, ring: &Ring<Record>, link: Link) -> Result<(), RejectedLink> {
     if !link.span_context.is_valid() {
-        ring.refusals.invalid.fetch_add(1, Ordering::Relaxed);
-        return Ok(());
+        return count_invalid(ring);
     }
     let (record, original) = Record::from_link(link);
     match queue.claim(ring) {

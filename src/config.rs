@@ -63,7 +63,7 @@ impl LinkCollectorBuilder {
     /// | `BATCHLINK_QUEUE_CAPACITY` | contexts | [`with_queue_capacity`](Self::with_queue_capacity) |
     /// | `BATCHLINK_SHARDS` | shards | [`with_shards`](Self::with_shards) |
     /// | `BATCHLINK_MAX_LINKS` | links | [`with_max_links`](Self::with_max_links) |
-    /// | `OTEL_SPAN_LINK_COUNT_LIMIT` | links | its default, as the SDK would cut there anyway |
+    /// | `OTEL_SPAN_LINK_COUNT_LIMIT` | links | its default, as the SDK would cut there anyway; read only if the one above is not used |
     ///
     /// A variable that is unset, or empty (as OpenTelemetry's specification has it), is not used.
     ///
@@ -79,9 +79,10 @@ impl LinkCollectorBuilder {
             shards: read_env("BATCHLINK_SHARDS", 1..=MAX_SHARDS)?,
             links: LinkPolicy::default(),
         };
-        let sdk_limit = read_env("OTEL_SPAN_LINK_COUNT_LIMIT", 1..=MAX_LINKS)?;
-        if let Some(max_links) = read_env("BATCHLINK_MAX_LINKS", 1..=MAX_LINKS)?.or(sdk_limit) {
-            builder.links.max_links = max_links;
+        if let Some(own) = read_env("BATCHLINK_MAX_LINKS", 1..=MAX_LINKS)? {
+            builder.links.max_links = own;
+        } else if let Some(sdk) = read_env("OTEL_SPAN_LINK_COUNT_LIMIT", 1..=u32::MAX)? {
+            builder.links.max_links = MAX_LINKS.min(sdk as usize);
         }
         Ok(builder)
     }
@@ -171,7 +172,7 @@ impl LinkCollectorBuilder {
                 format!("max_batch_size = {size} to {MAX_SLOTS}"),
             )
         })?;
-        let slots_per_shard = (capacity / shards).max(size).next_power_of_two();
+        let slots_per_shard = capacity.div_ceil(shards).max(size).next_power_of_two();
         if slots_per_shard * shards > MAX_SLOTS {
             let most = MAX_SLOTS / slots_per_shard;
             return Err(ConfigError::new(

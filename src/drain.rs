@@ -68,8 +68,8 @@ impl<T> Drain<T> {
             };
         }
         let clock = &self.queue.trigger.clock;
-        let since = *self.since.get_or_insert_with(|| self.queue.trigger.armed_at());
-        let deadline = since.saturating_add(self.max_delay);
+        // Set by the look, since something is pending.
+        let deadline = self.since.map_or(u64::MAX, |since| since.saturating_add(self.max_delay));
         if published >= self.size {
             return Step::Take { count: self.size, trigger: Trigger::Size };
         }
@@ -104,6 +104,9 @@ impl<T> Drain<T> {
             claimed += consumer.claimed();
             published += consumer.published();
             closed &= consumer.closed();
+        }
+        if claimed > 0 && self.since.is_none() {
+            self.since = Some(self.queue.trigger.armed_at());
         }
         (claimed, published, closed)
     }

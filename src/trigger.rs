@@ -24,6 +24,8 @@ use crate::ring::{Ring, Snapshot, distance};
 use crate::sync::unmodelled;
 use crate::sync::{Arc, AtomicBool, AtomicU8, AtomicU64, Clock, Ordering, Unparker};
 use arrayvec::ArrayVec;
+#[cfg(feature = "tokio")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The most shards of one collector: a scan keeps its snapshots on the stack.
 pub(crate) const MAX_SHARDS: usize = 128;
@@ -59,7 +61,12 @@ impl Signal {
         count(Step::Notification);
         self.unparker.unpark();
         #[cfg(feature = "tokio")]
-        self.waker.wake();
+        {
+            // A waker is the user's code, and this thread may be coordinating: its panic must not
+            // leave the role taken. What was thrown may panic again when dropped.
+            let wake = AssertUnwindSafe(|| self.waker.wake());
+            let _ = catch_unwind(wake).map_err(std::mem::forget);
+        }
     }
 }
 

@@ -1,0 +1,197 @@
+//! Promise 5: no allocation per context, and one per flush. Counted per thread by the allocator.
+#![allow(unsafe_code)] // to implement `GlobalAlloc`
+
+mod common;
+
+use batchlink::{Duplicates, LinkCollector, LinkSet};
+use common::*;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Link, SpanContext};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::mpsc;
+use std::thread;
+
+struct Counting;
+
+thread_local! {
+    // Without `Drop` and initialised when compiled: reading them never allocates.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static RELEASES: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count(counter: &'static thread::LocalKey<Cell<u64>>) {
+    counter.with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: all the work is done by `System`; counting neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(&ALLOCATIONS);
+        // SAFETY: as promised by our own caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(&RELEASES);
+        // SAFETY: `memory` came from `System` through `alloc`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+// `realloc` and `alloc_zeroed` come through these two.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations by this thread during `work`.
+fn allocations<R>(work: impl FnOnce() -> R) -> (u64, R) {
+    let before = ALLOCATIONS.get();
+    let result = work();
+    (ALLOCATIONS.get() - before, result)
+}
+
+const SIZE: usize = 128;
+
+fn contexts() -> Vec<SpanContext> {
+    (1..=SIZE as u64).map(context).collect()
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| vec![1_u8]).0, 1);
+    assert_eq!(allocations(|| Box::new([0_u64; 9])).0, 1);
+    assert_eq!(allocations(|| 1 + 1).0, 0);
+}
+
+/// For the report: allocations per flush of 128 links, without and with the default `link.type`.
+#[test]
+fn a_flush_allocates_its_links_and_a_push_nothing() {
+    let plain = LinkCollector::builder().with_max_batch_size(SIZE).with_max_delay(NEVER).without_link_type();
+    let typed = LinkCollector::builder().with_max_batch_size(SIZE).with_max_delay(NEVER);
+    for (builder, per_flush) in [(plain, 1), (typed, 1 + SIZE as u64)] {
+        let (collector, mut flusher) = builder.with_shards(4).build().unwrap();
+        let (producer, contexts) = (collector.producer(), contexts());
+        for round in 0..50 {
+            let (pushing, ()) = allocations(|| match round % 3 {
+                0 => contexts.iter().for_each(|context| collector.push(context).unwrap()),
+                1 => contexts.iter().for_each(|context| producer.push(context).unwrap()),
+                _ => assert_eq!(collector.push_all(&contexts), SIZE),
+            });
+            let (flushing, batch) = allocations(|| flusher.next_batch().unwrap());
+            let (counting, _stats) = allocations(|| collector.stats());
+            assert_eq!(batch.linked(), SIZE as u64);
+            if round > 0 {
+                assert_eq!((pushing, flushing, counting), (0, per_flush, 0), "round {round}");
+            }
+        }
+    }
+}
+
+/// With a flusher that parks on a thread of its own, and producers on others.
+#[test]
+fn threads_allocate_no_more_than_that() {
+    let _watchdog = watchdog();
+    let builder = LinkCollector::builder().with_max_batch_size(SIZE).with_max_delay(NEVER);
+    let (collector, flusher) = builder.without_link_type().with_shards(2).build().unwrap();
+    let (flushes, per_flush) = mpsc::sync_channel(1000);
+    let mut last = None;
+    let handle = flusher
+        .spawn(move |batch| {
+            // Since the end of the last call: one batch.
+            let now = ALLOCATIONS.get();
+            if let Some(last) = last {
+                flushes.send(now - last).unwrap();
+            }
+            drop(batch);
+            last = Some(ALLOCATIONS.get());
+        })
+        .unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let contexts = contexts();
+                let push_all = || {
+                    for context in &contexts {
+                        while collector.push(context).is_err() {
+                            thread::yield_now();
+                        }
+                    }
+                };
+                push_all();
+                assert_eq!(allocations(|| (0..100).for_each(|_| push_all())).0, 0);
+            });
+        }
+    });
+    handle.shutdown().unwrap();
+    drop(handle);
+    let per_flush: Vec<u64> = per_flush.iter().collect();
+    // The first of them may still have grown the set.
+    assert!(per_flush.len() > 300);
+    assert!(per_flush[2..].iter().all(|&count| count == 1), "{per_flush:?}");
+}
+
+#[test]
+fn refused_and_invalid_contexts_allocate_nothing() {
+    let (collector, _flusher) = by_size(1).with_queue_capacity(1).with_shards(1).build().unwrap();
+    collector.push(&context(1)).unwrap();
+    let contexts = contexts();
+    let work = || {
+        for context in &contexts {
+            assert!(collector.push(context).is_err());
+            collector.push(&SpanContext::NONE).unwrap();
+        }
+        collector.push_all(&contexts)
+    };
+    assert_eq!(allocations(work), (0, 0));
+}
+
+#[test]
+fn a_link_set_keeps_its_memory() {
+    for duplicates in [Duplicates::Drop, Duplicates::Keep] {
+        let builder = LinkSet::builder().with_max_links(1000).with_duplicates(duplicates);
+        let mut set = builder.without_link_type().build().unwrap();
+        for round in 0..5 {
+            let insert = || (0..3000).for_each(|n| _ = set.insert(&context(1 + n % 1500)));
+            let (inserting, ()) = allocations(insert);
+            let (finishing, batch) = allocations(|| set.finish());
+            assert_eq!(batch.linked(), 1000);
+            if round > 0 {
+                assert_eq!((inserting, finishing), (0, 1));
+            }
+        }
+        assert_eq!(allocations(|| set.finish()).0, 0, "an empty batch has no links to hold");
+    }
+}
+
+/// What is pushed, half delivered and then dropped is released exactly once, boxes included.
+#[test]
+fn dropping_a_partly_drained_collector_releases_everything_once() {
+    let state = small_state();
+    let scenario = |flusher_first: bool, taken: usize| {
+        let (collector, mut flusher) = by_size(4).with_shards(2).with_queue_capacity(128).build().unwrap();
+        for number in 1..=12 {
+            let producer = collector.producer();
+            producer.push(&context(number)).unwrap();
+            producer.push(&with_state(100 + number, &state)).unwrap();
+            let attributes = vec![KeyValue::new("key", String::from("value"))];
+            collector.push_link(Link::new(context(200 + number), attributes, 0)).unwrap();
+        }
+        for _ in 0..taken {
+            drop(flusher.try_next());
+        }
+        if flusher_first {
+            drop(flusher);
+            assert!(collector.push(&with_state(1, &state)).is_err());
+        } else {
+            drop(collector);
+        }
+    };
+    scenario(false, 1); // what is made once per thread or process
+    for (flusher_first, taken) in [(false, 0), (true, 0), (false, 3), (true, 3), (true, 100)] {
+        let before = (ALLOCATIONS.get(), RELEASES.get());
+        scenario(flusher_first, taken);
+        let (allocated, released) = (ALLOCATIONS.get() - before.0, RELEASES.get() - before.1);
+        assert_eq!(allocated, released, "flusher first: {flusher_first}, {taken} batches taken");
+        assert!(allocated > 24);
+    }
+}

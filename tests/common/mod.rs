@@ -1,0 +1,118 @@
+//! What the tests share.
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
+
+use batchlink::{LinkBatch, LinkCollector, LinkCollectorBuilder, Stats};
+use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// A delay that no test lives to see: whatever is delivered was not delivered by it.
+pub const NEVER: Duration = Duration::from_secs(3600);
+
+/// A sampled local context without trace state; `n` (not 0) is its span id.
+pub fn context(n: u64) -> SpanContext {
+    with_flags(n, TraceFlags::SAMPLED)
+}
+
+/// A context like [`context`], with these flags.
+pub fn with_flags(n: u64, flags: TraceFlags) -> SpanContext {
+    SpanContext::new(TraceId::from(0xfeed_u128), SpanId::from(n), flags, false, TraceState::NONE)
+}
+
+/// A context like [`context`], with this trace state.
+pub fn with_state(n: u64, state: &TraceState) -> SpanContext {
+    SpanContext::new(TraceId::from(0xfeed_u128), SpanId::from(n), TraceFlags::SAMPLED, true, state.clone())
+}
+
+/// A small trace state.
+pub fn small_state() -> TraceState {
+    TraceState::from_key_value([("vendor", "value")]).expect("valid")
+}
+
+/// A trace state that is exactly `bytes` long as a header, in members of up to 100 bytes.
+pub fn state_of(bytes: usize) -> TraceState {
+    let mut left = bytes;
+    let mut members = Vec::new();
+    while left > 0 {
+        let member = if left > 200 { 100 } else { left };
+        assert!(member > 3, "cannot make {bytes} bytes");
+        let key = format!("k{}", char::from(b'a' + members.len() as u8));
+        members.push((key, "v".repeat(member - 3)));
+        left -= member;
+        left = left.saturating_sub(1);
+    }
+    let state = TraceState::from_key_value(members).expect("valid");
+    assert_eq!(state.header().len(), bytes);
+    state
+}
+
+/// The number that [`context`] was made of.
+pub fn number(link: &Link) -> u64 {
+    u64::from_be_bytes(link.span_context.span_id().to_bytes())
+}
+
+/// The numbers of a batch's links, in order.
+pub fn numbers(batch: &LinkBatch) -> Vec<u64> {
+    batch.links().iter().map(number).collect()
+}
+
+/// Batches of `size` that only size can trigger.
+pub fn by_size(size: usize) -> LinkCollectorBuilder {
+    LinkCollector::builder().with_max_batch_size(size).with_max_links(size).with_max_delay(NEVER)
+}
+
+/// Promise 1, second half: the account of one batch.
+pub fn assert_account(batch: &LinkBatch) {
+    let counts = batch.counts();
+    let sum = counts.linked + counts.duplicates + counts.truncated + counts.invalid + counts.unsampled;
+    assert_eq!(counts.received, sum, "{counts:?}");
+    assert_eq!(counts.linked, batch.links().len() as u64, "{counts:?}");
+}
+
+/// Promise 1, first half, with what the test counted itself.
+pub fn assert_stats(stats: &Stats, accepted: u64, full: u64, closed: u64, invalid: u64) {
+    assert_eq!(stats.accepted(), accepted, "accepted: {stats:?}");
+    assert_eq!(stats.rejected_full(), full, "rejected_full: {stats:?}");
+    assert_eq!(stats.rejected_closed(), closed, "rejected_closed: {stats:?}");
+    assert_eq!(stats.invalid(), invalid, "invalid: {stats:?}");
+    assert_eq!(stats.pushed(), accepted + full + closed + invalid, "pushed: {stats:?}");
+    assert_eq!(stats.accepted(), stats.received() + stats.pending(), "{stats:?}");
+    let handled = stats.linked() + stats.duplicates() + stats.truncated() + stats.unsampled();
+    assert_eq!(stats.received(), handled, "{stats:?}");
+}
+
+/// Ends the process if a test hangs, with its name. It is for hangs only: no test measures time.
+pub struct Watchdog(mpsc::Sender<()>);
+
+/// Starts a watchdog that watches until it is dropped.
+pub fn watchdog() -> Watchdog {
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    let (alive, over) = mpsc::channel();
+    thread::spawn(move || {
+        if over.recv_timeout(Duration::from_secs(120)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("watchdog: {name} hangs");
+            std::process::abort();
+        }
+    });
+    Watchdog(alive)
+}
+
+/// A small generator (SplitMix64), so that a run is the same every time.
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `0..end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}

@@ -1,0 +1,67 @@
+//! What can be sent, shared, cloned and compared, checked when this file is compiled.
+//!
+//! That a `Flusher` cannot be cloned and is used through `&mut` is shown to readers by
+//! compile-fail examples in its documentation as well.
+
+use batchlink::*;
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+use std::error::Error;
+use std::fmt::{Debug, Display};
+use std::hash::Hash;
+
+assert_impl_all!(LinkCollector: Clone, Send, Sync, Debug);
+assert_impl_all!(Producer: Clone, Send, Sync, Debug);
+
+// One consumer: it may move to another thread, but there is no second one and no sharing.
+assert_impl_all!(Flusher: Send, Unpin, Debug);
+assert_not_impl_any!(Flusher: Clone, Copy, Sync);
+assert_impl_all!(FlusherHandle: Send, Sync, Debug);
+assert_not_impl_any!(FlusherHandle: Clone);
+
+assert_impl_all!(LinkSet: Send, Sync, Debug);
+assert_impl_all!(LinkBatch: Clone, Send, Sync, Debug);
+assert_impl_all!(Counts: Copy, Eq, Send, Sync, Debug, Default);
+assert_impl_all!(Stats: Copy, Eq, Send, Sync, Debug, Default);
+assert_impl_all!(LinkCollectorBuilder: Clone, Send, Sync, Debug, Default);
+assert_impl_all!(LinkSetBuilder: Clone, Send, Sync, Debug, Default);
+assert_impl_all!(Unsampled: Copy, Eq, Hash, Send, Sync, Debug, Default);
+assert_impl_all!(Duplicates: Copy, Eq, Hash, Send, Sync, Debug, Default);
+
+assert_impl_all!(PushError: Copy, Eq, Hash, Display, Error, Send, Sync);
+assert_impl_all!(Timeout: Copy, Eq, Hash, Display, Error, Send, Sync);
+assert_impl_all!(ShutdownError: Copy, Eq, Hash, Display, Error, Send, Sync);
+assert_impl_all!(ConfigError: Clone, Eq, Display, Error, Send, Sync);
+assert_impl_all!(RejectedLink: Clone, PartialEq, Display, Error, Send, Sync);
+assert_impl_all!(Trigger: Copy, Eq, Hash, Debug, Display, Send, Sync);
+assert_impl_all!(Outcome: Copy, Eq, Hash, Debug, Display, Send, Sync);
+
+const fn is_static<T: 'static>() {}
+const _: () = {
+    is_static::<PushError>();
+    is_static::<RejectedLink>();
+    is_static::<ConfigError>();
+    is_static::<ShutdownError>();
+    is_static::<Timeout>();
+};
+
+/// An `Err` should not make the common `Ok` expensive to return.
+#[test]
+fn errors_are_small() {
+    assert!(size_of::<Result<(), PushError>>() == 1);
+    assert!(size_of::<Result<(), RejectedLink>>() <= 2 * size_of::<usize>());
+}
+
+#[test]
+fn what_is_shown_is_what_is_documented() {
+    let triggers = [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown];
+    assert_eq!(triggers.map(|trigger| trigger.to_string()), ["size_limit", "timeout", "manual", "shutdown"]);
+    assert_eq!(triggers.map(Trigger::as_str), ["size_limit", "timeout", "manual", "shutdown"]);
+    use Outcome::*;
+    let outcomes = [Linked, Duplicate, Truncated, Invalid, Unsampled].map(|outcome| outcome.to_string());
+    assert_eq!(outcomes, ["linked", "duplicate", "truncated", "invalid", "unsampled"]);
+    assert_eq!(PushError::Full.to_string(), "the shard's queue is full: the flusher is behind");
+    assert_eq!(PushError::Closed.to_string(), "the collector is closed");
+    assert_eq!(Timeout.to_string(), "no batch was due within the given time");
+    let timeout = ShutdownError::Timeout { pending: 3 }.to_string();
+    assert_eq!(timeout, "the flusher did not finish in time: 3 contexts were not yet taken");
+}
