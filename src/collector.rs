@@ -293,7 +293,9 @@ fn push_all(queue: &Queue<Record>, ring: &Ring<Record>, contexts: &[SpanContext]
     let mut rest = contexts;
     while let [next, others @ ..] = rest {
         // Between claim and publish nothing may allocate: contexts with trace state go one by one.
-        let run = rest.iter().take_while(|cx| cx.is_valid() && Record::is_plain(cx)).count();
+        // No claim gets more than the capacity, so there is no need to look further.
+        let most = ring.capacity() as usize;
+        let run = rest.iter().take(most).take_while(|cx| cx.is_valid() && Record::is_plain(cx)).count();
         let refused = if run == 0 {
             match push(queue, ring, next) {
                 Ok(()) => {

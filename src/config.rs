@@ -162,7 +162,8 @@ impl LinkCollectorBuilder {
         let links = self.links.validate()?;
         let size = within("max_batch_size", self.max_batch_size.unwrap_or(128), BATCH_SIZES)?;
         let default_shards = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let default_shards = default_shards.min(size / CONTEXTS_PER_SHARD).clamp(1, MAX_SHARDS);
+        let fitting = (MAX_SLOTS / size.next_power_of_two()).min(MAX_SHARDS);
+        let default_shards = default_shards.min(size / CONTEXTS_PER_SHARD).clamp(1, fitting);
         let shards = within("shards", self.shards.unwrap_or(default_shards), 1..=MAX_SHARDS)?;
         let capacity = self.queue_capacity.unwrap_or_else(|| (4 * size).max(2048));
         let capacity = within("queue_capacity", capacity, size..=MAX_SLOTS).map_err(|error| {

@@ -51,14 +51,7 @@ impl<T> Drain<T> {
     /// Looks at all shards and decides. `now` is at least `not_before`, for a caller whose timer
     /// has fired already.
     pub(crate) fn step(&mut self, not_before: u64) -> Step {
-        // The request before the look: the look then finds all that was pushed before it.
-        let asked = self.queue.trigger.take_flush_request();
         let (claimed, published, closed) = self.look();
-        if asked {
-            for shard in &mut self.shards {
-                shard.flush_to = shard.consumer.claimed_position();
-            }
-        }
         if claimed == 0 {
             return match closed {
                 true => Step::Closed,
@@ -98,9 +91,14 @@ impl<T> Drain<T> {
     /// Claimed, published, and whether every shard is closed. (A shard that is closed has its
     /// final number of claims in the same word, so nothing can come between the two.)
     fn look(&mut self) -> (u32, u32, bool) {
+        // The request before the look: the look then finds all that was pushed before it.
+        let asked = self.queue.trigger.take_flush_request();
         let (mut claimed, mut published, mut closed) = (0, 0, true);
-        for Shard { consumer, .. } in &mut self.shards {
+        for Shard { consumer, flush_to } in &mut self.shards {
             consumer.look();
+            if asked {
+                *flush_to = consumer.claimed_position();
+            }
             claimed += consumer.claimed();
             published += consumer.published();
             closed &= consumer.closed();

@@ -77,7 +77,8 @@ impl Flusher {
     }
 
     /// What is pending right now, up to one batch ([`Trigger::Manual`]); `None` if nothing is.
-    /// Never waits.
+    /// Never waits, and does not say whether the collector is closed: [`next_batch`](Self::next_batch)
+    /// does.
     pub fn try_next(&mut self) -> Option<LinkBatch> {
         match self.drain.available() {
             0 => None,

@@ -83,7 +83,7 @@ mod timer {
     use crate::queue::Queue;
     use crate::sync::Arc;
     use std::future::Future;
-    use std::panic::catch_unwind;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::pin::Pin;
     use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
     use std::task::{Context, Poll};
@@ -111,7 +111,10 @@ mod timer {
             cx: &mut Context<'_>,
         ) -> Poll<()> {
             if let Some(sleep) = self.set(at) {
-                return sleep.poll(cx);
+                // Panics if the runtime is being shut down.
+                if let Ok(poll) = catch_unwind(AssertUnwindSafe(|| sleep.poll(cx))) {
+                    return poll;
+                }
             }
             if at <= Instant::now() {
                 return Poll::Ready(());

@@ -43,11 +43,16 @@ impl Model {
         Ok(())
     }
 
-    /// What `next_batch_timeout(0)` finds.
-    fn due(&mut self) -> Result<Option<Trigger>, Timeout> {
+    /// The flusher looks: a flush that was asked for is for what it finds now.
+    fn look(&mut self) {
         if std::mem::take(&mut self.flush) {
             self.asked = self.shards.iter().map(VecDeque::len).collect();
         }
+    }
+
+    /// What `next_batch_timeout(0)` finds.
+    fn due(&mut self) -> Result<Option<Trigger>, Timeout> {
+        self.look();
         match self.pending() {
             0 if self.closed => Ok(None),
             0 => Err(Timeout),
@@ -132,6 +137,7 @@ fn run(seed: u64) {
             }
             12 => {
                 let batch = flusher.try_next();
+                model.look();
                 assert_eq!(batch.is_some(), model.pending() > 0);
                 model.take(&batch.map(|batch| numbers(&batch)).unwrap_or_default());
             }

@@ -3,6 +3,7 @@
 
 use batchlink::{LinkBatch, LinkCollector, LinkCollectorBuilder, Stats};
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use std::io::Write;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -91,7 +92,8 @@ pub fn watchdog() -> Watchdog {
     let (alive, over) = mpsc::channel();
     thread::spawn(move || {
         if over.recv_timeout(Duration::from_secs(120)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("watchdog: {name} hangs");
+            // Not by `eprintln!`, whose output the test harness keeps until the test is over.
+            let _ = writeln!(std::io::stderr(), "watchdog: {name} hangs");
             std::process::abort();
         }
     });
