@@ -168,7 +168,8 @@ impl LinkBatch {
     }
 
     /// Starts the batch span. Its parent is the current `Context`, which on the flusher's thread
-    /// is empty unless you attach one: the batch then has a trace of its own, joined by its links.
+    /// is empty unless you attach one: the batch then has a trace of its own, joined by its links,
+    /// and the sampler decides on it as on any root span.
     pub fn start<T: Tracer>(self, tracer: &T, name: impl Into<Cow<'static, str>>) -> T::Span {
         self.span_builder(name).start(tracer)
     }
