@@ -288,14 +288,14 @@ impl<T> Ring<T> {
 
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
-        // Acquire: entries may have been published by threads that only dropped their handle.
-        let head = self.head.load(Ordering::Acquire) as u32 & MASK;
-        let tail = Word(self.word.load(Ordering::Acquire)).tail();
+        // Relaxed: `&mut self` came through the last `Arc`, whose drop acquires all others'.
+        let head = self.head.load(Ordering::Relaxed) as u32 & MASK;
+        let tail = Word(self.word.load(Ordering::Relaxed)).tail();
         for step in 0..distance(head, tail) {
             let position = head.wrapping_add(step) & MASK;
             let slot = self.slot(position);
             // A claim that was never published (its thread died) left no value behind.
-            if slot.seq.load(Ordering::Acquire) == position | PUBLISHED {
+            if slot.seq.load(Ordering::Relaxed) == position | PUBLISHED {
                 // SAFETY: published, so initialised; at or above `head`, so not taken; `&mut self`,
                 // so no claimant and no consumer is left.
                 slot.value.with_mut(|value| unsafe { (*value).assume_init_drop() });

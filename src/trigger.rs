@@ -121,7 +121,8 @@ impl TriggerState {
     #[inline(never)]
     pub(crate) fn report<T>(&self, rings: &[Arc<Ring<T>>]) {
         // Release: the claim happens before the scan of whoever reads this note.
-        // Acquire: if nobody coordinates, take over `told` and `shares` from the last who did.
+        // Acquire: pairs with the Release that ends a coordination; `told`, read below, is then not
+        // older than that. (A coordinator's swap acquires for itself.)
         count(Step::Coordination);
         // A read-modify-write even if the note is there already: it orders this report before
         // the coordinator's next swap, which therefore sees this claim.
@@ -140,8 +141,9 @@ impl TriggerState {
     /// The flusher has drained and is about to look again.
     pub(crate) fn drained<T>(&self, rings: &[Arc<Ring<T>>]) {
         count(Step::Coordination);
-        // As in `report`; what is released here is the new heads.
-        if self.coordinator.fetch_or(DRAINED, Ordering::AcqRel) == 0 {
+        // Release: as in `report`; what the next scan must see is the new heads. The swap that
+        // follows acquires.
+        if self.coordinator.fetch_or(DRAINED, Ordering::Release) == 0 {
             // The flusher looks before it sleeps: it need not wake itself.
             self.coordinate(rings, false);
         }
@@ -150,8 +152,10 @@ impl TriggerState {
     /// Whether somebody coordinates. If so the limits may be old ones, under which producers can
     /// pass without a word; if not, the next push after an empty look reports.
     pub(crate) fn is_busy(&self) -> bool {
-        // Acquire: pairs with the Release that ends a coordination; its limits are in place.
-        self.coordinator.load(Ordering::Acquire) != 0
+        // Relaxed: nothing is read under it. This thread's own note comes before, so 0 means that
+        // a scan has handled it; a push that the last look missed either came before that scan,
+        // which then wakes the flusher, or meets its limits.
+        self.coordinator.load(Ordering::Relaxed) != 0
     }
 
     fn coordinate<T>(&self, rings: &[Arc<Ring<T>>], wake: bool) {

@@ -1,0 +1,220 @@
+"""The mutants: see loom_mutants.py."""
+
+FRESH = ("the swap in `coordinate` acquires for the coordinator; for others it keeps the reading of `told` fresh, "
+         "which matters only while a coordinator is suspended")
+BUFFERING = ("needs load buffering, which loom does not explore: the claim would have to become visible "
+             "after the note; in loom a limit's exchange always sees the newest tail")
+NO_TIME = "time stands still in a model; tests/trigger.rs has the delay"
+
+# key of loom_mutants.weakenings -> (hints, reason to survive)
+WEAKENED = {
+    "ring.rs claim word.compare_exchange_weak Acquire->Relaxed":
+        ("slot_is_reused_under_the_flushers_limit", None),
+    "ring.rs claim_and_report head.load Acquire->Relaxed": ("slot_is_published_and_reused", None),
+    "ring.rs snapshot head.load Acquire->Relaxed": ("slot_is_reused_under_a_producers_limit", None),
+    "ring.rs allow word.compare_exchange_weak Release->Relaxed":
+        ("slot_is_reused_under_the_flushers_limit", None),
+    "ring.rs taken_and_pending head.load Acquire->Relaxed": ("stats_race_everything", None),
+    "ring.rs put seq.store Release->Relaxed": ("drain_races_push", None),
+    "ring.rs look seq.load Acquire->Relaxed": ("drain_races_push", None),
+    "ring.rs drop head.store Release->Relaxed": ("slot_is_published_and_reused", None),
+    "trigger.rs report coordinator.fetch_or AcqRel->Acquire": ("", BUFFERING),
+    "trigger.rs report coordinator.fetch_or AcqRel->Release": ("", FRESH),
+    "trigger.rs drained coordinator.fetch_or Release->Relaxed": ("rearm_races_push", None),
+    "trigger.rs coordinate coordinator.swap Acquire->Relaxed": ("rearm_races_push", None),
+    "trigger.rs coordinate coordinator.compare_exchange Release->Relaxed": ("rearm_races_push", None),
+    "trigger.rs ask_flush flush_asked.store Release->Relaxed": ("flush_follows_push", None),
+    "trigger.rs take_flush_request flush_asked.swap Acquire->Relaxed": ("flush_follows_push", None),
+}
+
+RING, TRIGGER, QUEUE = "src/ring.rs", "src/trigger.rs", "src/queue.rs"
+DRAIN, POLL = "src/drain.rs", "src/poll.rs"
+
+# name, [(file, old, new)], hints, reason to survive
+MUTANTS = [
+    # Scan and limits
+    ("passed-unseen rescan dropped",
+     [(TRIGGER, "        all_seen\n", "        let _ = all_seen;\n        true\n")],
+     "scan_finds_who_passed_unseen", None),
+    ("coordinator leaves without looking for notes",
+     [(TRIGGER, "self.coordinator.compare_exchange(BUSY, 0, Ordering::Release, Ordering::Relaxed).is_ok()",
+       "self.coordinator.swap(0, Ordering::Release) != 0")],
+     "coordinator_handles_notes", None),
+    ("drained note ignored",
+     [(TRIGGER, "self.told.store(NOTHING, Ordering::Relaxed);", "")], "rearm_races_push", None),
+    ("report without read-modify-write if a note is there",
+     [(TRIGGER, "let notes = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);",
+       "if self.coordinator.load(Ordering::Acquire) & REPORTED != 0 {\n return;\n }\n"
+       "let notes = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);")],
+     "two_producers_complete_a_batch three_producers_complete_a_batch", None),
+    ("allowances sum to r", [(TRIGGER, "self.size - 1 - pending as u32", "self.size - pending as u32")],
+     "last_of_a_batch_reports", None),
+    ("idle: one may pass unseen",
+     [(TRIGGER, "all_seen &= ring.allow(shard.tail);", "all_seen &= ring.allow(shard.tail.wrapping_add(1));")],
+     "rearm_races_push", None),
+    ("new: one may pass unseen",
+     [(RING, "Word::new(first, first)", "Word::new(first.wrapping_add(1), first)")],
+     "suspended_scan_holds_up_nobody", None),
+    ("fired: limit one past the capacity",
+     [(TRIGGER, "shard.head.wrapping_add(ring.capacity())", "shard.head.wrapping_add(ring.capacity() + 1)")],
+     "full_shard_refuses", None),
+    ("fired: limits not opened, then closed",
+     [(TRIGGER, "shard.head.wrapping_add(ring.capacity())", "shard.tail.wrapping_sub(1)")],
+     "two_producers_complete_a_batch", None),
+    ("limit behind the tail",
+     [(RING, "word.with_limit(if seen { limit } else { word.tail() })", "word.with_limit(limit)")],
+     "push_all_fills_a_shard", None),
+    ("limit raised by two on the slow path",
+     [(RING, "next.with_limit(tail) } else", "next.with_limit(tail.wrapping_add(1)) } else")],
+     "full_shard_refuses", None),
+    ("tail before head in snapshot",
+     [(RING, "        let tail = Word(self.word.load(Ordering::Relaxed)).tail();\n        Snapshot", "        Snapshot"),
+      (RING, "    pub(crate) fn snapshot(&self) -> Snapshot {\n",
+       "    pub(crate) fn snapshot(&self) -> Snapshot {\n"
+       "        let tail = Word(self.word.load(Ordering::Relaxed)).tail();\n")],
+     "", "corrects itself: `pending` underflows only if the flusher takes between the two loads, and then its "
+     "note makes the coordinator scan again; until then limits are wide and the flusher gets a needless hint"),
+    ("tail before head in statistics",
+     [(RING, "        let tail = Word(self.word.load(Ordering::Relaxed)).tail();\n        (head - FIRST", "        (head - FIRST"),
+      (RING, "    pub(crate) fn taken_and_pending(&self) -> (u64, u32) {\n",
+       "    pub(crate) fn taken_and_pending(&self) -> (u64, u32) {\n"
+       "        let tail = Word(self.word.load(Ordering::Relaxed)).tail();\n")],
+     "stats_race_everything", None),
+
+    # Claim, publish, take
+    ("report before publish",
+     [(QUEUE, "        if claim.publish(make) {\n            self.trigger.report(&self.rings);\n        }",
+       "        if claim.report {\n            self.trigger.report(&self.rings);\n        }\n"
+       "        let _ = claim.publish(make);"),
+      (RING, "    count: u32,\n    report: bool,", "    count: u32,\n    pub(crate) report: bool,")],
+     "woken_task_finds_its_batch", None),
+    ("claim past the limit not reported",
+     [(RING, "count: granted, report: true", "count: granted, report: false")],
+     "two_producers_complete_a_batch", None),
+    ("full shard takes one more",
+     [(RING, "let free = self.capacity() - ", "let free = 1 + self.capacity() - ")], "full_shard_refuses", None),
+    ("many claims are not cut to what is free",
+     [(RING, "let granted = wanted.min(free);", "let granted = wanted;")], "push_all_fills_a_shard", None),
+    ("any published slot counts, old ones too",
+     [(RING, "if self.ring.slot(position).seq.load(Ordering::Acquire) != position | PUBLISHED {",
+       "if self.ring.slot(position).seq.load(Ordering::Acquire) & PUBLISHED == 0 {")],
+     "slot_is_published_and_reused", None),
+    ("head stored before the reads",
+     [(RING, "        Take { left: count.min(self.published), consumer: self }",
+       "        let left = count.min(self.published);\n"
+       "        self.ring.head.store(self.head + u64::from(left), Ordering::Release);\n"
+       "        Take { left, consumer: self }")],
+     "slot_is_published_and_reused", None),
+    ("ring dropped with what is in it",
+     [(RING, "for step in 0..distance(head, tail) {", "for step in 0..distance(tail, tail) {")],
+     "partly_drained_collector_is_dropped", None),
+    ("drop begins behind the head",
+     [(RING, "for step in 0..distance(head, tail) {", "for step in 1..distance(head, tail) {")],
+     "partly_drained_collector_is_dropped", None),
+    ("drop stops at a hole",
+     [(RING, "                slot.value.with_mut(|value| unsafe { (*value).assume_init_drop() });\n            }",
+       "                slot.value.with_mut(|value| unsafe { (*value).assume_init_drop() });\n"
+       "            } else {\n                break;\n            }")],
+     "abandoned_claim_is_skipped", None),
+
+    # Telling and waking
+    ("limits before tell",
+     [(TRIGGER, "        self.tell(pending, wake);\n        let mut all_seen", "        let mut all_seen"),
+      (TRIGGER, "        all_seen\n", "        self.tell(pending, wake);\n        all_seen\n")],
+     "", "matters only while a coordinator is suspended between the two; in a model it always goes on"),
+    ("told before the wake",
+     [(TRIGGER, "        if wake {\n            self.signal.notify();\n        }\n        // Last",
+       "        self.told.store(news, Ordering::Relaxed);\n"
+       "        if wake {\n            self.signal.notify();\n        }\n        // Last")],
+     "", "matters only while a coordinator is suspended between the two; in a model it always goes on"),
+    ("reporters do not wake for a suspended coordinator",
+     [(TRIGGER, "&& self.told.load(Ordering::Relaxed) == NOTHING\n", "&& false\n")],
+     "", "matters only while a coordinator is suspended before it tells; in a model it always goes on"),
+    ("flusher sleeps during a scan",
+     [(DRAIN, "false if self.queue.trigger.is_busy() => Step::Settle,", "")],
+     "suspended_scan_holds_up_nobody", None),
+    ("no wake for a complete batch",
+     [(TRIGGER, "        if wake {\n", "        if wake && news != FIRED {\n")],
+     "two_producers_complete_a_batch three_producers_complete_a_batch", None),
+    ("no wake for the first context",
+     [(TRIGGER, "        if wake {\n", "        if wake && news != ARMED {\n")],
+     "first_context_arms_the_timer", None),
+    ("producers never wake",
+     [(TRIGGER, "self.coordinate(rings, true)", "self.coordinate(rings, false)")],
+     "two_producers_complete_a_batch", None),
+    ("task is not woken",
+     [(TRIGGER, "AssertUnwindSafe(|| self.waker.wake())", "AssertUnwindSafe(|| ())")], "register_races_wake", None),
+    ("no wake at close",
+     [(QUEUE, "        self.trigger.signal.notify();\n", "")], "last_handle_wakes_the_flusher", None),
+    ("no wake at flush",
+     [(TRIGGER, "        self.flush_asked.store(true, Ordering::Release);\n        self.signal.notify();",
+       "        self.flush_asked.store(true, Ordering::Release);")],
+     "flush_follows_push", None),
+    ("wake before the flush is asked for",
+     [(TRIGGER, "        self.flush_asked.store(true, Ordering::Release);\n        self.signal.notify();",
+       "        self.signal.notify();\n        self.flush_asked.store(true, Ordering::Release);")],
+     "flush_follows_push", None),
+    ("waker registered after the look",
+     [(POLL, "        self.drain.queue().trigger.signal.waker.register(cx.waker());\n", ""),
+      (POLL, "                self.waiting.asleep = true;\n",
+       "                self.waiting.asleep = true;\n"
+       "                self.drain.queue().trigger.signal.waker.register(cx.waker());\n")],
+     "register_races_wake", None),
+
+    # Deciding what is due
+    ("disarm dropped", [(TRIGGER, "self.armed_at.store(0, Ordering::Relaxed);", "")], "", NO_TIME),
+    ("arming time not kept",
+     [(TRIGGER, "self.armed_at.store(self.clock.now(), Ordering::Relaxed);", "")], "", NO_TIME),
+    ("flusher does not tell that it drained",
+     [(DRAIN, "        self.queue.drained();\n", "")], "rearm_races_push", None),
+    ("complete but unpublished batch is slept on",
+     [(DRAIN, "        } else if claimed >= self.size {\n            return Step::Settle;\n", "")],
+     "batch_waits_for_a_claim", None),
+    ("due but unpublished entry is slept on",
+     [(DRAIN, "            0 => Step::Settle,\n", "            0 => Step::Wait { deadline: Some(deadline) },\n")],
+     "flush_waits_for_a_claim", None),
+    ("flush request taken after the look",
+     [(DRAIN, "        let asked = self.queue.trigger.take_flush_request();\n", ""),
+      (DRAIN, "            if asked {\n                *flush_to = consumer.claimed_position();\n            }\n",
+       "            let _ = flush_to;\n"),
+      (DRAIN, "        if claimed > 0 && self.since.is_none() {",
+       "        if self.queue.trigger.take_flush_request() {\n"
+       "            for shard in &mut self.shards {\n"
+       "                shard.flush_to = shard.consumer.claimed_position();\n"
+       "            }\n        }\n"
+       "        if claimed > 0 && self.since.is_none() {")],
+     "flush_follows_push", None),
+    ("flush forgotten when one shard has delivered",
+     [(DRAIN, "if self.shards.iter().any(|shard| shard.flush_to", "if self.shards.iter().all(|shard| shard.flush_to")],
+     "stalled_push_delays_its_shard_only", None),
+    ("flush counts for whatever comes later",
+     [(DRAIN, "*flush_to = consumer.claimed_position();", "*flush_to = u64::MAX;")],
+     "flush_follows_push", None),
+    ("fires one early", [(DRAIN, "if published >= self.size {", "if published + 1 >= self.size {")],
+     "below_the_threshold_nothing_fires", None),
+
+    # The end
+    ("closed flag ignored on the slow path",
+     [(RING, "            if word.closed() {\n                return Err(PushError::Closed);\n            }\n", "")],
+     "close_races_a_scan", None),
+    ("closed flag ignored when limits are set",
+     [(RING, "            if word.closed() {\n                return true;\n            }\n", "")],
+     "close_races_a_scan", None),
+    ("close leaves the allowance",
+     [(RING, "Word(word.with_limit(word.tail()).0 | Word::CLOSED)", "Word(word.0 | Word::CLOSED)")],
+     "close_takes_the_allowance_back", None),
+    ("closed flag read after the tail",
+     [(RING, "        self.closed = word.closed();\n",
+       "        self.closed = Word(self.ring.word.load(Ordering::Relaxed)).closed();\n")],
+     "close_races_look", None),
+    ("one closed shard is enough",
+     [(DRAIN, "(0, 0, true)", "(0, 0, false)"), (DRAIN, "closed &= consumer.closed();", "closed |= consumer.closed();")],
+     "close_races_look", None),
+    ("last handle does not close",
+     [(QUEUE, "fetch_sub(1, Ordering::AcqRel) == 1", "fetch_sub(1, Ordering::AcqRel) == 0")],
+     "last_handle_wakes_the_flusher", None),
+    ("dropped flusher does not close",
+     [(DRAIN, "impl<T> Drop for Drain<T> {\n    fn drop(&mut self) {\n        self.queue.close();",
+       "impl<T> Drop for Drain<T> {\n    fn drop(&mut self) {")],
+     "dropped_flusher_closes", None),
+]

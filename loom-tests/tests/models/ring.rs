@@ -1,0 +1,162 @@
+//! Claim, publish, take, and the reuse of slots: `src/ring.rs`.
+
+use batchlink::PushError;
+use batchlink_loom_tests::{NEVER, check, collector, cx, drain, ids, sorted, spawn};
+use loom::thread;
+
+/// Publish and take: what a slot held is seen whole, and written again only after it was read;
+/// the claim goes past the limit and learns from `head` that the slot is free.
+#[test]
+fn slot_is_published_and_reused() {
+    check(3, || {
+        let (collector, mut flusher) = collector(1, 1, 1, NEVER);
+        collector.push(&cx(1)).unwrap();
+        assert_eq!(drain(&mut flusher), [1]);
+        let producer = spawn(collector, |collector| {
+            collector.push(&cx(2)).unwrap();
+            collector.push(&cx(3))
+        });
+        assert_eq!(ids(&flusher.next_batch().unwrap()), [2]);
+        let (second, _collector) = producer.join().unwrap();
+        assert_eq!(drain(&mut flusher), if second.is_ok() { vec![3] } else { vec![] });
+    });
+}
+
+/// Claim under a limit that the draining flusher raised over slots it has just left.
+#[test]
+fn slot_is_reused_under_the_flushers_limit() {
+    check(3, || {
+        let (collector, mut flusher) = collector(3, 4, 1, NEVER);
+        assert_eq!(collector.push_all(&[1, 2, 3, 4].map(cx)), 4);
+        let producer = spawn(collector, |collector| u64::from(collector.push(&cx(5)).is_ok()));
+        assert_eq!(ids(&flusher.next_batch().unwrap()), [1, 2, 3]);
+        let (accepted, _collector) = producer.join().unwrap();
+        assert_eq!(drain(&mut flusher), Vec::from_iter(4..5 + accepted));
+    });
+}
+
+/// Claim under a limit that another producer raised, from a `head` it had just seen.
+#[test]
+fn slot_is_reused_under_a_producers_limit() {
+    check(3, || {
+        let (collector, mut flusher) = collector(1, 2, 1, NEVER);
+        let consumer = thread::spawn(move || {
+            assert_eq!(ids(&flusher.next_batch().unwrap()), [1]);
+            flusher
+        });
+        assert_eq!(collector.push_all(&[1, 2].map(cx)), 2);
+        let accepted = u64::from(collector.push(&cx(3)).is_ok());
+        let mut flusher = consumer.join().unwrap();
+        assert_eq!(drain(&mut flusher), Vec::from_iter(2..3 + accepted));
+    });
+}
+
+/// Drain racing push: nothing is lost or doubled when the flusher takes what it happens to find.
+#[test]
+fn drain_races_push() {
+    check(3, || {
+        let (collector, mut flusher) = collector(2, 2, 1, NEVER);
+        let consumer = thread::spawn(move || (drain(&mut flusher), flusher));
+        let accepted = [1, 2, 3].map(cx).iter().filter(|cx| collector.push(cx).is_ok()).count();
+        let (mut taken, mut flusher) = consumer.join().unwrap();
+        taken.extend(drain(&mut flusher));
+        // Only the third can find the shard full.
+        assert_eq!(taken, Vec::from_iter(1..=accepted as u64));
+        assert!(accepted >= 2);
+    });
+}
+
+/// A full shard: the last free slot goes to one of two, however they race for it.
+#[test]
+fn full_shard_refuses() {
+    check(3, || {
+        let (collector, mut flusher) = collector(1, 1, 1, NEVER);
+        let other = collector.clone();
+        let producer = spawn(other, |other| other.push(&cx(2)));
+        let mine = collector.push(&cx(1));
+        let theirs = producer.join().unwrap().0;
+        let winner = match (mine, theirs) {
+            (Ok(()), Err(PushError::Full)) => 1,
+            (Err(PushError::Full), Ok(())) => 2,
+            both => panic!("{both:?}"),
+        };
+        assert_eq!(collector.push(&cx(3)), Err(PushError::Full));
+        assert_eq!((collector.stats().pending(), collector.stats().rejected_full()), (1, 2));
+        assert_eq!(ids(&flusher.next_batch().unwrap()), [winner]);
+        assert_eq!(collector.push(&cx(4)), Ok(()));
+        assert_eq!(ids(&flusher.next_batch().unwrap()), [4]);
+    });
+}
+
+/// Claims past the limit, racing: one with many positions and one with one, for a shard that
+/// cannot hold both. Every accepted prefix is delivered, in order.
+#[test]
+fn push_all_fills_a_shard() {
+    check(3, || {
+        let (collector, mut flusher) = collector(2, 2, 1, NEVER);
+        let other = collector.clone();
+        let producer = spawn(other, |other| other.push_all(&[1, 2].map(cx)));
+        let mine = usize::from(collector.push(&cx(9)).is_ok());
+        let theirs = producer.join().unwrap().0;
+        assert_eq!(mine + theirs, 2);
+        let mut taken = ids(&flusher.next_batch().unwrap());
+        taken.retain(|id| *id != 9);
+        assert_eq!(taken, Vec::from_iter(1..=theirs as u64));
+        assert_eq!(collector.stats().rejected_full(), 1);
+    });
+}
+
+/// `push_all` racing `push` where there is room for all: neither disturbs the other's order.
+#[test]
+fn push_all_races_push() {
+    check(2, || {
+        let (collector, mut flusher) = collector(4, 4, 1, NEVER);
+        let other = collector.clone();
+        let producer = spawn(other, |other| assert_eq!(other.push_all(&[1, 2].map(cx)), 2));
+        assert_eq!(collector.push(&cx(8)), Ok(()));
+        assert_eq!(collector.push(&cx(9)), Ok(()));
+        let batch = flusher.next_batch().unwrap();
+        let place = |id| ids(&batch).iter().position(|other| *other == id);
+        assert!(place(1) < place(2) && place(8) < place(9));
+        assert_eq!(sorted(&batch), [1, 2, 8, 9]);
+        producer.join().unwrap();
+    });
+}
+
+/// Order per producer, across batches and shards: first come, first linked.
+#[test]
+fn order_per_producer() {
+    check(2, || {
+        let (collector, mut flusher) = collector(3, 4, 2, NEVER);
+        let (first, second) = (collector.producer(), collector.producer());
+        first.push(&cx(1)).unwrap();
+        second.push(&cx(8)).unwrap();
+        let producer = spawn(first, |first| [2, 3].map(|id| first.push(&cx(id)).unwrap()));
+        let mut taken = ids(&flusher.next_batch().unwrap());
+        second.push(&cx(9)).unwrap();
+        producer.join().unwrap();
+        taken.extend(drain(&mut flusher));
+        let of = |range: std::ops::Range<u64>| {
+            Vec::from_iter(taken.iter().copied().filter(|id| range.contains(id)))
+        };
+        assert_eq!((of(1..4), of(8..10)), (vec![1, 2, 3], vec![8, 9]));
+    });
+}
+
+/// Counters read in the middle of it all: a tail is never seen behind its head.
+#[test]
+fn stats_race_everything() {
+    check(2, || {
+        let (collector, mut flusher) = collector(1, 1, 1, NEVER);
+        let reader = collector.clone();
+        let reader = spawn(reader, |reader| {
+            let stats = reader.stats();
+            assert!(stats.pending() <= 1 && stats.received() <= 1, "{stats:?}");
+        });
+        let producer = spawn(collector, |collector| collector.push(&cx(1)));
+        let batch = flusher.next_batch().unwrap();
+        assert_eq!(ids(&batch), [1]);
+        reader.join().unwrap();
+        assert_eq!(producer.join().unwrap().0, Ok(()));
+    });
+}
