@@ -131,6 +131,7 @@ impl Flusher {
     /// Takes what the last look found.
     pub(crate) fn take(&mut self, count: u32, trigger: Trigger) -> LinkBatch {
         let set = &mut self.set;
+        set.make_room(count as usize);
         self.drain.take(count, |records| set.insert_records(records));
         let batch = self.set.finish_as(trigger);
         self.drain.queue().totals.add_batch(&batch.counts(), trigger);

@@ -2,7 +2,7 @@
 
 use crate::batch::{Counts, LinkBatch, Trigger};
 use crate::error::ConfigError;
-use crate::record::{Entry, Ids, Record};
+use crate::record::{Ids, PackedBox, Record, plain_link};
 use ahash::RandomState;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, TraceFlags};
@@ -109,7 +109,8 @@ impl LinkSetBuilder {
         self
     }
 
-    /// Allocates the set: 16 to 32 bytes of table per possible link; 40 more per link used.
+    /// Allocates the table: 16 to 32 bytes per possible link. The links themselves, 96 bytes each,
+    /// belong to the batch.
     ///
     /// # Errors
     ///
@@ -144,10 +145,12 @@ impl LinkSetBuilder {
 #[derive(Debug)]
 pub struct LinkSet {
     policy: LinkPolicy,
-    /// The links so far, in order of arrival; memory kept between batches.
-    entries: Vec<Entry>,
+    /// The links so far, in order of arrival.
+    links: Vec<Link>,
+    /// Links of the last batch: room for as many is made for the next.
+    last: usize,
     /// Open addressing, at most a quarter full, so that a look-up seldom needs a second look. 0: empty. Otherwise the low bits are the index in
-    /// `entries` plus one, the high bits those of the key's hash.
+    /// `links` plus one, the high bits those of the key's hash.
     table: Box<[u32]>,
     /// Keyed anew for every set: trace ids come from the network.
     hasher: RandomState,
@@ -171,7 +174,8 @@ impl LinkSet {
         let bound = policy.max_links.min(most);
         Self {
             policy,
-            entries: Vec::with_capacity(bound.min(DEFAULT_MAX_LINKS)),
+            links: Vec::new(),
+            last: 0,
             table: vec![0; (4 * bound).next_power_of_two().max(8)].into(),
             hasher: RandomState::new(),
             counts: Counts::default(),
@@ -180,11 +184,18 @@ impl LinkSet {
 
     /// Adds a link to `context`, unless it is a duplicate, over the bound, invalid or unsampled.
     /// Clones nothing but trace state.
+    #[inline]
     pub fn insert(&mut self, context: &SpanContext) -> Outcome {
         if !context.is_valid() {
             return self.count_invalid();
         }
-        self.admit(Ids::of(context), context.trace_flags(), || Entry::from_context(context))
+        self.make_room(self.last.max(DEFAULT_MAX_LINKS));
+        match Record::is_plain(context) {
+            true => self.admit(Ids::of(context), context.trace_flags(), false, || {
+                Link::with_context(context.clone())
+            }),
+            false => self.insert_record(Record::from_context(context)),
+        }
     }
 
     /// As [`insert`](Self::insert), with the link's own attributes. `link.type` is added if it
@@ -193,7 +204,8 @@ impl LinkSet {
         if !link.span_context.is_valid() {
             return self.count_invalid();
         }
-        self.admit(Ids::of(&link.span_context), link.span_context.trace_flags(), || Entry::from_link(link))
+        self.make_room(self.last.max(DEFAULT_MAX_LINKS));
+        self.insert_record(Record::from_link(link).0)
     }
 
     /// Contexts given since the last [`finish`](Self::finish).
@@ -201,37 +213,67 @@ impl LinkSet {
         self.counts.received
     }
 
-    /// Ends the batch ([`Trigger::Manual`]) and empties the set for the next one. Its own memory
-    /// is kept; the one allocation is the `Vec` of links, plus one per link for `link.type`.
+    /// Ends the batch ([`Trigger::Manual`]) and empties the set for the next one. The table is kept,
+    /// the `Vec` of links goes with the batch; the next one is made for as many links as this had,
+    /// at least 128, so that a batch allocates once, and once per link for `link.type`.
     pub fn finish(&mut self) -> LinkBatch {
         self.finish_as(Trigger::Manual)
     }
 
     pub(crate) fn finish_as(&mut self, trigger: Trigger) -> LinkBatch {
-        let link_type = self.policy.link_type.as_ref();
-        let links = self.entries.drain(..).map(|entry| typed(entry.into_link(), link_type)).collect();
+        let links = std::mem::take(&mut self.links);
+        self.last = links.len();
         self.table.fill(0);
         LinkBatch::new(links, std::mem::take(&mut self.counts), trigger)
+    }
+
+    /// Allocates for the links of a batch of `contexts` at once, if there is no room yet.
+    #[inline(always)]
+    pub(crate) fn make_room(&mut self, contexts: usize) {
+        if self.links.capacity() == 0 {
+            self.links.reserve_exact(contexts.min(self.policy.max_links));
+        }
     }
 
     /// Takes valid contexts.
     pub(crate) fn insert_records(&mut self, records: impl Iterator<Item = Record>) {
         for record in records {
-            let entry = record.into_entry();
-            self.admit(entry.ids, entry.flags, || entry);
+            self.insert_record(record);
         }
     }
 
-    /// Decides on a valid context. Always inlined: an entry that is passed on through memory
-    /// costs more than all the rest.
     #[inline(always)]
-    fn admit(&mut self, ids: Ids, flags: TraceFlags, entry: impl FnOnce() -> Entry) -> Outcome {
+    fn insert_record(&mut self, record: Record) -> Outcome {
+        match record {
+            Record::Plain { ids, flags, remote, state_dropped } => {
+                self.admit(ids, TraceFlags::new(flags), state_dropped, || plain_link(ids, flags, remote))
+            }
+            Record::Boxed(PackedBox(link), state_dropped) => self.insert_boxed(link, state_dropped),
+        }
+    }
+
+    #[cold]
+    fn insert_boxed(&mut self, link: Box<Link>, state_dropped: bool) -> Outcome {
+        let context = &link.span_context;
+        self.admit(Ids::of(context), context.trace_flags(), state_dropped, || *link)
+    }
+
+    /// Decides on a valid context. Always inlined: one that is passed on through memory costs more
+    /// than all the rest.
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        ids: Ids,
+        flags: TraceFlags,
+        state_dropped: bool,
+        link: impl FnOnce() -> Link,
+    ) -> Outcome {
         self.counts.received += 1;
         if self.policy.unsampled == Unsampled::Drop && !flags.is_sampled() {
             self.counts.unsampled += 1;
             return Outcome::Unsampled;
         }
-        let full = self.entries.len() == self.policy.max_links;
+        let full = self.links.len() == self.policy.max_links;
         if self.policy.duplicates == Duplicates::Drop {
             match self.find(&ids) {
                 Place::Found => {
@@ -239,9 +281,7 @@ impl LinkSet {
                     return Outcome::Duplicate;
                 }
                 // The index fits: the table has four times as many places as there are links.
-                Place::Free { slot, tag } if !full => {
-                    self.table[slot] = tag | (self.entries.len() as u32 + 1)
-                }
+                Place::Free { slot, tag } if !full => self.table[slot] = tag | (self.links.len() as u32 + 1),
                 Place::Free { .. } => {}
             }
         }
@@ -250,9 +290,8 @@ impl LinkSet {
             return Outcome::Truncated;
         }
         self.counts.linked += 1;
-        let entry = entry();
-        self.counts.trace_states_dropped += u64::from(entry.state_dropped);
-        self.entries.push(entry);
+        self.counts.trace_states_dropped += u64::from(state_dropped);
+        self.links.push(typed(link(), self.policy.link_type.as_ref()));
         Outcome::Linked
     }
 
@@ -271,7 +310,7 @@ impl LinkSet {
                 return Place::Free { slot, tag };
             }
             let index = (found & mask as u32) as usize;
-            if found & !(mask as u32) == tag && self.entries[index - 1].ids == *ids {
+            if found & !(mask as u32) == tag && Ids::of(&self.links[index - 1].span_context) == *ids {
                 return Place::Found;
             }
             slot = (slot + 1) & mask;

@@ -30,17 +30,7 @@ pub(crate) struct Ids {
 
 /// A box without its alignment, which would add 4 bytes to every record.
 #[repr(Rust, packed)]
-pub(crate) struct PackedBox(Box<Link>);
-
-/// A record that has arrived, with room to spare.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) ids: Ids,
-    pub(crate) flags: TraceFlags,
-    remote: bool,
-    pub(crate) state_dropped: bool,
-    rest: Option<Box<Link>>,
-}
+pub(crate) struct PackedBox(pub(crate) Box<Link>);
 
 impl Ids {
     #[inline(always)]
@@ -119,57 +109,31 @@ impl Record {
 
     /// Undoes [`from_link`](Self::from_link).
     pub(crate) fn into_original(self, context: Option<SpanContext>) -> Link {
-        let mut link = self.into_entry().into_link();
+        let mut link = self.into_link();
         if let Some(context) = context {
             link.span_context = context;
         }
         link
     }
 
-    #[inline(always)]
-    pub(crate) fn into_entry(self) -> Entry {
+    pub(crate) fn into_link(self) -> Link {
         match self {
-            Self::Plain { ids, flags, remote, state_dropped } => {
-                Entry { ids, flags: TraceFlags::new(flags), remote, state_dropped, rest: None }
-            }
-            Self::Boxed(PackedBox(link), state_dropped) => {
-                let context = &link.span_context;
-                Entry {
-                    ids: Ids::of(context),
-                    flags: context.trace_flags(),
-                    remote: context.is_remote(),
-                    state_dropped,
-                    rest: Some(link),
-                }
-            }
+            Self::Plain { ids, flags, remote, .. } => plain_link(ids, flags, remote),
+            Self::Boxed(PackedBox(link), _) => *link,
         }
     }
 }
 
-impl Entry {
-    /// Clones trace state within the limit; allocates only then.
-    #[inline(always)]
-    pub(crate) fn from_context(context: &SpanContext) -> Self {
-        Record::from_context(context).into_entry()
-    }
-
-    pub(crate) fn from_link(link: Link) -> Self {
-        Record::from_link(link).0.into_entry()
-    }
-
-    #[inline(always)]
-    pub(crate) fn into_link(self) -> Link {
-        match self.rest {
-            Some(link) => *link,
-            None => Link::with_context(SpanContext::new(
-                TraceId::from_bytes(self.ids.trace),
-                SpanId::from_bytes(self.ids.span),
-                self.flags,
-                self.remote,
-                TraceState::NONE,
-            )),
-        }
-    }
+/// The link of a plain record.
+#[inline(always)]
+pub(crate) fn plain_link(ids: Ids, flags: u8, remote: bool) -> Link {
+    Link::with_context(SpanContext::new(
+        TraceId::from_bytes(ids.trace),
+        SpanId::from_bytes(ids.span),
+        TraceFlags::new(flags),
+        remote,
+        TraceState::NONE,
+    ))
 }
 
 #[cfg(test)]
@@ -215,14 +179,11 @@ mod tests {
         let plain = [context(true, TraceState::NONE), context(false, TraceState::NONE)];
         for context in &plain {
             assert!(matches!(Record::from_context(context), Record::Plain { .. }));
-            assert_eq!(Record::from_context(context).into_entry().into_link().span_context, *context);
-            assert_eq!(Record::from_context(context).into_entry().ids, Ids::of(context));
+            assert_eq!(Record::from_context(context).into_link().span_context, *context);
         }
         let stateful = context(true, state(300));
         assert!(matches!(Record::from_context(&stateful), Record::Boxed(..)));
-        let entry = Record::from_context(&stateful).into_entry();
-        assert_eq!((entry.ids, entry.flags), (Ids::of(&stateful), stateful.trace_flags()));
-        assert_eq!(entry.into_link().span_context, stateful);
+        assert_eq!(Record::from_context(&stateful).into_link().span_context, stateful);
     }
 
     #[test]
@@ -233,8 +194,9 @@ mod tests {
                 let link = Link::new(context(true, state.clone()), attributes, dropped);
                 let (record, original) = Record::from_link(link.clone());
                 assert_eq!(record.into_original(original), link);
-                let entry = Record::from_link(link).0.into_entry();
-                assert_eq!(entry.state_dropped, is_too_long(&state));
+                let (Record::Plain { state_dropped, .. } | Record::Boxed(_, state_dropped)) =
+                    Record::from_link(link).0;
+                assert_eq!(state_dropped, is_too_long(&state));
             }
         }
     }

@@ -255,6 +255,11 @@ impl<T> Ring<T> {
             // A distance in the upper half is a negative one.
             let seen = distance(word.tail(), limit) <= MAX_CAPACITY;
             let next = word.with_limit(if seen { limit } else { word.tail() });
+            // Nothing to change: the limit that stands was published with a head that freed the
+            // slots below it. Only a reporting producer and this coordinator move it.
+            if next == word {
+                return seen;
+            }
             count(Step::Limit);
             // Release: pairs with the Acquire in `claim`; passes on the coordinator's Acquire
             // load of `head`, from which `limit` was computed.

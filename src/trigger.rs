@@ -239,20 +239,27 @@ impl TriggerState {
             .collect();
         // Not 0: something is pending when limits are divided.
         let total = weights.iter().sum::<u64>().max(1);
-        // Fixed point, rounded down: one division in all. Both factors are below 2³².
+        // Fixed point, rounded down: one division in all. No product is above spare · 2³¹.
         let per_weight = (u64::from(spare) << 31) / total;
         let mut left = spare;
         let mut allowances: ArrayVec<u32, MAX_SHARDS> = weights
             .iter()
             .map(|weight| {
-                let allowance = (u128::from(weight * per_weight) >> 31) as u32;
+                let allowance = ((weight * per_weight) >> 31) as u32;
                 left -= allowance;
                 allowance
             })
             .collect();
-        // What rounding left over goes to the busiest shard.
-        if let Some((busiest, _)) = weights.iter().enumerate().max_by_key(|(_, weight)| **weight) {
-            allowances[busiest] += left;
+        // What rounding left over goes one by one to the shards that are due: first those that are
+        // behind the one with the most pending.
+        let most = snapshots.iter().map(|shard| shard.pending()).max().unwrap_or(0);
+        for behind in [true, false] {
+            for ((allowance, weight), shard) in allowances.iter_mut().zip(&weights).zip(snapshots) {
+                if left > 0 && *weight > 0 && (shard.pending() < most) == behind {
+                    *allowance += 1;
+                    left -= 1;
+                }
+            }
         }
         allowances
     }

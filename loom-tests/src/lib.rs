@@ -109,7 +109,6 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    #[expect(clippy::new_without_default)]
     pub fn new() -> Arc<Self> {
         Arc::new(Self { notify: Notify::new(), rung: AtomicBool::new(false) })
     }

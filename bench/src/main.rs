@@ -1,0 +1,138 @@
+//! Runs everybody side by side; see `--help`.
+
+use batchlink_bench::alloc::Counting;
+use batchlink_bench::results::{self, Results, Row};
+use batchlink_bench::rounds::{Effort, Progress};
+use batchlink_bench::runs::{allocs, contention, cycle, latency, link_set, push, scaling, timeout};
+use batchlink_bench::{plots, report, targets};
+use clap::{ArgGroup, Parser, ValueEnum};
+use std::path::PathBuf;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs batchlink and everybody else side by side on the same work: prints tables, writes
+/// results.json and SVG plots. Timings are medians; only ratios within one run count.
+#[derive(Debug, Parser)]
+#[command(version, group(ArgGroup::new("effort").required(true).args(["quick", "full", "scaling"])))]
+struct Options {
+    /// 3 rounds, one to two minutes
+    #[arg(long)]
+    quick: bool,
+    /// 9 rounds, about a quarter of an hour
+    #[arg(long)]
+    full: bool,
+    /// Count shared read-modify-writes, slow paths and wake-ups for 1 to 128 shards and batches of
+    /// 16 to 65536 instead; needs RUSTFLAGS="--cfg batchlink_count"
+    #[arg(long)]
+    scaling: bool,
+    /// Tiny work in one round: whether it runs, not how fast
+    #[arg(long)]
+    smoke: bool,
+    /// Only this bench; may be repeated
+    #[arg(long, value_name = "BENCH")]
+    only: Vec<Bench>,
+    /// Where results.json and the plots go
+    #[arg(long, value_name = "DIR", default_value = "target/batchlink-bench")]
+    out: PathBuf,
+    /// Also put targets and tables into this Markdown file, between its lines
+    /// `<!-- begin NAME -->` and `<!-- end NAME -->` (targets, tables, scaling)
+    #[arg(long, value_name = "FILE")]
+    write_md: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Bench {
+    /// One thread, pushes only
+    Push,
+    /// One thread: push, drain, de-duplicate, links
+    Cycle,
+    /// 1 to 16 producers and a live consumer
+    Contention,
+    /// Single pushes under 8 producers; trigger to handler; lateness of the timeout
+    Latency,
+    /// De-duplication alone
+    LinkSet,
+    /// Allocations and bytes
+    Allocs,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let effort = match (options.smoke, options.full) {
+        (true, _) => Effort::SMOKE,
+        (false, true) => Effort::FULL,
+        (false, false) => Effort::QUICK,
+    };
+    let mut results = Results::default();
+    let progress = Progress::new();
+    if options.scaling {
+        if !scaling::bench(&mut results, &progress, options.smoke) {
+            eprintln!("error: {}", scaling::HOW);
+            std::process::exit(2);
+        }
+    } else {
+        timed(&mut results, &progress, effort, &options.only);
+    }
+    progress.finish();
+    finish(&options, &results)
+}
+
+fn timed(results: &mut Results, progress: &Progress, effort: Effort, only: &[Bench]) {
+    let wanted = |bench| only.is_empty() || only.contains(&bench);
+    if wanted(Bench::Allocs) {
+        allocs::bench(results);
+    }
+    if wanted(Bench::Push) {
+        push::bench(results, progress, effort);
+    }
+    if wanted(Bench::Cycle) {
+        cycle::bench(results, progress, effort);
+    }
+    if wanted(Bench::LinkSet) {
+        link_set::bench(results, progress, effort);
+    }
+    if wanted(Bench::Contention) {
+        contention::bench(results, progress, effort);
+    }
+    if wanted(Bench::Latency) {
+        latency::bench(results, progress, effort);
+        timeout::bench(results, progress, effort);
+    }
+}
+
+/// Tables, files. A run with counters and a run with clocks are different builds: each keeps what
+/// the other one left in results.json.
+fn finish(options: &Options, results: &Results) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&options.out)?;
+    let path = options.out.join("results.json");
+    let rows = results.rows();
+    let of_scaling = |row: &Row| row.bench == "scaling";
+    let kept: Vec<Row> =
+        results::read(&path).into_iter().filter(|row| of_scaling(row) != options.scaling).collect();
+    let (scaling, all): (&[Row], Vec<Row>) = match options.scaling {
+        true => (&rows, kept.iter().chain(&rows).cloned().collect()),
+        false => (&kept, rows.iter().chain(&kept).cloned().collect()),
+    };
+    results::write(&path, &all)?;
+    plots::write(&options.out, &all)?;
+
+    let circumstances = report::circumstances();
+    let tables = report::tables(&rows);
+    let sections = match options.scaling {
+        true => vec![("scaling", format!("{circumstances}\n{tables}"))],
+        false => {
+            let targets = report::targets(&targets::targets(results, scaling));
+            vec![("targets", format!("{circumstances}\n{targets}")), ("tables", tables)]
+        }
+    };
+    for (_, text) in &sections {
+        println!("{text}");
+    }
+    if let Some(path) = &options.write_md {
+        report::insert(path, &sections)?;
+    }
+    eprintln!("written: {} and plots beside it", path.display());
+    Ok(())
+}
