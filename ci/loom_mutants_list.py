@@ -2,8 +2,6 @@
 
 FRESH = ("the swap in `coordinate` acquires for the coordinator; for others it keeps the reading of `told` fresh, "
          "which matters only while a coordinator is suspended")
-BUFFERING = ("needs load buffering, which loom does not explore: the claim would have to become visible "
-             "after the note; in loom a limit's exchange always sees the newest tail")
 NO_TIME = "time stands still in a model; tests/trigger.rs has the delay"
 
 # key of loom_mutants.weakenings -> (hints, reason to survive)
@@ -18,7 +16,7 @@ WEAKENED = {
     "ring.rs put seq.store Release->Relaxed": ("drain_races_push", None),
     "ring.rs look seq.load Acquire->Relaxed": ("drain_races_push", None),
     "ring.rs drop head.store Release->Relaxed": ("slot_is_published_and_reused", None),
-    "trigger.rs report coordinator.fetch_or AcqRel->Acquire": ("", BUFFERING),
+    "trigger.rs report coordinator.fetch_or AcqRel->Acquire": ("scan_finds_who_passed_unseen", None),
     "trigger.rs report coordinator.fetch_or AcqRel->Release": ("", FRESH),
     "trigger.rs drained coordinator.fetch_or Release->Relaxed": ("rearm_races_push", None),
     "trigger.rs coordinate coordinator.swap Acquire->Relaxed": ("rearm_races_push", None),
@@ -96,14 +94,14 @@ MUTANTS = [
     ("many claims are not cut to what is free",
      [(RING, "let granted = wanted.min(free);", "let granted = wanted;")], "push_all_fills_a_shard", None),
     ("any published slot counts, old ones too",
-     [(RING, "if self.ring.slot(position).seq.load(Ordering::Acquire) != position | PUBLISHED {",
-       "if self.ring.slot(position).seq.load(Ordering::Acquire) & PUBLISHED == 0 {")],
+     [(RING, "if ring.slot(position).seq.load(Ordering::Acquire) != position | PUBLISHED {",
+       "if ring.slot(position).seq.load(Ordering::Acquire) & PUBLISHED == 0 {")],
      "slot_is_published_and_reused", None),
     ("head stored before the reads",
-     [(RING, "        Take { left: count.min(self.published), consumer: self }",
-       "        let left = count.min(self.published);\n"
-       "        self.ring.head.store(self.head + u64::from(left), Ordering::Release);\n"
-       "        Take { left, consumer: self }")],
+     [(RING, "        Take { left: count.min(*published), ring: &rings[*index], head, published, claimed }",
+       "        let left = count.min(*published);\n"
+       "        rings[*index].head.store(*head + u64::from(left), Ordering::Release);\n"
+       "        Take { left, ring: &rings[*index], head, published, claimed }")],
      "slot_is_published_and_reused", None),
     ("ring dropped with what is in it",
      [(RING, "for step in 0..distance(head, tail) {", "for step in 0..distance(tail, tail) {")],
@@ -205,7 +203,7 @@ MUTANTS = [
      "close_takes_the_allowance_back", None),
     ("closed flag read after the tail",
      [(RING, "        self.closed = word.closed();\n",
-       "        self.closed = Word(self.ring.word.load(Ordering::Relaxed)).closed();\n")],
+       "        self.closed = Word(ring.word.load(Ordering::Relaxed)).closed();\n")],
      "close_races_look", None),
     ("one closed shard is enough",
      [(DRAIN, "(0, 0, true)", "(0, 0, false)"), (DRAIN, "closed &= consumer.closed();", "closed |= consumer.closed();")],

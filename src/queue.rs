@@ -9,7 +9,7 @@ use crate::trigger::{Signal, TriggerState};
 use std::ops::Deref;
 
 pub(crate) struct Queue<T> {
-    rings: Box<[Arc<Ring<T>>]>,
+    pub(crate) rings: Arc<[Ring<T>]>,
     pub(crate) trigger: TriggerState,
     /// Handles through which something can be pushed; the last one to go closes the queue.
     handles: AtomicUsize,
@@ -27,10 +27,10 @@ impl<T> Queue<T> {
         size: u32,
         unparker: Unparker,
     ) -> (Handle<T>, Vec<Consumer<T>>) {
-        let (rings, consumers): (Vec<_>, Vec<_>) = (0..shards).map(|_| Ring::new(slots_per_shard)).unzip();
+        let (rings, consumers) = Ring::shards(shards, slots_per_shard);
         let trigger = TriggerState::new(size, &rings, Signal::new(unparker));
         let queue = Self {
-            rings: rings.into(),
+            rings,
             trigger,
             handles: AtomicUsize::new(1),
             producers: Counter::new(0),
@@ -39,17 +39,9 @@ impl<T> Queue<T> {
         (Handle(Arc::new(queue)), consumers)
     }
 
-    /// The shard that a number spread over `u32` falls to.
-    #[inline(always)]
-    pub(crate) fn shard(&self, key: u32) -> &Arc<Ring<T>> {
-        // (key / 2³²) · shards: a multiplication instead of a division.
-        &self.rings[((u64::from(key) * self.rings.len() as u64) >> 32) as usize]
-    }
-
     /// The next shard in turn.
-    pub(crate) fn next_shard(&self) -> Arc<Ring<T>> {
-        let turn = self.producers.fetch_add(1, Ordering::Relaxed) as usize;
-        Arc::clone(&self.rings[turn % self.rings.len()])
+    pub(crate) fn next_shard(&self) -> usize {
+        self.producers.fetch_add(1, Ordering::Relaxed) as usize % self.rings.len()
     }
 
     /// Claims one position in a shard of this queue, for [`finish`](Self::finish). A refusal is
@@ -95,7 +87,7 @@ impl<T> Queue<T> {
 
     /// After this no push succeeds. What was accepted stays until it is taken.
     pub(crate) fn close(&self) {
-        for ring in &self.rings {
+        for ring in self.rings.iter() {
             ring.close();
         }
         self.trigger.signal.notify();
@@ -113,7 +105,7 @@ impl<T> Queue<T> {
 
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.totals.read();
-        for ring in &self.rings {
+        for ring in self.rings.iter() {
             let (taken, pending) = ring.taken_and_pending();
             stats.received += taken;
             stats.pending += u64::from(pending);

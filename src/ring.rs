@@ -23,7 +23,7 @@
 
 use crate::count::{Step, count};
 use crate::error::PushError;
-use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, unmodelled};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled};
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
 
@@ -142,24 +142,36 @@ impl Snapshot {
 }
 
 impl<T> Ring<T> {
-    /// A ring of `capacity` slots (a power of two up to [`MAX_CAPACITY`]) and its one consumer.
+    /// `shards` rings of `capacity` slots each (a power of two up to [`MAX_CAPACITY`]), side by side,
+    /// and the one consumer of each.
     ///
     /// No position may be claimed without a report at first: the very first push reports.
-    pub(crate) fn new(capacity: u32) -> (Arc<Self>, Consumer<T>) {
+    pub(crate) fn shards(shards: usize, capacity: u32) -> (Arc<[Self]>, Vec<Consumer<T>>) {
         assert!(capacity.is_power_of_two() && capacity <= MAX_CAPACITY, "capacity {capacity}");
+        let rings: Arc<[Self]> = arc_slice((0..shards).map(|_| Self::new(capacity)).collect());
+        let consumer = |index| Consumer {
+            rings: Arc::clone(&rings),
+            index,
+            head: FIRST,
+            published: 0,
+            claimed: 0,
+            closed: false,
+        };
+        let consumers = (0..shards).map(consumer).collect();
+        (rings, consumers)
+    }
+
+    fn new(capacity: u32) -> Self {
         let slots = (0..capacity)
             .map(|_| Slot { seq: AtomicU32::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) })
             .collect();
         let first = FIRST as u32 & MASK;
-        let ring = Arc::new(Self {
+        Self {
             slots,
             word: CachePadded::new(AtomicU64::new(Word::new(first, first).0)),
             head: CachePadded::new(AtomicU64::new(FIRST)),
             refusals: CachePadded::default(),
-        });
-        let consumer =
-            Consumer { ring: Arc::clone(&ring), head: FIRST, published: 0, claimed: 0, closed: false };
-        (ring, consumer)
+        }
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -366,7 +378,9 @@ impl<T> Claim<'_, T> {
 
 /// The one consumer of a ring: made with it, not clonable.
 pub(crate) struct Consumer<T> {
-    ring: Arc<Ring<T>>,
+    rings: Arc<[Ring<T>]>,
+    /// Which of `rings`.
+    index: usize,
     /// The ring's head; this is the only writer.
     head: u64,
     /// Entries from `head` on that are known to be published.
@@ -382,15 +396,16 @@ impl<T> Consumer<T> {
     ///
     /// The tail is read once, so a producer that goes on pushing cannot hold this up.
     pub(crate) fn look(&mut self) {
+        let ring = &self.rings[self.index];
         // Relaxed: the word only bounds the walk; what it bounds is acquired slot by slot.
-        let word = Word(self.ring.word.load(Ordering::Relaxed));
+        let word = Word(ring.word.load(Ordering::Relaxed));
         let head = self.head as u32 & MASK;
         self.claimed = distance(head, word.tail());
         self.closed = word.closed();
         while self.published < self.claimed {
             let position = head.wrapping_add(self.published) & MASK;
             // Acquire: pairs with the Release in `Claim::publish`.
-            if self.ring.slot(position).seq.load(Ordering::Acquire) != position | PUBLISHED {
+            if ring.slot(position).seq.load(Ordering::Acquire) != position | PUBLISHED {
                 break;
             }
             self.published += 1;
@@ -428,13 +443,17 @@ impl<T> Consumer<T> {
     /// that it did not yield stay.
     #[inline]
     pub(crate) fn take(&mut self, count: u32) -> Take<'_, T> {
-        Take { left: count.min(self.published), consumer: self }
+        let Self { rings, index, head, published, claimed, .. } = self;
+        Take { left: count.min(*published), ring: &rings[*index], head, published, claimed }
     }
 }
 
 /// See [`Consumer::take`].
 pub(crate) struct Take<'a, T> {
-    consumer: &'a mut Consumer<T>,
+    ring: &'a Ring<T>,
+    head: &'a mut u64,
+    published: &'a mut u32,
+    claimed: &'a mut u32,
     left: u32,
 }
 
@@ -444,15 +463,14 @@ impl<T> Iterator for Take<'_, T> {
     #[inline(always)]
     fn next(&mut self) -> Option<T> {
         self.left = self.left.checked_sub(1)?;
-        let Consumer { ring, head, published, claimed, .. } = &mut *self.consumer;
-        let slot = ring.slot(*head as u32 & MASK);
+        let slot = self.ring.slot(*self.head as u32 & MASK);
         // SAFETY: within `published`, so `look` has acquired the write of this value; each
         // position is read once because `head` moves on with it; no producer writes the slot
         // before the store of `head` in `drop`.
         let value = slot.value.with(|cell| unsafe { (*cell).assume_init_read() });
-        *head += 1;
-        *published -= 1;
-        *claimed -= 1;
+        *self.head += 1;
+        *self.published -= 1;
+        *self.claimed -= 1;
         Some(value)
     }
 }
@@ -461,6 +479,6 @@ impl<T> Drop for Take<'_, T> {
     fn drop(&mut self) {
         // Release: pairs with the Acquire loads of `head`; the reads of the slots below it happen
         // before whoever writes them next.
-        self.consumer.ring.head.store(self.consumer.head, Ordering::Release);
+        self.ring.head.store(*self.head, Ordering::Release);
     }
 }

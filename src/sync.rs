@@ -23,6 +23,11 @@ mod imp {
     #[cfg(feature = "tokio")]
     pub(crate) use atomic_waker::AtomicWaker;
 
+    /// Many values behind one pointer, side by side.
+    pub(crate) fn arc_slice<T>(values: Vec<T>) -> Arc<[T]> {
+        values.into()
+    }
+
     /// `std`'s cell behind loom's closure interface.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -100,6 +105,10 @@ mod imp {
     pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     use std::time::Instant;
+
+    pub(crate) fn arc_slice<T>(values: Vec<T>) -> Arc<[T]> {
+        Arc::from_std(values.into())
+    }
 
     /// loom's model of it, behind `atomic_waker`'s interface.
     #[cfg(feature = "tokio")]

@@ -22,7 +22,7 @@
 use crate::count::{Step, count};
 use crate::ring::{Ring, Snapshot, distance};
 use crate::sync::unmodelled;
-use crate::sync::{Arc, AtomicBool, AtomicU8, AtomicU64, Clock, Ordering, Unparker};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Clock, Ordering, Unparker};
 use arrayvec::ArrayVec;
 #[cfg(feature = "tokio")]
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,7 +99,7 @@ pub(crate) struct TriggerState {
 }
 
 impl TriggerState {
-    pub(crate) fn new<T>(size: u32, rings: &[Arc<Ring<T>>], signal: Signal) -> Self {
+    pub(crate) fn new<T>(size: u32, rings: &[Ring<T>], signal: Signal) -> Self {
         let shares = rings.iter().map(|ring| Share {
             rate: unmodelled::AtomicU32::new(0),
             tail: unmodelled::AtomicU32::new(ring.snapshot().tail),
@@ -119,7 +119,7 @@ impl TriggerState {
     /// A producer claimed past its limit and has published.
     #[cold]
     #[inline(never)]
-    pub(crate) fn report<T>(&self, rings: &[Arc<Ring<T>>]) {
+    pub(crate) fn report<T>(&self, rings: &[Ring<T>]) {
         // Release: the claim happens before the scan of whoever reads this note.
         // Acquire: pairs with the Release that ends a coordination; `told`, read below, is then not
         // older than that. (A coordinator's swap acquires for itself.)
@@ -139,7 +139,7 @@ impl TriggerState {
     }
 
     /// The flusher has drained and is about to look again.
-    pub(crate) fn drained<T>(&self, rings: &[Arc<Ring<T>>]) {
+    pub(crate) fn drained<T>(&self, rings: &[Ring<T>]) {
         count(Step::Coordination);
         // Release: as in `report`; what the next scan must see is the new heads. The swap that
         // follows acquires.
@@ -158,7 +158,7 @@ impl TriggerState {
         self.coordinator.load(Ordering::Relaxed) != 0
     }
 
-    fn coordinate<T>(&self, rings: &[Arc<Ring<T>>], wake: bool) {
+    fn coordinate<T>(&self, rings: &[Ring<T>], wake: bool) {
         loop {
             // The swap below and the exchange at the end.
             count(Step::Coordination);
@@ -179,7 +179,7 @@ impl TriggerState {
     }
 
     /// One scan. False if somebody passed a limit unseen meanwhile.
-    fn scan<T>(&self, rings: &[Arc<Ring<T>>], wake: bool) -> bool {
+    fn scan<T>(&self, rings: &[Ring<T>], wake: bool) -> bool {
         count(Step::Scan);
         let snapshots: ArrayVec<Snapshot, MAX_SHARDS> = rings.iter().map(|ring| ring.snapshot()).collect();
         let pending = snapshots.iter().map(|shard| u64::from(shard.pending())).sum::<u64>();
@@ -264,7 +264,7 @@ impl TriggerState {
         allowances
     }
 
-    fn measure_rates<T>(&self, rings: &[Arc<Ring<T>>]) {
+    fn measure_rates<T>(&self, rings: &[Ring<T>]) {
         for (share, ring) in self.shares.iter().zip(rings) {
             let tail = ring.snapshot().tail;
             let arrived = distance(share.tail.load(Ordering::Relaxed), tail);
