@@ -12,12 +12,16 @@ mod flusher;
 mod link_set;
 #[cfg(feature = "tokio")]
 mod poll;
+#[cfg(feature = "processor")]
+mod processor;
 mod queue;
 mod record;
 mod ring;
+mod room;
 mod stats;
 mod sync;
 mod trigger;
+mod wait;
 
 pub use batch::{Counts, LinkBatch, Trigger};
 #[cfg(any(batchlink_loom, batchlink_hooks))]
@@ -29,4 +33,9 @@ pub use count::{StepCounts, take_step_counts};
 pub use error::{ConfigError, PushError, RejectedLink, ShutdownError, Timeout};
 pub use flusher::{Flusher, FlusherHandle};
 pub use link_set::{Duplicates, LinkSet, LinkSetBuilder, Outcome, Unsampled};
+#[cfg(feature = "processor")]
+pub use processor::{
+    Answer, Batch, BatchItem, BatchProcessor, BatchProcessorBuilder, CallError, ProcessorStats, Rejected,
+    Submitter,
+};
 pub use stats::Stats;
