@@ -9,10 +9,10 @@ use crate::queue::Queue;
 use crate::record::Record;
 use crate::ring::Consumer;
 use crate::stats::Stats;
-use crate::sync::{Arc, Backoff, Parker, park};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Arc, Backoff, Mutex, Parker, mpsc, park};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::{fmt, io};
 
