@@ -64,7 +64,9 @@ pub fn check(scenario: fn(&mut Random) -> Totals, covered: fn(&Totals) -> bool) 
     };
     if let Some(file) = env::var_os("BATCHLINK_REPLAY") {
         let schedule = ReplayScheduler::new_from_file(file).expect("a schedule");
-        Runner::new(schedule, config()).run(run);
+        let mut config = config();
+        config.failure_persistence = FailurePersistence::None;
+        Runner::new(schedule, config).run(run);
         return;
     }
     let schedules: usize =

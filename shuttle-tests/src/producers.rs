@@ -112,10 +112,7 @@ impl Lane {
         match self.random.below(8) {
             0..4 => {
                 let context = self.item().context(self.number, 0);
-                let result = match &self.handle {
-                    Handle::Collector(collector) => collector.push(&context),
-                    Handle::Producer(producer) => producer.push(&context),
-                };
+                let result = self.push_context(&context);
                 self.note(result, Link::with_context(context));
             }
             4..6 => {
@@ -150,9 +147,27 @@ impl Lane {
         }
     }
 
+    /// Pushes a valid context, for which there is room.
+    pub fn push_accepted(&mut self) {
+        let before = self.accepted();
+        while self.accepted() == before {
+            let context = self.item().context(self.number, 0);
+            let result = self.push_context(&context);
+            assert_eq!(result, Ok(()));
+            self.note(result, Link::with_context(context));
+        }
+    }
+
     /// Contexts accepted so far.
     pub fn accepted(&self) -> usize {
         self.log.accepted.len()
+    }
+
+    fn push_context(&self, context: &SpanContext) -> Result<(), PushError> {
+        match &self.handle {
+            Handle::Collector(collector) => collector.push(context),
+            Handle::Producer(producer) => producer.push(context),
+        }
     }
 
     fn item(&mut self) -> Item {

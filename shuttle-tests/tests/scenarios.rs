@@ -43,6 +43,30 @@ fn size_trigger_fires_when_everybody_goes_quiet() {
     check(scenario, |totals| totals.batches(Trigger::Size) > 0 && totals.full > 0);
 }
 
+/// Round after round, as many threads as make a batch push once each: the batch comes without anybody else's
+/// help, before the next round begins.
+#[test]
+fn size_trigger_fires_in_every_round() {
+    fn scenario(random: &mut Random) -> Totals {
+        let (case, collector, flusher) = Case::choose(random, NEVER);
+        let consumer = Consumer::start(flusher, random);
+        let mut batches = Vec::new();
+        for _ in 0..8 {
+            let threads = (0..case.size).map(|_| {
+                let mut lane = Lane::new(&case, &collector, random);
+                thread::spawn(move || lane.push_accepted())
+            });
+            let threads = threads.collect();
+            batches.extend(receive(&consumer, case.size));
+            join(threads);
+        }
+        collector.close();
+        assert_eq!(consumer.batches.iter().count(), 0);
+        finish(case, collector, consumer, batches, &[Trigger::Size])
+    }
+    check(scenario, |totals| totals.batches(Trigger::Size) == 8 * totals.schedules);
+}
+
 /// Everybody who is left goes, then the account is made.
 fn finish(
     case: Arc<Case>,
