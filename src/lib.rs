@@ -11,6 +11,7 @@ mod error;
 mod flusher;
 mod link_set;
 pub mod links;
+pub mod messaging;
 mod policy;
 #[cfg(feature = "tokio")]
 mod poll;
