@@ -3,6 +3,8 @@
 
 // In the order in which a context passes through them.
 mod batch;
+#[cfg(feature = "cache")]
+mod cache;
 mod collector;
 mod config;
 mod count;
@@ -24,6 +26,8 @@ mod sync;
 mod trigger;
 
 pub use batch::{Counts, LinkBatch, Trigger};
+#[cfg(feature = "cache")]
+pub use cache::LinkCache;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
 pub use collector::{LinkCollector, Producer};
