@@ -3,6 +3,8 @@
 use crate::config::{Config, LinkCollectorBuilder};
 use crate::error::{PushError, RejectedLink};
 use crate::flusher::Flusher;
+use crate::links::MaybeContext;
+use crate::policy::Invalid;
 use crate::queue::{Handle, Queue};
 use crate::record::Record;
 use crate::ring::Ring;
@@ -48,6 +50,7 @@ pub struct LinkCollector {
     /// The queue's, here too: a push reaches its shard's word by one load less.
     rings: Arc<[Ring<Record>]>,
     queue: Handle<Record>,
+    invalid: Invalid,
 }
 
 impl LinkCollector {
@@ -65,13 +68,15 @@ impl LinkCollector {
             0,
             parker.unparker().clone(),
         );
+        let invalid = config.links.invalid;
         let flusher = Flusher::new(Arc::clone(queue.queue()), consumers, parker, config);
-        (Self { rings: Arc::clone(&queue.rings), queue }, flusher)
+        (Self { rings: Arc::clone(&queue.rings), queue, invalid }, flusher)
     }
 
     /// Gives a context to the next batch. It is read, not cloned, unless it has trace state.
     ///
-    /// An invalid context (no active span, tracing off) is counted and otherwise ignored.
+    /// An invalid context (no active span, tracing off) is counted and otherwise ignored, unless
+    /// [`with_invalid`](LinkCollectorBuilder::with_invalid) keeps it.
     ///
     /// Cost: one uncontended read-modify-write on the thread's shard and 32 bytes written; no
     /// allocation without trace state. About one push in a hundred also looks at the other shards.
@@ -82,7 +87,7 @@ impl LinkCollector {
     /// [`close`](Self::close) or when the flusher is gone. Both are counted.
     #[inline]
     pub fn push(&self, context: &SpanContext) -> Result<(), PushError> {
-        push(&self.queue, self.ring(), context)
+        push(&self.queue, self.ring(), context, self.invalid)
     }
 
     /// As [`push`](Self::push), for a link with attributes, which are boxed (one allocation).
@@ -91,7 +96,7 @@ impl LinkCollector {
     ///
     /// As [`push`](Self::push), with the link given back.
     pub fn push_link(&self, link: Link) -> Result<(), RejectedLink> {
-        push_link(&self.queue, self.ring(), link)
+        push_link(&self.queue, self.ring(), link, self.invalid)
     }
 
     /// As [`push`](Self::push), for the active span of the current
@@ -102,14 +107,24 @@ impl LinkCollector {
     ///
     /// As [`push`](Self::push).
     pub fn push_current(&self) -> Result<(), PushError> {
-        push_current(&self.queue, self.ring())
+        push_current(&self.queue, self.ring(), self.invalid)
+    }
+
+    /// As [`push`](Self::push), for what may have a context, such as an `Option<SpanContext>` or a
+    /// [`Context`](opentelemetry::Context). If it has none, nothing happens and nothing is counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_optional(&self, context: impl MaybeContext) -> Result<(), PushError> {
+        context.with(|context| self.push(context)).unwrap_or(Ok(()))
     }
 
     /// As [`push`](Self::push) for each context, with one claim for as many as the shard lets
     /// through at once. Returns how many, from the first on, were taken (accepted, or counted as
     /// invalid); all others are counted as refused.
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
-        push_all(&self.queue, self.ring(), contexts)
+        push_all(&self.queue, self.ring(), contexts, self.invalid)
     }
 
     /// As [`push`](Self::push), but a full shard is waited for instead of refused: back-pressure.
@@ -123,7 +138,7 @@ impl LinkCollector {
     ///
     /// [`PushError::Closed`] if the collector is closed, also while waiting.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, None)
+        push_wait(&self.queue, self.ring(), context, None, self.invalid)
     }
 
     /// As [`push_wait`](Self::push_wait), for at most `timeout`. Zero only tries.
@@ -133,7 +148,7 @@ impl LinkCollector {
     /// [`PushError::Full`] if there was no room in time, [`PushError::Closed`] if the collector is
     /// closed, also while waiting. Both are counted, once per call.
     pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, Some(timeout))
+        push_wait(&self.queue, self.ring(), context, Some(timeout), self.invalid)
     }
 
     /// As [`push_wait`](Self::push_wait), for tasks of any executor. Does not block.
@@ -144,12 +159,17 @@ impl LinkCollector {
     ///
     /// [`PushError::Closed`] if the collector is closed, also while waiting.
     pub async fn push_wait_async(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait_async(&self.queue, self.ring(), context).await
+        push_wait_async(&self.queue, self.ring(), context, self.invalid).await
     }
 
     /// A producer with a shard of its own choice, the next in turn: for a worker that lives long.
     pub fn producer(&self) -> Producer {
-        Producer { rings: Arc::clone(&self.rings), shard: self.queue.next_shard(), queue: self.queue.clone() }
+        Producer {
+            rings: Arc::clone(&self.rings),
+            shard: self.queue.next_shard(),
+            queue: self.queue.clone(),
+            invalid: self.invalid,
+        }
     }
 
     /// Asks the flusher to deliver what is pending now, as [`Trigger::Manual`](crate::Trigger).
@@ -179,7 +199,7 @@ impl LinkCollector {
 
 impl Clone for LinkCollector {
     fn clone(&self) -> Self {
-        Self { rings: Arc::clone(&self.rings), queue: self.queue.clone() }
+        Self { rings: Arc::clone(&self.rings), queue: self.queue.clone(), invalid: self.invalid }
     }
 }
 
@@ -198,6 +218,7 @@ pub struct Producer {
     /// Which of `rings`.
     shard: usize,
     queue: Handle<Record>,
+    invalid: Invalid,
 }
 
 impl Producer {
@@ -208,7 +229,7 @@ impl Producer {
     /// As there.
     #[inline]
     pub fn push(&self, context: &SpanContext) -> Result<(), PushError> {
-        push(&self.queue, self.ring(), context)
+        push(&self.queue, self.ring(), context, self.invalid)
     }
 
     /// See [`LinkCollector::push_link`].
@@ -217,7 +238,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_link(&self, link: Link) -> Result<(), RejectedLink> {
-        push_link(&self.queue, self.ring(), link)
+        push_link(&self.queue, self.ring(), link, self.invalid)
     }
 
     /// See [`LinkCollector::push_current`].
@@ -226,12 +247,21 @@ impl Producer {
     ///
     /// As there.
     pub fn push_current(&self) -> Result<(), PushError> {
-        push_current(&self.queue, self.ring())
+        push_current(&self.queue, self.ring(), self.invalid)
+    }
+
+    /// See [`LinkCollector::push_optional`].
+    ///
+    /// # Errors
+    ///
+    /// As [`LinkCollector::push`].
+    pub fn push_optional(&self, context: impl MaybeContext) -> Result<(), PushError> {
+        context.with(|context| self.push(context)).unwrap_or(Ok(()))
     }
 
     /// See [`LinkCollector::push_all`].
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
-        push_all(&self.queue, self.ring(), contexts)
+        push_all(&self.queue, self.ring(), contexts, self.invalid)
     }
 
     /// See [`LinkCollector::push_wait`].
@@ -240,7 +270,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, None)
+        push_wait(&self.queue, self.ring(), context, None, self.invalid)
     }
 
     /// See [`LinkCollector::push_wait_timeout`].
@@ -249,7 +279,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, Some(timeout))
+        push_wait(&self.queue, self.ring(), context, Some(timeout), self.invalid)
     }
 
     /// See [`LinkCollector::push_wait_async`].
@@ -258,7 +288,7 @@ impl Producer {
     ///
     /// As there.
     pub async fn push_wait_async(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait_async(&self.queue, self.ring(), context).await
+        push_wait_async(&self.queue, self.ring(), context, self.invalid).await
     }
 
     #[inline(always)]
@@ -269,7 +299,12 @@ impl Producer {
 
 impl Clone for Producer {
     fn clone(&self) -> Self {
-        Self { rings: Arc::clone(&self.rings), shard: self.shard, queue: self.queue.clone() }
+        Self {
+            rings: Arc::clone(&self.rings),
+            shard: self.shard,
+            queue: self.queue.clone(),
+            invalid: self.invalid,
+        }
     }
 }
 
@@ -310,9 +345,17 @@ impl StalledPush<'_> {
 }
 
 #[inline(always)]
-fn push(queue: &Queue<Record>, ring: &Ring<Record>, context: &SpanContext) -> Result<(), PushError> {
+fn push(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    context: &SpanContext,
+    invalid: Invalid,
+) -> Result<(), PushError> {
     if !context.is_valid() {
-        return count_invalid(ring);
+        return match invalid {
+            Invalid::Drop => count_invalid(ring),
+            _ => push_invalid(queue, ring, context, invalid),
+        };
     }
     if Record::is_plain(context) {
         let claim = queue.claim(ring)?;
@@ -325,6 +368,17 @@ fn push(queue: &Queue<Record>, ring: &Ring<Record>, context: &SpanContext) -> Re
 fn count_invalid<E>(ring: &Ring<Record>) -> Result<(), E> {
     ring.refusals.invalid.fetch_add(1, Ordering::Relaxed);
     Ok(())
+}
+
+#[cold]
+fn push_invalid(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    context: &SpanContext,
+    invalid: Invalid,
+) -> Result<(), PushError> {
+    let link = Link::with_context(context.clone());
+    push_link(queue, ring, link, invalid).map_err(|rejected| rejected.reason())
 }
 
 /// The trace state is cloned before the claim: between claim and publish nothing may allocate.
@@ -345,11 +399,11 @@ fn push_wait(
     ring: &Ring<Record>,
     context: &SpanContext,
     timeout: Option<Duration>,
+    invalid: Invalid,
 ) -> Result<(), PushError> {
-    if !context.is_valid() {
+    let Some(record) = record(context, invalid) else {
         return count_invalid(ring);
-    }
-    let record = Record::from_context(context);
+    };
     // A deadline beyond what `Instant` can hold is none.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let claim = queue.claim_wait(ring, deadline)?;
@@ -361,27 +415,42 @@ async fn push_wait_async(
     queue: &Queue<Record>,
     ring: &Ring<Record>,
     context: &SpanContext,
+    invalid: Invalid,
 ) -> Result<(), PushError> {
-    if !context.is_valid() {
+    let Some(record) = record(context, invalid) else {
         return count_invalid(ring);
-    }
-    let record = Record::from_context(context);
+    };
     let claim = queue.claim_async(ring).await?;
     queue.finish(claim, || record);
     Ok(())
 }
 
-fn push_current(queue: &Queue<Record>, ring: &Ring<Record>) -> Result<(), PushError> {
+/// What there is to push; `None` if the context is invalid and not to be kept.
+fn record(context: &SpanContext, invalid: Invalid) -> Option<Record> {
+    if context.is_valid() {
+        return Some(Record::from_context(context));
+    }
+    let link = Link::with_context(context.clone());
+    invalid.keeps(&link).then(|| Record::from_link(link).0)
+}
+
+fn push_current(queue: &Queue<Record>, ring: &Ring<Record>, invalid: Invalid) -> Result<(), PushError> {
     // A thread that is ending may have lost its current context; asking for it then panics.
-    let push = || opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context()));
+    let push =
+        || opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context(), invalid));
     catch_unwind(AssertUnwindSafe(push)).unwrap_or_else(|panic| {
         std::mem::forget(panic);
         count_invalid(ring)
     })
 }
 
-fn push_link(queue: &Queue<Record>, ring: &Ring<Record>, link: Link) -> Result<(), RejectedLink> {
-    if !link.span_context.is_valid() {
+fn push_link(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    link: Link,
+    invalid: Invalid,
+) -> Result<(), RejectedLink> {
+    if !link.span_context.is_valid() && !invalid.keeps(&link) {
         return count_invalid(ring);
     }
     let (record, original) = Record::from_link(link);
@@ -394,7 +463,7 @@ fn push_link(queue: &Queue<Record>, ring: &Ring<Record>, link: Link) -> Result<(
     }
 }
 
-fn push_all(queue: &Queue<Record>, ring: &Ring<Record>, contexts: &[SpanContext]) -> usize {
+fn push_all(queue: &Queue<Record>, ring: &Ring<Record>, contexts: &[SpanContext], invalid: Invalid) -> usize {
     let mut rest = contexts;
     while let [next, others @ ..] = rest {
         // Between claim and publish nothing may allocate: contexts with trace state go one by one.
@@ -402,7 +471,7 @@ fn push_all(queue: &Queue<Record>, ring: &Ring<Record>, contexts: &[SpanContext]
         let most = ring.capacity() as usize;
         let run = rest.iter().take(most).take_while(|cx| cx.is_valid() && Record::is_plain(cx)).count();
         let refused = if run == 0 {
-            match push(queue, ring, next) {
+            match push(queue, ring, next, invalid) {
                 Ok(()) => {
                     rest = others;
                     continue;

@@ -3,6 +3,8 @@
 
 // In the order in which a context passes through them.
 mod batch;
+#[cfg(feature = "cache")]
+mod cache;
 mod collector;
 mod config;
 mod count;
@@ -10,12 +12,16 @@ mod drain;
 mod error;
 mod flusher;
 mod link_set;
+pub mod links;
+pub mod messaging;
+mod policy;
 #[cfg(feature = "tokio")]
 mod poll;
 #[cfg(feature = "processor")]
 mod processor;
 mod queue;
 mod record;
+mod relation;
 mod ring;
 mod room;
 mod stats;
@@ -24,6 +30,8 @@ mod trigger;
 mod wait;
 
 pub use batch::{Counts, LinkBatch, Trigger};
+#[cfg(feature = "cache")]
+pub use cache::LinkCache;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
 pub use collector::{LinkCollector, Producer};
@@ -32,10 +40,12 @@ pub use config::LinkCollectorBuilder;
 pub use count::{StepCounts, take_step_counts};
 pub use error::{ConfigError, PushError, RejectedLink, ShutdownError, Timeout};
 pub use flusher::{Flusher, FlusherHandle};
-pub use link_set::{Duplicates, LinkSet, LinkSetBuilder, Outcome, Unsampled};
+pub use link_set::{LinkSet, LinkSetBuilder, Outcome};
+pub use policy::{Duplicates, Invalid, Unsampled};
 #[cfg(feature = "processor")]
 pub use processor::{
     Answer, Batch, BatchItem, BatchProcessor, BatchProcessorBuilder, CallError, ProcessorStats, Rejected,
     Submitter,
 };
+pub use relation::{ParseRelationError, Relation};
 pub use stats::Stats;
