@@ -9,7 +9,7 @@ use crate::queue::{Handle, Queue};
 use crate::record::Record;
 use crate::ring::Ring;
 use crate::stats::Stats;
-use crate::sync::{Arc, Ordering, Parker, thread_key};
+use crate::sync::{Arc, Ordering, thread_key};
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -60,16 +60,9 @@ impl LinkCollector {
     }
 
     pub(crate) fn from_config(config: Config) -> (Self, Flusher) {
-        let parker = Parker::new();
-        let (queue, consumers) = Queue::new(
-            config.shards,
-            config.slots_per_shard,
-            config.max_batch_size,
-            0,
-            parker.unparker().clone(),
-        );
+        let (queue, consumers) = Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, 0);
         let invalid = config.links.invalid;
-        let flusher = Flusher::new(Arc::clone(queue.queue()), consumers, parker, config);
+        let flusher = Flusher::new(Arc::clone(queue.queue()), consumers, config);
         (Self { rings: Arc::clone(&queue.rings), queue, invalid }, flusher)
     }
 

@@ -20,10 +20,28 @@ pub(crate) enum Step {
     Closed,
 }
 
+/// What all shards together have.
+struct Look {
+    claimed: u32,
+    published: u32,
+    /// Every shard is closed. (A shard that is closed has its final number of claims in the same
+    /// word, so nothing can come between the two.)
+    closed: bool,
+    /// The time before the look.
+    now: u64,
+}
+
 struct Shard<T> {
     consumer: Consumer<T>,
     /// Everything below this position is to be delivered without waiting for size or timeout.
     flush_to: u64,
+    /// All that is pending was claimed after this time, and as little after it as is known.
+    since: u64,
+    /// All that was claimed from this position on was claimed after `marked_at`.
+    mark: u64,
+    marked_at: u64,
+    /// There was nothing here then.
+    was_empty: bool,
 }
 
 pub(crate) struct Drain<T> {
@@ -34,14 +52,37 @@ pub(crate) struct Drain<T> {
     max_delay: u64,
     /// Where the next batch begins, so that no shard is always first.
     first: usize,
-    /// Since when something has been pending without a break.
-    since: Option<u64>,
+}
+
+impl<T> Shard<T> {
+    /// Looks how far producers have come. `now` is a time before this call.
+    fn look(&mut self, now: u64, armed_at: u64) {
+        self.consumer.look();
+        // What the mark stood for has been taken.
+        if self.mark <= self.consumer.position() {
+            // An entry that comes into an empty shard is the one just reported, or later than it.
+            self.since = if self.was_empty { self.marked_at.max(armed_at) } else { self.marked_at };
+            self.mark = self.consumer.claimed_position();
+            self.marked_at = now;
+            self.was_empty = self.consumer.claimed() == 0;
+        }
+    }
+
+    /// Whether somebody waits for what is in here now.
+    fn is_flushed(&self) -> bool {
+        self.flush_to > self.consumer.position()
+    }
 }
 
 impl<T> Drain<T> {
     pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, size: u32, max_delay: u64) -> Self {
-        let shards = consumers.into_iter().map(|consumer| Shard { consumer, flush_to: 0 }).collect();
-        Self { queue, shards, size, max_delay, first: 0, since: None }
+        let now = queue.trigger.clock.now();
+        let shard = |consumer: Consumer<T>| {
+            let mark = consumer.position();
+            Shard { consumer, flush_to: 0, since: now, mark, marked_at: now, was_empty: true }
+        };
+        let shards = consumers.into_iter().map(shard).collect();
+        Self { queue, shards, size, max_delay, first: 0 }
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
@@ -53,7 +94,7 @@ impl<T> Drain<T> {
     pub(crate) fn step(&mut self, not_before: u64) -> Step {
         // The weight before the look: the look then finds all that it counts.
         let heavy = self.queue.weight.is_reached();
-        let (claimed, published, closed) = self.look();
+        let Look { claimed, published, closed, now } = self.look();
         if claimed == 0 {
             return match closed {
                 true => Step::Closed,
@@ -62,55 +103,58 @@ impl<T> Drain<T> {
                 false => Step::Wait { deadline: None },
             };
         }
-        let clock = &self.queue.trigger.clock;
-        // Set by the look, since something is pending.
-        let deadline = self.since.map_or(u64::MAX, |since| since.saturating_add(self.max_delay));
         if published >= self.size {
             return Step::Take { count: self.size, trigger: Trigger::Size };
         }
+        // An entry that is due but not published holds up its shard; that must not make others due.
+        let now = now.max(not_before);
+        let (mut flushed, mut overdue, mut held_up, mut deadline) = (false, false, false, u64::MAX);
+        for shard in self.shards.iter().filter(|shard| shard.consumer.claimed() > 0) {
+            let until = shard.since.saturating_add(self.max_delay);
+            match (shard.consumer.published() > 0, shard.is_flushed(), now >= until) {
+                (true, true, _) => flushed = true,
+                (true, _, true) => overdue = true,
+                (false, true, _) | (false, _, true) => held_up = true,
+                (_, false, false) => deadline = deadline.min(until),
+            }
+        }
         let trigger = if heavy && published > 0 {
             Trigger::Weight
-        } else if closed {
+        } else if closed && published > 0 {
             Trigger::Shutdown
-        } else if self.shards.iter().any(|shard| shard.flush_to > shard.consumer.position()) {
+        } else if flushed {
             Trigger::Manual
-        } else if clock.now().max(not_before) >= deadline {
+        } else if overdue {
             Trigger::Timeout
-        } else if claimed >= self.size {
+        } else if held_up || closed || claimed >= self.size {
             return Step::Settle;
         } else {
             return Step::Wait { deadline: Some(deadline) };
         };
-        match published {
-            0 => Step::Settle,
-            count => Step::Take { count, trigger },
-        }
+        Step::Take { count: published, trigger }
     }
 
     /// How many entries one batch could take right now.
     pub(crate) fn available(&mut self) -> u32 {
-        self.look().1.min(self.size)
+        self.look().published.min(self.size)
     }
 
-    /// Claimed, published, and whether every shard is closed. (A shard that is closed has its
-    /// final number of claims in the same word, so nothing can come between the two.)
-    fn look(&mut self) -> (u32, u32, bool) {
+    fn look(&mut self) -> Look {
+        let trigger = &self.queue.trigger;
         // The request before the look: the look then finds all that was pushed before it.
-        let asked = self.queue.trigger.take_flush_request();
-        let (mut claimed, mut published, mut closed) = (0, 0, true);
-        for Shard { consumer, flush_to } in &mut self.shards {
-            consumer.look();
+        let asked = trigger.take_flush_request();
+        let (now, armed_at) = (trigger.clock.now(), trigger.armed_at());
+        let mut look = Look { claimed: 0, published: 0, closed: true, now };
+        for shard in &mut self.shards {
+            shard.look(now, armed_at);
             if asked {
-                *flush_to = consumer.claimed_position();
+                shard.flush_to = shard.consumer.claimed_position();
             }
-            claimed += consumer.claimed();
-            published += consumer.published();
-            closed &= consumer.closed();
+            look.claimed += shard.consumer.claimed();
+            look.published += shard.consumer.published();
+            look.closed &= shard.consumer.closed();
         }
-        if claimed > 0 && self.since.is_none() {
-            self.since = Some(self.queue.trigger.armed_at());
-        }
-        (claimed, published, closed)
+        look
     }
 
     /// Takes `count` entries, of those that the last look found published; fewer if `run` leaves
@@ -131,11 +175,6 @@ impl<T> Drain<T> {
             }
         }
         self.first = (self.first + 1) % shards;
-        // What is left keeps its deadline, so that nobody waits twice.
-        if self.shards.iter().all(|shard| shard.consumer.claimed() == 0) {
-            self.since = None;
-            self.queue.trigger.disarm();
-        }
         self.queue.drained();
     }
 }

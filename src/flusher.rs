@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::ring::Consumer;
 use crate::stats::{Stats, Totals};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Arc, Mutex, Parker, mpsc};
+use crate::sync::{Arc, Mutex, mpsc};
 use crate::wait::{Due, Receiver};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,14 +51,9 @@ pub struct Flusher {
 }
 
 impl Flusher {
-    pub(crate) fn new(
-        queue: Arc<Queue<Record>>,
-        consumers: Vec<Consumer<Record>>,
-        parker: Parker,
-        config: Config,
-    ) -> Self {
+    pub(crate) fn new(queue: Arc<Queue<Record>>, consumers: Vec<Consumer<Record>>, config: Config) -> Self {
         Self {
-            receiver: Receiver::new(queue, consumers, parker, &config),
+            receiver: Receiver::new(queue, consumers, &config),
             set: LinkSet::new(config.links, config.max_batch_size as usize),
             #[cfg(feature = "internal-logs")]
             warned: false,
@@ -105,11 +100,13 @@ impl Flusher {
     fn warn_once_of_refusals(&mut self) {
         if !self.warned && self.stats().rejected_full() > 0 {
             self.warned = true;
-            opentelemetry::otel_warn!(
-                name: "LinkCollector.ContextsRefused",
-                message = "The flusher is behind and contexts are being refused. Raise queue_capacity or make the \
-                           handler faster. This is logged once; the total follows when the flusher ends."
-            );
+            logged(|| {
+                opentelemetry::otel_warn!(
+                    name: "LinkCollector.ContextsRefused",
+                    message = "The flusher is behind and contexts are being refused. Raise queue_capacity or make \
+                               the handler faster. This is logged once; the total follows when the flusher ends."
+                );
+            });
         }
     }
 
@@ -141,6 +138,12 @@ impl Flusher {
     }
 }
 
+/// Logs, through the user's subscriber: its panic must not cost a batch, nor end the process when it
+/// comes out of a drop.
+fn logged(log: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(log)).map_err(std::mem::forget);
+}
+
 /// Calls the user's code; a panic is counted and otherwise forgotten.
 pub(crate) fn shielded(totals: &Totals, call: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(call)) {
@@ -158,11 +161,13 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         let stats = self.stats();
         if stats.rejected_full() > 0 || stats.pending() > 0 {
-            opentelemetry::otel_warn!(
-                name: "Flusher.ContextsLost",
-                rejected_full = stats.rejected_full(),
-                pending = stats.pending()
-            );
+            logged(|| {
+                opentelemetry::otel_warn!(
+                    name: "Flusher.ContextsLost",
+                    rejected_full = stats.rejected_full(),
+                    pending = stats.pending()
+                );
+            });
         }
     }
 }
@@ -217,12 +222,13 @@ impl FlusherHandle {
         queue: Arc<Queue<T>>,
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        // Disconnects when the thread ends, in whatever way.
+        // Disconnects when the thread panics.
         let (running, ended) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("batchlink-flusher".into()).spawn(move || {
-            // Goes last: it disconnects when the handler, which `run` drops, has gone too.
-            let _running = running;
+            // With the handler, which it drops. Not joined: the thread's locals go after this, and
+            // may take their time.
             run();
+            let _ = running.send(());
         })?;
         Ok(Self { queue: Box::new(queue), running: Mutex::new(Some(Running { ended, thread })) })
     }
@@ -241,13 +247,13 @@ impl FlusherHandle {
         let Running { ended, thread } = running.ok_or(ShutdownError::AlreadyShutdown)?;
         self.queue.close();
         let own_thread = thread.thread().id() == thread::current().id();
-        // Nothing is ever sent: this ends when the thread does.
-        if own_thread || ended.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Timeout) {
-            return Err(ShutdownError::Timeout { pending: self.queue.pending() });
-        }
-        thread.join().map_err(|panic| {
-            std::mem::forget(panic);
-            ShutdownError::Panicked { pending: self.queue.pending() }
+        let ended = match own_thread {
+            true => Err(mpsc::RecvTimeoutError::Timeout),
+            false => ended.recv_timeout(timeout),
+        };
+        ended.map_err(|error| match error {
+            mpsc::RecvTimeoutError::Timeout => ShutdownError::Timeout { pending: self.queue.pending() },
+            mpsc::RecvTimeoutError::Disconnected => ShutdownError::Panicked { pending: self.queue.pending() },
         })
     }
 
@@ -276,7 +282,9 @@ impl Drop for FlusherHandle {
         match self.shutdown() {
             Ok(()) | Err(ShutdownError::AlreadyShutdown) => {}
             Err(error) => {
-                opentelemetry::otel_warn!(name: "FlusherHandle.Drop", error = format!("{error}"));
+                logged(|| {
+                    opentelemetry::otel_warn!(name: "FlusherHandle.Drop", error = format!("{error}"));
+                });
             }
         }
     }

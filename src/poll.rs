@@ -60,7 +60,10 @@ impl<T: Send + 'static> Receiver<T> {
         let mut not_before = 0;
         loop {
             let (wake_at, deadline) = match self.drain.step(not_before) {
-                Step::Take { count, trigger } => return Poll::Ready(Some(Due { count, trigger })),
+                Step::Take { count, trigger } => {
+                    self.waiting.settling = 0;
+                    return Poll::Ready(Some(Due { count, trigger }));
+                }
                 Step::Closed => return Poll::Ready(None),
                 Step::Settle if self.waiting.settling < SETTLE_POLLS => {
                     self.waiting.settling += 1;
@@ -77,7 +80,15 @@ impl<T: Send + 'static> Receiver<T> {
             };
             let instant = wake_at.and_then(|at| self.drain.queue().trigger.clock.instant(at));
             let queue = self.drain.queue();
-            if instant.is_none_or(|at| self.waiting.timer.poll(at, queue, cx).is_pending()) {
+            let Waiting { timer, .. } = &mut self.waiting;
+            let pending = match instant {
+                Some(at) => timer.poll(at, queue, cx).is_pending(),
+                None => {
+                    timer.stop();
+                    true
+                }
+            };
+            if pending {
                 self.waiting.asleep = true;
                 return Poll::Pending;
             }
@@ -97,9 +108,12 @@ mod timer {
     use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
     use std::task::{Context, Poll};
     use std::thread;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
     use tokio::runtime::Handle;
     use tokio::time::{Sleep, sleep_until};
+
+    /// Further away than any flusher lives.
+    const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
     /// One timer, set again with every poll.
     #[derive(Default)]
@@ -109,7 +123,7 @@ mod timer {
         /// A runtime was met whose time is not enabled; asking again would panic again.
         no_tokio: bool,
         /// The thread that keeps the time without tokio, once there is one.
-        thread: Option<Sender<Instant>>,
+        thread: Option<Sender<Option<Instant>>>,
     }
 
     impl Timer {
@@ -129,12 +143,22 @@ mod timer {
                 return Poll::Ready(());
             }
             let thread = self.thread.take().or_else(|| start(Arc::clone(queue)));
-            self.thread = thread.filter(|thread| thread.send(at).is_ok());
+            self.thread = thread.filter(|thread| thread.send(Some(at)).is_ok());
             if self.thread.is_none() {
                 // No thread to be had: look again as soon as the executor lets us.
                 cx.waker().wake_by_ref();
             }
             Poll::Pending
+        }
+
+        /// No time is waited for any more: one that was must not wake anybody.
+        pub(crate) fn stop(&mut self) {
+            if let Some(sleep) = &mut self.sleep {
+                let far = Instant::now() + FAR;
+                // Panics if its runtime is gone; then it wakes nobody.
+                let _ = catch_unwind(AssertUnwindSafe(|| sleep.as_mut().reset(far.into())));
+            }
+            self.thread = self.thread.take().filter(|thread| thread.send(None).is_ok());
         }
 
         /// Anew each time: the flusher may have moved to another runtime since the last poll.
@@ -157,13 +181,13 @@ mod timer {
 
     /// Starts a thread that notifies the flusher at the last time it was told, until the timer
     /// is dropped.
-    fn start<T: Send + 'static>(queue: Arc<Queue<T>>) -> Option<Sender<Instant>> {
+    fn start<T: Send + 'static>(queue: Arc<Queue<T>>) -> Option<Sender<Option<Instant>>> {
         let (tell, told) = channel();
         let run = move || keep_time(&told, &queue);
         thread::Builder::new().name("batchlink-timer".into()).spawn(run).ok().map(|_| tell)
     }
 
-    fn keep_time<T>(told: &Receiver<Instant>, queue: &Queue<T>) {
+    fn keep_time<T>(told: &Receiver<Option<Instant>>, queue: &Queue<T>) {
         let mut alarm: Option<Instant> = None;
         loop {
             let news = match alarm {
@@ -171,7 +195,7 @@ mod timer {
                 Some(at) => told.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             alarm = match news {
-                Ok(at) => Some(at),
+                Ok(at) => at,
                 Err(RecvTimeoutError::Timeout) => {
                     queue.trigger.signal.notify();
                     None
@@ -194,6 +218,8 @@ mod timer {
     pub(crate) struct Timer;
 
     impl Timer {
+        pub(crate) fn stop(&mut self) {}
+
         pub(crate) fn poll<T>(
             &mut self,
             _at: Instant,

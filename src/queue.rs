@@ -5,8 +5,8 @@ use crate::ring::{Claim, Consumer, Ring};
 use crate::room::Room;
 use crate::stats::{Stats, Totals};
 use crate::sync::unmodelled::AtomicU32 as Counter;
-use crate::sync::{Arc, AtomicI64, AtomicUsize, Ordering, Unparker};
-use crate::trigger::{Signal, TriggerState};
+use crate::sync::{Arc, AtomicI64, AtomicUsize, Ordering};
+use crate::trigger::TriggerState;
 use std::ops::Deref;
 use std::time::Instant;
 
@@ -79,10 +79,9 @@ impl<T> Queue<T> {
         slots_per_shard: u32,
         size: u32,
         max_weight: u64,
-        unparker: Unparker,
     ) -> (Handle<T>, Vec<Consumer<T>>) {
         let (rings, consumers) = Ring::shards(shards, slots_per_shard);
-        let trigger = TriggerState::new(size, &rings, Signal::new(unparker));
+        let trigger = TriggerState::new(size, &rings);
         let queue = Self {
             rings,
             trigger,

@@ -14,6 +14,7 @@
 //! | step | ordering | partner |
 //! |---|---|---|
 //! | claim (fast) | word CAS, Acquire | Release in [`Ring::allow`], whose caller read `head` |
+//! | refusal | word load, Acquire | Release of the word CAS of every claim |
 //! | claim (slow) | `head` load, Acquire | Release in [`Consumer::take`] |
 //! | publish | `seq` store, Release | Acquire in [`Consumer::look`] |
 //! | take | `head` store, Release | both Acquire loads of `head` |
@@ -203,7 +204,8 @@ impl<T> Ring<T> {
             count(Step::Claim);
             // Acquire: pairs with the Release in `allow`. Whoever raised the limit to cover these
             // positions had seen the consumer leave their slots.
-            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Acquire, Ordering::Relaxed) {
+            // Release: pairs with the Acquire load of the word in `claim_and_report`.
+            match self.word.compare_exchange_weak(word.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ring: self, first, count: granted, report: false }),
                 Err(now) => word = Word(now),
             }
@@ -220,13 +222,20 @@ impl<T> Ring<T> {
             // Acquire: pairs with the Release in `Consumer::take`; slots below head + capacity
             // are ours to write.
             let head = self.head.load(Ordering::Acquire) as u32 & MASK;
-            let word = Word(self.word.load(Ordering::Relaxed));
+            // Acquire: pairs with the Release of every claim, so that the second look at `head`
+            // below is not older than the claims counted here.
+            let word = Word(self.word.load(Ordering::Acquire));
             if word.closed() {
                 return Err(PushError::Closed);
             }
             let free = self.capacity() - distance(head, word.tail()).min(self.capacity());
             if free == 0 {
-                return Err(PushError::Full);
+                // Full only if it was so at one moment: the consumer may have taken, and others
+                // claimed, between the two loads.
+                if self.head.load(Ordering::Acquire) as u32 & MASK == head {
+                    return Err(PushError::Full);
+                }
+                continue;
             }
             let first = word.tail();
             let granted = wanted.min(free);
@@ -235,9 +244,9 @@ impl<T> Ring<T> {
             // The limit moves only as far as this claim: nobody else may pass under it unseen.
             let next = if granted > word.room() { next.with_limit(tail) } else { next };
             count(Step::Claim);
-            // Relaxed: these slots were proved free by the load of `head` above, and no other
-            // claim relies on the limit written here.
-            let swapped = self.word.compare_exchange(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed);
+            // Release: pairs with the Acquire load of the word above. (These slots were proved
+            // free by the load of `head`, and no other claim relies on the limit written here.)
+            let swapped = self.word.compare_exchange(word.0, next.0, Ordering::Release, Ordering::Relaxed);
             if swapped.is_ok() {
                 return Ok(Claim { ring: self, first, count: granted, report: true });
             }
@@ -265,8 +274,9 @@ impl<T> Ring<T> {
             if word.closed() {
                 return true;
             }
-            // A distance in the upper half is a negative one.
-            let seen = distance(word.tail(), limit) <= MAX_CAPACITY;
+            // No limit is further ahead than the capacity; what seems to be is behind, however long
+            // this coordinator was suspended since it read the head that `limit` counts from.
+            let seen = distance(word.tail(), limit) <= self.capacity();
             let next = word.with_limit(if seen { limit } else { word.tail() });
             // Nothing to change: the limit that stands was published with a head that freed the
             // slots below it. Only a reporting producer and this coordinator move it.

@@ -6,12 +6,12 @@
 //! flusher takes it only if somebody is in line.
 
 use crate::error::PushError;
-use crate::sync::{AtomicBool, Mutex, Ordering, Parker, Unparker, park};
+use crate::sync::{AtomicBool, Mutex, Ordering, Parker};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
-use std::task::{Poll, Wake, Waker};
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 pub(crate) struct Room {
@@ -68,16 +68,15 @@ impl Room {
             return attempted;
         }
         let parker = Parker::new();
-        let waker = Waker::from(std::sync::Arc::new(Thread(parker.unparker().clone())));
         let mut place = Place { room: self, ticket: None };
         loop {
-            place.join(&waker);
+            place.join(parker.waker());
             attempted = attempt();
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if late || !matches!(attempted, Err(PushError::Full)) {
                 return attempted;
             }
-            park(&parker, deadline);
+            parker.park(deadline);
         }
     }
 
@@ -126,14 +125,5 @@ impl Drop for Place<'_> {
             // Dropped after the lock: the user's code.
             let _waker = self.room.with_line(|line| line.wakers.remove(&ticket));
         }
-    }
-}
-
-/// Wakes a thread that waits with a `Parker`.
-struct Thread(Unparker);
-
-impl Wake for Thread {
-    fn wake(self: std::sync::Arc<Self>) {
-        self.0.unpark();
     }
 }

@@ -22,9 +22,8 @@
 use crate::count::{Step, count};
 use crate::ring::{Ring, Snapshot, distance};
 use crate::sync::unmodelled;
-use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Clock, Ordering, Unparker};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU64, AtomicWaker, Clock, Ordering};
 use arrayvec::ArrayVec;
-#[cfg(feature = "tokio")]
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The most shards of one collector: a scan keeps its snapshots on the stack.
@@ -40,33 +39,24 @@ const REPORTED: u8 = 1;
 const DRAINED: u8 = 2;
 const BUSY: u8 = 4;
 
-/// Wakes the one flusher, however it waits.
+/// Wakes the one flusher, which registers a waker before it looks: its thread's, or its task's.
+/// Lock-free, as far as the waker is.
 #[derive(Debug)]
 pub(crate) struct Signal {
-    unparker: Unparker,
-    #[cfg(feature = "tokio")]
-    pub(crate) waker: crate::sync::AtomicWaker,
+    pub(crate) waker: AtomicWaker,
 }
 
 impl Signal {
-    pub(crate) fn new(unparker: Unparker) -> Self {
-        Self {
-            unparker,
-            #[cfg(feature = "tokio")]
-            waker: crate::sync::AtomicWaker::new(),
-        }
+    fn new() -> Self {
+        Self { waker: AtomicWaker::new() }
     }
 
     pub(crate) fn notify(&self) {
         count(Step::Notification);
-        self.unparker.unpark();
-        #[cfg(feature = "tokio")]
-        {
-            // A waker is the user's code, and this thread may be coordinating: its panic must not
-            // leave the role taken. What was thrown may panic again when dropped.
-            let wake = AssertUnwindSafe(|| self.waker.wake());
-            let _ = catch_unwind(wake).map_err(std::mem::forget);
-        }
+        // A waker is the user's code, and this thread may be coordinating: its panic must not
+        // leave the role taken. What was thrown may panic again when dropped.
+        let wake = AssertUnwindSafe(|| self.waker.wake());
+        let _ = catch_unwind(wake).map_err(std::mem::forget);
     }
 }
 
@@ -88,8 +78,9 @@ pub(crate) struct TriggerState {
     coordinator: AtomicU8,
     /// [`NOTHING`], [`ARMED`] or [`FIRED`]; written by the coordinator alone.
     told: AtomicU8,
-    /// When the first pending context was reported (see [`Clock`]); 0: not since the last drain.
-    /// Set by the coordinator, cleared by the flusher. A hint that only moves a deadline.
+    /// When the flusher was told that something is pending (see [`Clock`]), after it had been told
+    /// nothing. Written by the coordinator alone. It lets the delay begin with the first context,
+    /// not with the flusher's next look.
     armed_at: AtomicU64,
     /// Somebody asked for a flush and the flusher has not taken notice yet.
     flush_asked: AtomicBool,
@@ -99,7 +90,7 @@ pub(crate) struct TriggerState {
 }
 
 impl TriggerState {
-    pub(crate) fn new<T>(size: u32, rings: &[Ring<T>], signal: Signal) -> Self {
+    pub(crate) fn new<T>(size: u32, rings: &[Ring<T>]) -> Self {
         let shares = rings.iter().map(|ring| Share {
             rate: unmodelled::AtomicU32::new(0),
             tail: unmodelled::AtomicU32::new(ring.snapshot().tail),
@@ -111,7 +102,7 @@ impl TriggerState {
             armed_at: AtomicU64::new(0),
             flush_asked: AtomicBool::new(false),
             shares: shares.collect(),
-            signal,
+            signal: Signal::new(),
             clock: Clock::new(),
         }
     }
@@ -129,11 +120,9 @@ impl TriggerState {
         let notes = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);
         if notes == 0 {
             self.coordinate(rings, true);
-        } else if notes & (BUSY | REPORTED) != BUSY | REPORTED && self.told.load(Ordering::Relaxed) == NOTHING
-        {
+        } else if self.told.load(Ordering::Relaxed) == NOTHING {
             // Whoever coordinates may have been suspended before it could tell: then nobody has
-            // started the timer for the context reported here. The first note of a round is
-            // enough, since the flusher does not sleep without a deadline meanwhile.
+            // started the timer for the context reported here.
             self.signal.notify();
         }
     }
@@ -273,25 +262,17 @@ impl TriggerState {
         }
     }
 
-    /// When the first pending context was reported, or now.
+    /// When the flusher was last told of something pending; 0: never.
     pub(crate) fn armed_at(&self) -> u64 {
-        match self.armed_at.load(Ordering::Relaxed) {
-            0 => self.clock.now(),
-            at => at,
-        }
-    }
-
-    /// The flusher left nothing behind: the next context starts the delay anew.
-    /// Called before [`drained`](Self::drained), so that no later arming is wiped out.
-    pub(crate) fn disarm(&self) {
-        self.armed_at.store(0, Ordering::Relaxed);
+        self.armed_at.load(Ordering::Relaxed)
     }
 
     /// Asks the flusher to deliver what is pending now.
     pub(crate) fn ask_flush(&self) {
         // Release: pairs with the Acquire in `take_flush_request`; the flusher then finds
-        // everything that was pushed before.
-        self.flush_asked.store(true, Ordering::Release);
+        // everything that was pushed before. A read-modify-write, so that it continues the release
+        // sequence of one who asked before and whom the flusher has not heard yet.
+        self.flush_asked.swap(true, Ordering::Release);
         self.signal.notify();
     }
 

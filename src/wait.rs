@@ -6,7 +6,7 @@ use crate::drain::{Drain, Step};
 use crate::error::Timeout;
 use crate::queue::Queue;
 use crate::ring::Consumer;
-use crate::sync::{Arc, Backoff, Parker, park};
+use crate::sync::{Arc, Backoff, Parker};
 #[cfg(feature = "processor")]
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -18,7 +18,6 @@ pub(crate) const SETTLE_NANOS: u64 = 1_000_000;
 /// The consumer's end of a queue.
 pub(crate) struct Receiver<T> {
     pub(crate) drain: Drain<T>,
-    parker: Parker,
     #[cfg(feature = "tokio")]
     pub(crate) waiting: crate::poll::Waiting,
 }
@@ -31,15 +30,9 @@ pub(crate) struct Due {
 }
 
 impl<T> Receiver<T> {
-    pub(crate) fn new(
-        queue: Arc<Queue<T>>,
-        consumers: Vec<Consumer<T>>,
-        parker: Parker,
-        config: &Config,
-    ) -> Self {
+    pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, config: &Config) -> Self {
         Self {
             drain: Drain::new(queue, consumers, config.max_batch_size, nanos(config.max_delay)),
-            parker,
             #[cfg(feature = "tokio")]
             waiting: Default::default(),
         }
@@ -69,8 +62,10 @@ impl<T> Receiver<T> {
     }
 
     fn wait_until(&mut self, until: Option<u64>) -> Result<Option<Due>, Timeout> {
-        let backoff = Backoff::new();
+        let (backoff, parker) = (Backoff::new(), Parker::new());
         loop {
+            // Before the look: a notification after it then finds this waker.
+            self.queue().trigger.signal.waker.register(parker.waker());
             let step = self.drain.step(0);
             let clock = &self.drain.queue().trigger.clock;
             let deadline = match step {
@@ -88,7 +83,7 @@ impl<T> Receiver<T> {
                 }
             };
             let deadline = deadline.into_iter().chain(until).min();
-            park(&self.parker, deadline.and_then(|deadline| clock.instant(deadline)));
+            parker.park(deadline.and_then(|deadline| clock.instant(deadline)));
             self.drain.queue().totals.add_wake_up();
         }
     }

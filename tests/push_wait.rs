@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// One shard of four slots, full.
 fn full() -> (LinkCollector, Flusher) {
-    let (collector, flusher) = by_size(4).with_shards(1).with_queue_capacity(4).build().unwrap();
-    (1..=4).for_each(|n| collector.push(&context(n)).unwrap());
+    let (collector, flusher) = by_size(4).with_shards(1).with_queue_capacity(4).build().expect("valid");
+    (1..=4).for_each(|n| collector.push(&context(n)).expect("room for four"));
     (collector, flusher)
 }
 

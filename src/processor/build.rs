@@ -8,7 +8,7 @@ use crate::error::ConfigError;
 use crate::link_set::LinkSet;
 use crate::policy::{Duplicates, Unsampled};
 use crate::queue::{MAX_WEIGHT, Queue};
-use crate::sync::{Arc, Parker};
+use crate::sync::Arc;
 use crate::wait::Receiver;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanBuilder, TraceContextExt, Tracer};
@@ -189,19 +189,13 @@ where
                 format!("1 to {MAX_WEIGHT}"),
             ));
         }
-        let parker = Parker::new();
-        let (queue, consumers) = Queue::new(
-            config.shards,
-            config.slots_per_shard,
-            config.max_batch_size,
-            max_weight.unwrap_or(0),
-            parker.unparker().clone(),
-        );
+        let (queue, consumers) =
+            Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, max_weight.unwrap_or(0));
         let outcomes = Arc::new(Outcomes::default());
         let start: Start = Box::new(move |span: SpanBuilder, parent: &Context| {
             parent.with_span(span.start_with_context(&tracer, parent))
         });
-        let receiver = Receiver::new(Arc::clone(queue.queue()), consumers, parker, &config);
+        let receiver = Receiver::new(Arc::clone(queue.queue()), consumers, &config);
         let set = LinkSet::new(config.links, config.max_batch_size as usize);
         let processor = BatchProcessor::new(
             receiver,

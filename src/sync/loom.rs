@@ -18,11 +18,9 @@ pub(crate) fn arc_slice<T>(values: Vec<T>) -> Arc<[T]> {
 }
 
 /// loom's model of it, behind `atomic_waker`'s interface.
-#[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub(crate) struct AtomicWaker(::loom::future::AtomicWaker);
 
-#[cfg(feature = "tokio")]
 impl AtomicWaker {
     pub(crate) fn new() -> Self {
         Self(::loom::future::AtomicWaker::new())

@@ -2,34 +2,37 @@
 
 pub(crate) use super::checker::*;
 use std::sync::Arc as Shared;
+use std::task::{Wake, Waker};
 use std::time::Instant;
 
-/// `crossbeam_utils::sync::Parker` as checkers see it: one token, one waiter.
+/// A thread's sleep as checkers see it: one token, one waiter.
 #[derive(Debug)]
-pub(crate) struct Parker(Unparker);
-
-#[derive(Debug, Clone)]
-pub(crate) struct Unparker(Shared<Notify>);
+pub(crate) struct Parker {
+    notify: Shared<Notify>,
+    waker: Waker,
+}
 
 impl Parker {
     pub(crate) fn new() -> Self {
-        Self(Unparker(Shared::new(Notify::new())))
+        struct Unpark(Shared<Notify>);
+        impl Wake for Unpark {
+            fn wake(self: Shared<Self>) {
+                self.0.notify();
+            }
+        }
+        let notify = Shared::new(Notify::new());
+        let waker = Waker::from(Shared::new(Unpark(Shared::clone(&notify))));
+        Self { notify, waker }
     }
 
-    pub(crate) fn unparker(&self) -> &Unparker {
-        &self.0
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
     }
-}
 
-impl Unparker {
-    pub(crate) fn unpark(&self) {
-        self.0.notify();
+    /// No deadline is ever over while somebody sleeps.
+    pub(crate) fn park(&self, _deadline: Option<Instant>) {
+        self.notify.wait();
     }
-}
-
-/// No deadline is ever over while somebody sleeps.
-pub(crate) fn park(parker: &Parker, _deadline: Option<Instant>) {
-    parker.0.0.wait();
 }
 
 /// Time stands still in a model: a delay of zero is always over, any other never is.

@@ -1,13 +1,12 @@
 //! What runs in production: `std` and crossbeam.
 
-#[cfg(feature = "tokio")]
 pub(crate) use atomic_waker::AtomicWaker;
 pub(crate) use crossbeam_utils::Backoff;
-pub(crate) use crossbeam_utils::sync::{Parker, Unparker};
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 pub(crate) use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Wake, Waker};
 pub(crate) use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,11 +55,40 @@ impl Clock {
     }
 }
 
-/// Sleeps until unparked or until `deadline` (`None`: no deadline).
-pub(crate) fn park(parker: &Parker, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => parker.park_deadline(deadline),
-        None => parker.park(),
+/// Puts this thread to sleep, and wakes it.
+///
+/// On `std`'s own parking, whose `unpark` takes no lock on Linux and Windows: a producer that wakes the
+/// flusher must not wait for it. (`crossbeam`'s parker has a mutex, which its sleeper holds.)
+#[derive(Debug)]
+pub(crate) struct Parker(Waker);
+
+impl Parker {
+    pub(crate) fn new() -> Self {
+        struct Unpark(thread::Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+            fn wake_by_ref(self: &Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        thread_local!(static WAKER: Waker = Arc::new(Unpark(thread::current())).into());
+        // A thread that is ending may have lost its locals.
+        Self(WAKER.try_with(Waker::clone).unwrap_or_else(|_| Arc::new(Unpark(thread::current())).into()))
+    }
+
+    /// Ends the sleep, now or the next one. It may end for no reason, too.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.0
+    }
+
+    /// Sleeps until woken or until `deadline` (`None`: no deadline).
+    pub(crate) fn park(&self, deadline: Option<Instant>) {
+        match deadline {
+            Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+            None => thread::park(),
+        }
     }
 }
 

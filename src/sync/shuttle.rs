@@ -6,7 +6,6 @@ pub(crate) use ::shuttle::sync::atomic::{
 };
 pub(crate) use ::shuttle::sync::{Arc, Mutex, mpsc};
 pub(crate) use ::shuttle::thread;
-#[cfg(feature = "tokio")]
 pub(crate) use atomic_waker::AtomicWaker; // not shown to shuttle: each of its calls is one step
 
 pub(crate) fn arc_slice<T>(values: Vec<T>) -> Arc<[T]> {
