@@ -52,18 +52,18 @@ pub(crate) struct Drain<T> {
     max_delay: u64,
     /// Where the next batch begins, so that no shard is always first.
     first: usize,
+    /// A time before the last look.
+    looked_at: u64,
 }
 
 impl<T> Shard<T> {
-    /// Looks how far producers have come. `now` is a time before this call.
-    fn look(&mut self, now: u64, armed_at: u64) {
-        self.consumer.look();
-        // What the mark stood for has been taken.
+    /// Keeps the mark ahead of what was taken. `looked_at` is a time before the last look.
+    fn move_mark(&mut self, looked_at: u64, armed_at: u64) {
         if self.mark <= self.consumer.position() {
             // An entry that comes into an empty shard is the one just reported, or later than it.
             self.since = if self.was_empty { self.marked_at.max(armed_at) } else { self.marked_at };
             self.mark = self.consumer.claimed_position();
-            self.marked_at = now;
+            self.marked_at = looked_at;
             self.was_empty = self.consumer.claimed() == 0;
         }
     }
@@ -82,7 +82,7 @@ impl<T> Drain<T> {
             Shard { consumer, flush_to: 0, since: now, mark, marked_at: now, was_empty: true }
         };
         let shards = consumers.into_iter().map(shard).collect();
-        Self { queue, shards, size, max_delay, first: 0 }
+        Self { queue, shards, size, max_delay, first: 0, looked_at: now }
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
@@ -144,9 +144,11 @@ impl<T> Drain<T> {
         // The request before the look: the look then finds all that was pushed before it.
         let asked = trigger.take_flush_request();
         let (now, armed_at) = (trigger.clock.now(), trigger.armed_at());
+        self.looked_at = now;
         let mut look = Look { claimed: 0, published: 0, closed: true, now };
         for shard in &mut self.shards {
-            shard.look(now, armed_at);
+            shard.consumer.look();
+            shard.move_mark(now, armed_at);
             if asked {
                 shard.flush_to = shard.consumer.claimed_position();
             }
@@ -175,6 +177,9 @@ impl<T> Drain<T> {
             }
         }
         self.first = (self.first + 1) % shards;
+        for shard in &mut self.shards {
+            shard.move_mark(self.looked_at, 0);
+        }
         self.queue.drained();
     }
 }

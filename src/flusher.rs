@@ -212,7 +212,8 @@ impl<T: Send> Control for Arc<Queue<T>> {
 }
 
 struct Running {
-    ended: mpsc::Receiver<()>,
+    /// Says once how the thread ended.
+    ended: mpsc::Receiver<Result<(), ()>>,
     thread: JoinHandle<()>,
 }
 
@@ -222,13 +223,12 @@ impl FlusherHandle {
         queue: Arc<Queue<T>>,
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        // Disconnects when the thread panics.
-        let (running, ended) = mpsc::channel::<()>();
+        let (running, ended) = mpsc::channel();
         let thread = thread::Builder::new().name("batchlink-flusher".into()).spawn(move || {
-            // With the handler, which it drops. Not joined: the thread's locals go after this, and
-            // may take their time.
-            run();
-            let _ = running.send(());
+            // With the handler, which it drops. Not by joining the thread: its locals go after this,
+            // and may take their time. What was thrown may panic again when dropped.
+            let result = catch_unwind(AssertUnwindSafe(run)).map_err(std::mem::forget);
+            let _ = running.send(result);
         })?;
         Ok(Self { queue: Box::new(queue), running: Mutex::new(Some(Running { ended, thread })) })
     }
@@ -251,10 +251,14 @@ impl FlusherHandle {
             true => Err(mpsc::RecvTimeoutError::Timeout),
             false => ended.recv_timeout(timeout),
         };
-        ended.map_err(|error| match error {
-            mpsc::RecvTimeoutError::Timeout => ShutdownError::Timeout { pending: self.queue.pending() },
-            mpsc::RecvTimeoutError::Disconnected => ShutdownError::Panicked { pending: self.queue.pending() },
-        })
+        let pending = || self.queue.pending();
+        match ended {
+            Ok(Ok(())) => Ok(()),
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(ShutdownError::Timeout { pending: pending() }),
+            Ok(Err(())) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(ShutdownError::Panicked { pending: pending() })
+            }
+        }
     }
 
     /// As [`shutdown_with_timeout`](Self::shutdown_with_timeout) with 5 seconds.

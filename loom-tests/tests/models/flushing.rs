@@ -111,3 +111,20 @@ fn batch_waits_for_a_claim() {
         stalling.join().unwrap();
     });
 }
+
+/// Two requests at once: the second must not hide from the flusher what was pushed before the first.
+#[test]
+fn two_flushes_are_for_all_that_was_pushed() {
+    check(3, || {
+        let (collector, mut flusher) = collector(4, 4, 1, NEVER);
+        let other = spawn(collector.clone(), |other| other.flush());
+        let one = spawn(collector, |collector| {
+            collector.push(&cx(1)).unwrap();
+            collector.flush();
+        });
+        let batch = flusher.next_batch().unwrap();
+        assert_eq!((ids(&batch), batch.trigger()), (vec![1], Trigger::Manual));
+        one.join().unwrap();
+        other.join().unwrap();
+    });
+}

@@ -160,3 +160,17 @@ fn stats_race_everything() {
         assert_eq!(producer.join().unwrap().0, Ok(()));
     });
 }
+
+/// Each thread has at most one context in a ring of two: it is never full, and says so to nobody.
+#[test]
+fn full_is_said_of_full_rings_only() {
+    check(3, || {
+        let (collector, mut flusher) = collector(1, 2, 1, NEVER);
+        let one = spawn(collector.producer(), |producer| producer.push_stalled(&cx(9)).map(drop));
+        for id in [1, 2] {
+            collector.push(&cx(id)).unwrap();
+            let _ = flusher.try_next();
+        }
+        assert_eq!(one.join().unwrap().0, Ok(()));
+    });
+}
