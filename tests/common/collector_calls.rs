@@ -3,9 +3,11 @@
 
 use super::choices::{Choices, Item, mark, one_of};
 use super::{assert_stats, by_size, context, oracle};
-use batchlink::{Counts, Duplicates, Flusher, LinkBatch, LinkCollector, Producer, Stats, Trigger, Unsampled};
+use batchlink::{Counts, Duplicates, Flusher, LinkBatch, LinkCollector, LinkCollectorBuilder};
+use batchlink::{LinkSetBuilder, Producer, Stats, Trigger, Unsampled};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// A collector, as configured.
@@ -48,6 +50,24 @@ impl oracle::Policy {
             max_links: most as usize - choices.below(most) as usize,
         }
     }
+
+    pub fn configure(&self, builder: LinkCollectorBuilder) -> LinkCollectorBuilder {
+        let builder = builder.with_max_links(self.max_links).with_duplicates(self.duplicates);
+        let builder = builder.with_unsampled(self.unsampled);
+        match self.link_type {
+            Some(link_type) => builder.with_link_type(link_type),
+            None => builder.without_link_type(),
+        }
+    }
+
+    pub fn configure_set(&self, builder: LinkSetBuilder) -> LinkSetBuilder {
+        let builder = builder.with_max_links(self.max_links).with_duplicates(self.duplicates);
+        let builder = builder.with_unsampled(self.unsampled);
+        match self.link_type {
+            Some(link_type) => builder.with_link_type(link_type),
+            None => builder.without_link_type(),
+        }
+    }
 }
 
 /// One call. The number is that of the handle it is made through.
@@ -57,7 +77,10 @@ pub enum Call {
     PushLink(usize, Item),
     PushCurrent(usize, Option<Item>),
     PushAll(usize, Vec<Item>),
-    NextBatch,
+    /// Waits if something is due, or it would wait forever; else only looks.
+    NextBatch {
+        wait: bool,
+    },
     TryNext,
     Flush,
     Close,
@@ -82,7 +105,7 @@ impl Call {
                 let many = choices.below(32);
                 Self::PushAll(handle, (0..many).map(|_| Item::choose(choices, SPANS)).collect())
             }
-            160..205 => Self::NextBatch,
+            160..205 => Self::NextBatch { wait: handle & 1 == 1 },
             205..225 => Self::TryNext,
             225..240 => Self::Flush,
             240..245 => Self::Clone(handle),
@@ -119,19 +142,14 @@ pub struct Session {
     oracle: oracle::Collector,
     links: oracle::LinkSet,
     totals: Counts,
-    flushes: Vec<Trigger>,
+    flushes: HashMap<Trigger, u64>,
 }
 
 impl Session {
     pub fn new(setup: Setup) -> Self {
         let Setup { size, shards, capacity, policy } = setup;
         let builder = by_size(size).with_shards(shards).with_queue_capacity(capacity);
-        let builder = builder.with_max_links(policy.max_links).with_duplicates(policy.duplicates);
-        let builder = builder.with_unsampled(policy.unsampled);
-        let builder = match policy.link_type {
-            Some(link_type) => builder.with_link_type(link_type),
-            None => builder.without_link_type(),
-        };
+        let builder = policy.configure(builder);
         let (collector, flusher) = builder.build().expect("valid");
         let slots = (capacity / shards).max(size).next_power_of_two();
         let mut session = Self {
@@ -142,7 +160,7 @@ impl Session {
             oracle: oracle::Collector::new(size, slots, shards),
             links: oracle::LinkSet::new(policy),
             totals: Counts::default(),
-            flushes: Vec::new(),
+            flushes: HashMap::new(),
         };
         (0..shards).for_each(|_| session.new_producer());
         session
@@ -181,11 +199,15 @@ impl Session {
                 let links = contexts.into_iter().map(Link::with_context);
                 assert_eq!(real, self.oracle.push_all(shard, links));
             }
-            Call::NextBatch => {
+            Call::NextBatch { wait } => {
                 let Some(flusher) = &mut self.flusher else { return };
-                let batch = flusher.next_batch_timeout(Duration::ZERO);
+                let due = self.oracle.due();
+                let batch = match *wait && due.is_ok() {
+                    true => Ok(flusher.next_batch()),
+                    false => flusher.next_batch_timeout(Duration::ZERO),
+                };
                 let found = batch.as_ref().map(|batch| batch.as_ref().map(LinkBatch::trigger));
-                assert_eq!(found.map_err(|timeout| *timeout), self.oracle.due());
+                assert_eq!(found.map_err(|timeout| *timeout), due);
                 batch.ok().flatten().into_iter().for_each(|batch| self.check_batch(batch));
             }
             Call::TryNext => {
@@ -261,7 +283,7 @@ impl Session {
         let (links, counts) = self.links.finish();
         assert_eq!((batch.counts(), batch.links()), (counts, &*links));
         assert_eq!(batch.attributes(), oracle::attributes(&counts, batch.trigger().as_str()));
-        self.flushes.push(batch.trigger());
+        *self.flushes.entry(batch.trigger()).or_default() += 1;
         let totals = &mut self.totals;
         totals.linked += counts.linked;
         totals.duplicates += counts.duplicates;
@@ -286,8 +308,8 @@ impl Session {
         assert_eq!((stats.truncated(), stats.unsampled()), (truncated, unsampled));
         assert_eq!(stats.trace_states_dropped(), trace_states_dropped);
         for trigger in [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown] {
-            let flushes = self.flushes.iter().filter(|&&flush| flush == trigger).count();
-            assert_eq!(stats.flushes(trigger), flushes as u64, "{trigger}");
+            let flushes = self.flushes.get(&trigger).copied().unwrap_or_default();
+            assert_eq!(stats.flushes(trigger), flushes, "{trigger}");
         }
     }
 }
