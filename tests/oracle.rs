@@ -20,7 +20,7 @@ fn step<C: std::fmt::Debug>(seed: u64, step: usize, call: C, make: impl FnOnce(&
 
 #[test]
 fn a_collector_does_what_the_oracle_does() {
-    for seed in 0..1000 {
+    for seed in 0..500 {
         let mut random = Random(seed);
         let mut session = Session::new(Setup::choose(&mut random));
         for number in 0..400 {
@@ -31,7 +31,7 @@ fn a_collector_does_what_the_oracle_does() {
 
 #[test]
 fn a_link_set_does_what_the_oracle_does() {
-    for seed in 0..300 {
+    for seed in 0..200 {
         let mut random = Random(seed);
         let most = Choices::below(&mut random, 200) + 1;
         let policy = Policy::choose(&mut random, most);

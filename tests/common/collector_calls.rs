@@ -2,7 +2,7 @@
 //! alike and look alike after each.
 
 use super::choices::{Choices, Item, mark, one_of};
-use super::{assert_stats, by_size, context, oracle};
+use super::{NEVER, assert_stats, by_size, context, oracle};
 use batchlink::{Counts, Duplicates, Flusher, LinkBatch, LinkCollector, LinkCollectorBuilder};
 use batchlink::{LinkSetBuilder, Producer, Stats, Trigger, Unsampled};
 use opentelemetry::Context;
@@ -17,6 +17,7 @@ pub struct Setup {
     shards: usize,
     capacity: usize,
     policy: oracle::Policy,
+    no_delay: bool,
 }
 
 impl Setup {
@@ -36,7 +37,8 @@ impl Setup {
                 ..oracle::Policy::choose(choices, 1)
             },
         };
-        Self { size, shards, capacity, policy }
+        let no_delay = choices.below(4) == 3;
+        Self { size, shards, capacity, policy, no_delay }
     }
 }
 
@@ -147,17 +149,18 @@ pub struct Session {
 
 impl Session {
     pub fn new(setup: Setup) -> Self {
-        let Setup { size, shards, capacity, policy } = setup;
+        let Setup { size, shards, capacity, policy, no_delay } = setup;
         let builder = by_size(size).with_shards(shards).with_queue_capacity(capacity);
-        let builder = policy.configure(builder);
+        let builder = policy.configure(builder).with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
         let (collector, flusher) = builder.build().expect("valid");
         let slots = (capacity / shards).max(size).next_power_of_two();
+        let oracle = oracle::Collector::new(size, slots, shards);
         let mut session = Self {
             handles: vec![(Handle::Collector(collector), own_shard(shards))],
             producers: 0,
             flusher: Some(flusher),
             shards,
-            oracle: oracle::Collector::new(size, slots, shards),
+            oracle: if no_delay { oracle.without_delay() } else { oracle },
             links: oracle::LinkSet::new(policy),
             totals: Counts::default(),
             flushes: HashMap::new(),
