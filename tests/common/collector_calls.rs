@@ -79,10 +79,8 @@ pub enum Call {
     PushLink(usize, Item),
     PushCurrent(usize, Option<Item>),
     PushAll(usize, Vec<Item>),
-    /// Waits if something is due, or it would wait forever; else only looks.
-    NextBatch {
-        wait: bool,
-    },
+    /// Without waiting: what is due must be there, and a test that waits in vain says nothing.
+    NextBatch,
     TryNext,
     Flush,
     Close,
@@ -107,7 +105,7 @@ impl Call {
                 let many = choices.below(32);
                 Self::PushAll(handle, (0..many).map(|_| Item::choose(choices, SPANS)).collect())
             }
-            160..205 => Self::NextBatch { wait: handle & 1 == 1 },
+            160..205 => Self::NextBatch,
             205..225 => Self::TryNext,
             225..240 => Self::Flush,
             240..245 => Self::Clone(handle),
@@ -202,13 +200,10 @@ impl Session {
                 let links = contexts.into_iter().map(Link::with_context);
                 assert_eq!(real, self.oracle.push_all(shard, links));
             }
-            Call::NextBatch { wait } => {
+            Call::NextBatch => {
                 let Some(flusher) = &mut self.flusher else { return };
                 let due = self.oracle.due();
-                let batch = match *wait && due.is_ok() {
-                    true => Ok(flusher.next_batch()),
-                    false => flusher.next_batch_timeout(Duration::ZERO),
-                };
+                let batch = flusher.next_batch_timeout(Duration::ZERO);
                 let found = batch.as_ref().map(|batch| batch.as_ref().map(LinkBatch::trigger));
                 assert_eq!(found.map_err(|timeout| *timeout), due);
                 batch.ok().flatten().into_iter().for_each(|batch| self.check_batch(batch));
