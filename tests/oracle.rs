@@ -26,6 +26,7 @@ fn a_collector_does_what_the_oracle_does() {
         for number in 0..400 {
             step(seed, number, Call::choose(&mut random), |call| session.call(call));
         }
+        session.end();
     }
 }
 

@@ -27,6 +27,7 @@ proptest! {
     ) {
         let mut session = Session::new(setup);
         calls.iter().for_each(|call| session.call(call));
+        session.end();
     }
 
     #[test]

@@ -251,6 +251,17 @@ impl Session {
         self.check_stats();
     }
 
+    /// Everybody goes but the flusher, which delivers what is left.
+    pub fn end(mut self) {
+        while !self.handles.is_empty() {
+            self.call(&Call::Drop(0));
+        }
+        while self.oracle.pending() > 0 && self.flusher.is_some() {
+            self.call(&Call::NextBatch);
+        }
+        self.call(&Call::NextBatch);
+    }
+
     fn handle(&self, which: usize) -> Option<(&Handle, usize)> {
         let (handle, shard) = self.handles.get(which % self.handles.len().max(1))?;
         Some((handle, *shard))
