@@ -36,22 +36,6 @@ fn waiting_task_finds_the_room() {
     });
 }
 
-/// Room for one wakes both; who finds none waits on, and is woken again.
-#[test]
-fn everybody_in_line_gets_in() {
-    check(2, || {
-        let (collector, mut flusher) = full();
-        let waits =
-            [2, 3].map(|id| spawn(collector.clone(), move |collector| collector.push_wait(&cx(id)).unwrap()));
-        let mut taken: Vec<u64> = (0..3).flat_map(|_| ids(&flusher.next_batch().unwrap())).collect();
-        for waits in waits {
-            waits.join().unwrap();
-        }
-        taken.sort_unstable();
-        assert_eq!(taken, [1, 2, 3]);
-    });
-}
-
 /// A wait that was given up does not use up the wake of another.
 #[test]
 fn who_gives_up_wastes_no_wake() {
