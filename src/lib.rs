@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 // In the order in which a context passes through them.
+mod attempts;
 mod batch;
 pub mod carrier;
 mod collector;
@@ -9,9 +10,11 @@ mod config;
 mod count;
 mod drain;
 mod error;
+mod fan;
 mod flusher;
 mod link_set;
 pub mod links;
+mod operation;
 mod policy;
 #[cfg(feature = "tokio")]
 mod poll;
@@ -19,10 +22,12 @@ mod queue;
 mod record;
 mod relation;
 mod ring;
+mod saga;
 mod stats;
 mod sync;
 mod trigger;
 
+pub use attempts::{Attempts, RetryOutcome};
 pub use batch::{Counts, LinkBatch, Trigger};
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
@@ -31,8 +36,11 @@ pub use config::LinkCollectorBuilder;
 #[cfg(batchlink_count)]
 pub use count::{StepCounts, take_step_counts};
 pub use error::{ConfigError, PushError, RejectedLink, ShutdownError, Timeout};
+pub use fan::{FanCounts, FanOut, WorkersFailed};
 pub use flusher::{Flusher, FlusherHandle};
 pub use link_set::{LinkSet, LinkSetBuilder, Outcome};
+pub use operation::Operation;
 pub use policy::{Duplicates, Invalid, Unsampled};
 pub use relation::{ParseRelationError, Relation};
+pub use saga::{CompensationFailure, Saga, SagaOutcome, UndoStep, UndoSteps};
 pub use stats::Stats;
