@@ -3,6 +3,7 @@
 
 // In the order in which a context passes through them.
 mod batch;
+pub mod carrier;
 mod collector;
 mod config;
 mod count;

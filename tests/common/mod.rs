@@ -1,6 +1,11 @@
 //! What the tests share.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
+pub mod choices;
+pub mod collector_calls;
+pub mod link_set_calls;
+pub mod oracle;
+
 use batchlink::{LinkBatch, LinkCollector, LinkCollectorBuilder, Stats};
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::io::Write;

@@ -1,0 +1,103 @@
+//! Where random calls come from, and the contexts that they give.
+
+use super::{Random, state_of};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use std::sync::LazyLock;
+
+/// Decides what happens next. The smallest numbers stand for what is simplest.
+pub trait Choices {
+    /// A number in `0..end`, or 0.
+    fn below(&mut self, end: u64) -> u64;
+}
+
+impl Choices for Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+}
+
+/// Choices as bytes, from a fuzzer; zeros when there are no more.
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl Bytes<'_> {
+    /// How many bytes one choice takes.
+    pub fn width(end: u64) -> usize {
+        match end {
+            0..=1 => 0,
+            2..=0x100 => 1,
+            0x101..=0x1_0000 => 2,
+            _ => 8,
+        }
+    }
+}
+
+impl Choices for Bytes<'_> {
+    fn below(&mut self, end: u64) -> u64 {
+        let (bytes, rest) = self.0.split_at(Self::width(end).min(self.0.len()));
+        self.0 = rest;
+        bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)) % end.max(1)
+    }
+}
+
+/// One of these, the first ones more likely than the last.
+pub fn one_of<T: Copy>(choices: &mut impl Choices, table: &[T]) -> T {
+    table[choices.below(table.len() as u64) as usize]
+}
+
+/// A context, possibly with attributes, of which there are few different ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Item {
+    /// 0: no valid one.
+    trace: u8,
+    span: u16,
+    flags: u8,
+    remote: bool,
+    /// Index in `STATES`.
+    state: usize,
+    attributes: u8,
+    dropped: u32,
+}
+
+/// Trace states: none, one that had a member, short ones, and both sides of the limit.
+static STATES: LazyLock<[TraceState; 6]> = LazyLock::new(|| {
+    let emptied = state_of(10).delete("ka").expect("valid");
+    [TraceState::NONE, state_of(10), state_of(512), state_of(513), emptied, state_of(1000)]
+});
+
+impl Item {
+    /// With `spans` different span ids.
+    pub fn choose(choices: &mut impl Choices, spans: u64) -> Self {
+        Self {
+            span: 1 + choices.below(spans) as u16,
+            trace: one_of(choices, &[1, 1, 1, 1, 1, 2, 2, 0]),
+            flags: one_of(choices, &[1, 1, 1, 1, 3, 0, 0xfe, 0xff]),
+            remote: choices.below(2) == 1,
+            state: one_of(choices, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5]),
+            attributes: one_of(choices, &[0, 0, 1, 2]),
+            dropped: one_of(choices, &[0, 0, 0, 7]),
+        }
+    }
+
+    /// Its ids stand `shift` bits (up to 40) from the right, next to `mark` in the trace id.
+    pub fn context(&self, mark: usize, shift: u32) -> SpanContext {
+        let trace = match self.trace {
+            0 => 0,
+            trace => (mark as u128 + 1) << 64 | u128::from(trace) << shift,
+        };
+        let state = STATES[self.state].clone();
+        let (trace, span) = (TraceId::from(trace), SpanId::from(u64::from(self.span) << shift));
+        SpanContext::new(trace, span, TraceFlags::new(self.flags), self.remote, state)
+    }
+
+    pub fn link(&self, mark: usize, shift: u32) -> Link {
+        let mut attributes = vec![KeyValue::new("n", 7), KeyValue::new("link.type", "its own")];
+        attributes.truncate(self.attributes.into());
+        Link::new(self.context(mark, shift), attributes, self.dropped)
+    }
+}
+
+/// The mark of a context that [`Item`] made.
+pub fn mark(context: &SpanContext) -> usize {
+    (u128::from_be_bytes(context.trace_id().to_bytes()) >> 64) as usize - 1
+}

@@ -1,0 +1,324 @@
+//! Calls of a collector and its flusher, in any order, made on the oracle too: both must answer
+//! alike and look alike after each.
+
+use super::choices::{Choices, Item, mark, one_of};
+use super::{assert_stats, by_size, context, oracle};
+use batchlink::{Counts, Duplicates, Flusher, LinkBatch, LinkCollector, LinkCollectorBuilder};
+use batchlink::{LinkSetBuilder, Producer, Stats, Trigger, Unsampled};
+use opentelemetry::Context;
+use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// A collector, as configured.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    size: usize,
+    shards: usize,
+    capacity: usize,
+    policy: oracle::Policy,
+}
+
+impl Setup {
+    /// Small, so that it is soon full. With several shards nobody can say which of them a
+    /// batch takes how much from: then the policy lets all contexts through, and the links tell.
+    pub fn choose(choices: &mut impl Choices) -> Self {
+        let size = 1 + choices.below(20) as usize;
+        let shards = 1 + choices.below(4) as usize;
+        // A multiple of the shards, so that there is nothing to round.
+        let capacity = (size + choices.below(20) as usize).next_multiple_of(shards);
+        let policy = match shards {
+            1 => oracle::Policy::choose(choices, size as u64 + 2),
+            _ => oracle::Policy {
+                max_links: size,
+                duplicates: Duplicates::Keep,
+                unsampled: Unsampled::Keep,
+                ..oracle::Policy::choose(choices, 1)
+            },
+        };
+        Self { size, shards, capacity, policy }
+    }
+}
+
+impl oracle::Policy {
+    /// With up to `most` links.
+    pub fn choose(choices: &mut impl Choices, most: u64) -> Self {
+        Self {
+            duplicates: one_of(choices, &[Duplicates::Drop, Duplicates::Drop, Duplicates::Keep]),
+            unsampled: one_of(choices, &[Unsampled::Drop, Unsampled::Keep]),
+            link_type: one_of(choices, &[Some("batch_item"), None, Some("other")]),
+            max_links: most as usize - choices.below(most) as usize,
+        }
+    }
+
+    pub fn configure(&self, builder: LinkCollectorBuilder) -> LinkCollectorBuilder {
+        let builder = builder.with_max_links(self.max_links).with_duplicates(self.duplicates);
+        let builder = builder.with_unsampled(self.unsampled);
+        match self.link_type {
+            Some(link_type) => builder.with_link_type(link_type),
+            None => builder.without_link_type(),
+        }
+    }
+
+    pub fn configure_set(&self, builder: LinkSetBuilder) -> LinkSetBuilder {
+        let builder = builder.with_max_links(self.max_links).with_duplicates(self.duplicates);
+        let builder = builder.with_unsampled(self.unsampled);
+        match self.link_type {
+            Some(link_type) => builder.with_link_type(link_type),
+            None => builder.without_link_type(),
+        }
+    }
+}
+
+/// One call. The number is that of the handle it is made through.
+#[derive(Clone, Debug)]
+pub enum Call {
+    Push(usize, Item),
+    PushLink(usize, Item),
+    PushCurrent(usize, Option<Item>),
+    PushAll(usize, Vec<Item>),
+    /// Waits if something is due, or it would wait forever; else only looks.
+    NextBatch {
+        wait: bool,
+    },
+    TryNext,
+    Flush,
+    Close,
+    NewProducer,
+    Clone(usize),
+    Drop(usize),
+    DropFlusher,
+}
+
+impl Call {
+    pub fn choose(choices: &mut impl Choices) -> Self {
+        const SPANS: u64 = 16;
+        let kind = choices.below(256);
+        let handle = choices.below(16) as usize;
+        let mut item = || Item::choose(choices, SPANS);
+        match kind {
+            0..80 => Self::Push(handle, item()),
+            80..110 => Self::PushLink(handle, item()),
+            110..125 => Self::PushCurrent(handle, Some(item())),
+            125..130 => Self::PushCurrent(handle, None),
+            130..160 => {
+                let many = choices.below(32);
+                Self::PushAll(handle, (0..many).map(|_| Item::choose(choices, SPANS)).collect())
+            }
+            160..205 => Self::NextBatch { wait: handle & 1 == 1 },
+            205..225 => Self::TryNext,
+            225..240 => Self::Flush,
+            240..245 => Self::Clone(handle),
+            245..250 => Self::Drop(handle),
+            250..254 => Self::NewProducer,
+            254 => Self::Close,
+            _ => Self::DropFlusher,
+        }
+    }
+}
+
+enum Handle {
+    Collector(LinkCollector),
+    Producer(Producer),
+}
+
+/// Makes the same call on either.
+macro_rules! on {
+    ($handle:expr, $call:ident($($argument:expr),*)) => {
+        match $handle {
+            Handle::Collector(collector) => collector.$call($($argument),*),
+            Handle::Producer(producer) => producer.$call($($argument),*),
+        }
+    };
+}
+
+/// A collector and the oracle, side by side.
+pub struct Session {
+    /// What can be pushed through, with its shard.
+    handles: Vec<(Handle, usize)>,
+    producers: usize,
+    flusher: Option<Flusher>,
+    shards: usize,
+    oracle: oracle::Collector,
+    links: oracle::LinkSet,
+    totals: Counts,
+    flushes: HashMap<Trigger, u64>,
+}
+
+impl Session {
+    pub fn new(setup: Setup) -> Self {
+        let Setup { size, shards, capacity, policy } = setup;
+        let builder = by_size(size).with_shards(shards).with_queue_capacity(capacity);
+        let builder = policy.configure(builder);
+        let (collector, flusher) = builder.build().expect("valid");
+        let slots = (capacity / shards).max(size).next_power_of_two();
+        let mut session = Self {
+            handles: vec![(Handle::Collector(collector), own_shard(shards))],
+            producers: 0,
+            flusher: Some(flusher),
+            shards,
+            oracle: oracle::Collector::new(size, slots, shards),
+            links: oracle::LinkSet::new(policy),
+            totals: Counts::default(),
+            flushes: HashMap::new(),
+        };
+        (0..shards).for_each(|_| session.new_producer());
+        session
+    }
+
+    pub fn call(&mut self, call: &Call) {
+        match call {
+            Call::Push(by, item) => {
+                let Some((handle, shard)) = self.handle(*by) else { return };
+                let context = item.context(shard, 0);
+                let real = on!(handle, push(&context));
+                assert_eq!(real, self.oracle.push(shard, Link::with_context(context)));
+            }
+            Call::PushLink(by, item) => {
+                let Some((handle, shard)) = self.handle(*by) else { return };
+                let link = item.link(shard, 0);
+                let real = on!(handle, push_link(link.clone())).map_err(|refused| {
+                    let reason = refused.reason();
+                    assert_eq!(refused.into_link(), link);
+                    reason
+                });
+                assert_eq!(real, self.oracle.push(shard, link));
+            }
+            Call::PushCurrent(by, item) => {
+                let Some((handle, shard)) = self.handle(*by) else { return };
+                let context = item.map_or(SpanContext::NONE, |item| item.context(shard, 0));
+                let _entered =
+                    item.map(|_| Context::new().with_remote_span_context(context.clone()).attach());
+                let real = on!(handle, push_current());
+                assert_eq!(real, self.oracle.push(shard, Link::with_context(context)));
+            }
+            Call::PushAll(by, items) => {
+                let Some((handle, shard)) = self.handle(*by) else { return };
+                let contexts: Vec<SpanContext> = items.iter().map(|item| item.context(shard, 0)).collect();
+                let real = on!(handle, push_all(&contexts));
+                let links = contexts.into_iter().map(Link::with_context);
+                assert_eq!(real, self.oracle.push_all(shard, links));
+            }
+            Call::NextBatch { wait } => {
+                let Some(flusher) = &mut self.flusher else { return };
+                let due = self.oracle.due();
+                let batch = match *wait && due.is_ok() {
+                    true => Ok(flusher.next_batch()),
+                    false => flusher.next_batch_timeout(Duration::ZERO),
+                };
+                let found = batch.as_ref().map(|batch| batch.as_ref().map(LinkBatch::trigger));
+                assert_eq!(found.map_err(|timeout| *timeout), due);
+                batch.ok().flatten().into_iter().for_each(|batch| self.check_batch(batch));
+            }
+            Call::TryNext => {
+                let Some(flusher) = &mut self.flusher else { return };
+                let batch = flusher.try_next();
+                self.oracle.look();
+                let found = batch.as_ref().map(LinkBatch::trigger);
+                assert_eq!(found, (self.oracle.pending() > 0).then_some(Trigger::Manual));
+                batch.into_iter().for_each(|batch| self.check_batch(batch));
+            }
+            Call::Flush => {
+                let Some(collector) = self.collector() else { return };
+                collector.flush();
+                self.oracle.flush();
+            }
+            Call::Close => {
+                let Some(collector) = self.collector() else { return };
+                collector.close();
+                self.oracle.close();
+            }
+            Call::NewProducer => self.new_producer(),
+            Call::Clone(which) => {
+                let Some((handle, shard)) = self.handle(*which) else { return };
+                let clone = match handle {
+                    Handle::Collector(collector) => Handle::Collector(collector.clone()),
+                    Handle::Producer(producer) => Handle::Producer(producer.clone()),
+                };
+                self.handles.push((clone, shard));
+            }
+            Call::Drop(which) => {
+                if !self.handles.is_empty() {
+                    self.handles.swap_remove(which % self.handles.len());
+                }
+                if self.handles.is_empty() {
+                    self.oracle.close();
+                }
+            }
+            Call::DropFlusher => {
+                self.flusher = None;
+                self.oracle.close();
+            }
+        }
+        self.check_stats();
+    }
+
+    fn handle(&self, which: usize) -> Option<(&Handle, usize)> {
+        let (handle, shard) = self.handles.get(which % self.handles.len().max(1))?;
+        Some((handle, *shard))
+    }
+
+    fn collector(&self) -> Option<&LinkCollector> {
+        self.handles.iter().find_map(|(handle, _)| match handle {
+            Handle::Collector(collector) => Some(collector),
+            Handle::Producer(_) => None,
+        })
+    }
+
+    fn new_producer(&mut self) {
+        if let Some(producer) = self.collector().map(LinkCollector::producer) {
+            self.handles.push((Handle::Producer(producer), self.producers % self.shards));
+            self.producers += 1;
+        }
+    }
+
+    fn check_batch(&mut self, batch: LinkBatch) {
+        let taken = match self.shards {
+            1 => self.oracle.take(vec![0; self.oracle.next_size()]),
+            _ => self.oracle.take(batch.links().iter().map(|link| mark(&link.span_context))),
+        };
+        for link in taken {
+            self.links.insert(link);
+        }
+        let (links, counts) = self.links.finish();
+        assert_eq!((batch.counts(), batch.links()), (counts, &*links));
+        assert_eq!(batch.attributes(), oracle::attributes(&counts, batch.trigger().as_str()));
+        *self.flushes.entry(batch.trigger()).or_default() += 1;
+        let totals = &mut self.totals;
+        totals.linked += counts.linked;
+        totals.duplicates += counts.duplicates;
+        totals.truncated += counts.truncated;
+        totals.unsampled += counts.unsampled;
+        totals.trace_states_dropped += counts.trace_states_dropped;
+    }
+
+    fn stats(&self) -> Option<Stats> {
+        let flusher = || self.flusher.as_ref().map(Flusher::stats);
+        self.collector().map(LinkCollector::stats).or_else(flusher)
+    }
+
+    fn check_stats(&self) {
+        let Some(stats) = self.stats() else { return };
+        let oracle = &self.oracle;
+        assert_eq!(stats.pending(), oracle.pending() as u64);
+        let refused = (oracle.rejected_full, oracle.rejected_closed);
+        assert_stats(&stats, oracle.accepted, refused.0, refused.1, oracle.invalid);
+        let Counts { linked, duplicates, truncated, unsampled, trace_states_dropped, .. } = self.totals;
+        assert_eq!((stats.linked(), stats.duplicates()), (linked, duplicates));
+        assert_eq!((stats.truncated(), stats.unsampled()), (truncated, unsampled));
+        assert_eq!(stats.trace_states_dropped(), trace_states_dropped);
+        for trigger in [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown] {
+            let flushes = self.flushes.get(&trigger).copied().unwrap_or_default();
+            assert_eq!(stats.flushes(trigger), flushes, "{trigger}");
+        }
+    }
+}
+
+/// The shard of this thread in every collector with so many: the one that a producer finds full after
+/// the thread has pushed.
+fn own_shard(shards: usize) -> usize {
+    let builder = by_size(1).with_shards(shards).with_queue_capacity(shards);
+    let (collector, _flusher) = builder.build().expect("valid");
+    collector.push(&context(1)).expect("room for one");
+    (0..shards).find(|_| collector.producer().push(&context(1)).is_err()).expect("one is full")
+}

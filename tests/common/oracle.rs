@@ -1,0 +1,245 @@
+//! What a collector and a link set do, without any of their machinery: queues, a set and counts.
+//!
+//! This is the one oracle, for every test that needs one: random calls (`tests/oracle.rs`), calls
+//! that shrink (`tests/proptest.rs`), the fuzz targets and the models in packages of their own,
+//! which reach this file by `#[path]`. Of batchlink it uses the words (`Outcome`, `PushError`),
+//! so that an answer can be compared as it is, and nothing that does anything.
+//!
+//! Where calls overlap in time there is no "next" batch to predict, but the account still holds:
+//! afterwards, give a [`Collector`] with `usize::MAX` slots what every producer got accepted, in its order;
+//! [`take`](Collector::take) the batches one by one; what is then left must be what is pending.
+#![allow(dead_code, unreachable_pub)] // each user uses a part of it
+
+use batchlink::{Counts, Duplicates, Outcome, PushError, Timeout, Trigger, Unsampled};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId, TraceState};
+use std::collections::{HashSet, VecDeque};
+
+/// A collector with a delay that never ends, and its flusher.
+pub struct Collector {
+    size: usize,
+    slots: usize,
+    shards: Vec<Shard>,
+    flush_asked: bool,
+    closed: bool,
+    pub accepted: u64,
+    pub rejected_full: u64,
+    pub rejected_closed: u64,
+    pub invalid: u64,
+}
+
+#[derive(Clone, Default)]
+struct Shard {
+    waiting: VecDeque<Link>,
+    /// How many of them a flush was asked for.
+    to_flush: usize,
+}
+
+impl Collector {
+    /// `slots`: of each shard.
+    pub fn new(size: usize, slots: usize, shards: usize) -> Self {
+        Self {
+            size,
+            slots,
+            shards: vec![Shard::default(); shards],
+            flush_asked: false,
+            closed: false,
+            accepted: 0,
+            rejected_full: 0,
+            rejected_closed: 0,
+            invalid: 0,
+        }
+    }
+
+    pub fn pending(&self) -> usize {
+        self.shards.iter().map(|shard| shard.waiting.len()).sum()
+    }
+
+    pub fn push(&mut self, shard: usize, link: Link) -> Result<(), PushError> {
+        let waiting = &mut self.shards[shard].waiting;
+        if !is_valid(&link.span_context) {
+            self.invalid += 1;
+            Ok(())
+        } else if self.closed {
+            self.rejected_closed += 1;
+            Err(PushError::Closed)
+        } else if waiting.len() == self.slots {
+            self.rejected_full += 1;
+            Err(PushError::Full)
+        } else {
+            self.accepted += 1;
+            waiting.push_back(link);
+            Ok(())
+        }
+    }
+
+    /// Stops at the first refusal; what comes after it counts as refused too.
+    pub fn push_all(&mut self, shard: usize, links: impl ExactSizeIterator<Item = Link>) -> usize {
+        let offered = links.len();
+        for (taken, link) in links.enumerate() {
+            if let Err(reason) = self.push(shard, link) {
+                let rest = (offered - taken - 1) as u64;
+                match reason {
+                    PushError::Full => self.rejected_full += rest,
+                    _ => self.rejected_closed += rest,
+                }
+                return taken;
+            }
+        }
+        offered
+    }
+
+    pub fn flush(&mut self) {
+        self.flush_asked = true;
+    }
+
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// The flusher looks: a flush that was asked for is for what is pending now.
+    pub fn look(&mut self) {
+        if std::mem::take(&mut self.flush_asked) {
+            for shard in &mut self.shards {
+                shard.to_flush = shard.waiting.len();
+            }
+        }
+    }
+
+    /// What `next_batch_timeout` with no time to wait answers.
+    pub fn due(&mut self) -> Result<Option<Trigger>, Timeout> {
+        self.look();
+        match self.pending() {
+            0 if self.closed => Ok(None),
+            0 => Err(Timeout),
+            pending if pending >= self.size => Ok(Some(Trigger::Size)),
+            _ if self.closed => Ok(Some(Trigger::Shutdown)),
+            _ if self.shards.iter().any(|shard| shard.to_flush > 0) => Ok(Some(Trigger::Manual)),
+            _ => Err(Timeout),
+        }
+    }
+
+    /// How many a batch takes: all that is pending, up to its size.
+    pub fn next_size(&self) -> usize {
+        self.pending().min(self.size)
+    }
+
+    /// Takes a batch whose contexts came from these shards, in this order: which shards give how
+    /// much is not promised, that each gives its oldest is.
+    pub fn take(&mut self, shards: impl IntoIterator<Item = usize>) -> Vec<Link> {
+        let size = self.next_size();
+        let mut oldest = |shard: usize| {
+            let shard = &mut self.shards[shard];
+            shard.to_flush = shard.to_flush.saturating_sub(1);
+            shard.waiting.pop_front().expect("no more from a shard than it was given")
+        };
+        let batch: Vec<Link> = shards.into_iter().map(&mut oldest).collect();
+        assert_eq!(batch.len(), size, "contexts in the batch");
+        batch
+    }
+}
+
+/// How links are made.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub max_links: usize,
+    pub duplicates: Duplicates,
+    pub unsampled: Unsampled,
+    pub link_type: Option<&'static str>,
+}
+
+/// A link set; also the one inside a flusher.
+pub struct LinkSet {
+    policy: Policy,
+    known: HashSet<(TraceId, SpanId)>,
+    links: Vec<Link>,
+    counts: Counts,
+}
+
+impl LinkSet {
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, known: HashSet::new(), links: Vec::new(), counts: Counts::default() }
+    }
+
+    pub fn insert(&mut self, link: Link) -> Outcome {
+        let outcome = self.outcome(&link.span_context);
+        let counts = &mut self.counts;
+        counts.received += 1;
+        *match outcome {
+            Outcome::Linked => &mut counts.linked,
+            Outcome::Duplicate => &mut counts.duplicates,
+            Outcome::Truncated => &mut counts.truncated,
+            Outcome::Invalid => &mut counts.invalid,
+            _ => &mut counts.unsampled,
+        } += 1;
+        if outcome == Outcome::Linked {
+            self.known.insert(ids(&link.span_context));
+            let link = self.with_short_state(link);
+            self.links.push(self.typed(link));
+        }
+        outcome
+    }
+
+    fn outcome(&self, context: &SpanContext) -> Outcome {
+        let Policy { max_links, duplicates, unsampled, .. } = self.policy;
+        if !is_valid(context) {
+            Outcome::Invalid
+        } else if unsampled == Unsampled::Drop && context.trace_flags().to_u8() & 1 == 0 {
+            Outcome::Unsampled
+        } else if duplicates == Duplicates::Drop && self.known.contains(&ids(context)) {
+            Outcome::Duplicate
+        } else if self.links.len() == max_links {
+            Outcome::Truncated
+        } else {
+            Outcome::Linked
+        }
+    }
+
+    /// The links of the batch, what became of its contexts; and the set is empty again.
+    pub fn finish(&mut self) -> (Vec<Link>, Counts) {
+        self.known.clear();
+        (std::mem::take(&mut self.links), std::mem::take(&mut self.counts))
+    }
+
+    fn with_short_state(&mut self, mut link: Link) -> Link {
+        let context = &link.span_context;
+        if context.trace_state().header().len() > 512 {
+            self.counts.trace_states_dropped += 1;
+            let (trace, span) = ids(context);
+            let (flags, remote) = (context.trace_flags(), context.is_remote());
+            link.span_context = SpanContext::new(trace, span, flags, remote, TraceState::NONE);
+        }
+        link
+    }
+
+    fn typed(&self, mut link: Link) -> Link {
+        let has_one = link.attributes.iter().any(|attribute| attribute.key.as_str() == "link.type");
+        if let Some(link_type) = self.policy.link_type.filter(|_| !has_one) {
+            link.attributes.push(KeyValue::new("link.type", link_type));
+        }
+        link
+    }
+}
+
+/// The attributes of a batch's span.
+pub fn attributes(counts: &Counts, trigger: &'static str) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new("batch.size", counts.received as i64),
+        KeyValue::new("batch.links", counts.linked as i64),
+        KeyValue::new("batch.trigger", trigger),
+    ];
+    if counts.truncated > 0 {
+        attributes.push(KeyValue::new("links.truncated", true));
+        let original = (counts.linked + counts.truncated) as i64;
+        attributes.push(KeyValue::new("links.original_count", original));
+    }
+    attributes
+}
+
+fn ids(context: &SpanContext) -> (TraceId, SpanId) {
+    (context.trace_id(), context.span_id())
+}
+
+fn is_valid(context: &SpanContext) -> bool {
+    context.trace_id() != TraceId::INVALID && context.span_id() != SpanId::INVALID
+}
