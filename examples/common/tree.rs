@@ -106,9 +106,11 @@ impl<W: Write> Tree<'_, W> {
     }
 
     fn details(&mut self, margin: &str, span: &SpanData) -> io::Result<()> {
-        if !span.attributes.is_empty() || span.dropped_attributes_count > 0 {
-            let dropped = dropped(span.dropped_attributes_count, "attribute");
-            writeln!(self.out, "{margin}{}{dropped}", pairs(&span.attributes))?;
+        for line in lines(&span.attributes) {
+            writeln!(self.out, "{margin}{line}")?;
+        }
+        if span.dropped_attributes_count > 0 {
+            writeln!(self.out, "{margin}…{}", dropped(span.dropped_attributes_count, "attribute"))?;
         }
         for event in span.events.iter() {
             writeln!(self.out, "{margin}• {}{}", event.name, after(&pairs(&event.attributes)))?;
@@ -171,14 +173,29 @@ pub(super) fn kind(kind: &SpanKind) -> &'static str {
 }
 
 fn pairs<'a>(attributes: impl IntoIterator<Item = &'a KeyValue>) -> String {
-    let pair = |attribute: &KeyValue| match &attribute.value {
+    attributes.into_iter().map(pair).collect::<Vec<_>>().join("  ")
+}
+
+/// As [`pairs`], broken into lines that are easy to read.
+fn lines(attributes: &[KeyValue]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for pair in attributes.iter().map(pair) {
+        match lines.last_mut() {
+            Some(line) if line.len() + pair.len() <= 90 => *line += &after(&pair),
+            _ => lines.push(pair),
+        }
+    }
+    lines
+}
+
+fn pair(attribute: &KeyValue) -> String {
+    match &attribute.value {
         // Quoted only if the end could not be told.
         Value::String(text) if text.as_str().is_empty() || text.as_str().contains(char::is_whitespace) => {
             format!("{}={:?}", attribute.key, text.as_str())
         }
         value => format!("{}={value}", attribute.key),
-    };
-    attributes.into_iter().map(pair).collect::<Vec<_>>().join("  ")
+    }
 }
 
 fn after(text: &str) -> String {
