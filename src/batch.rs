@@ -50,12 +50,16 @@ pub struct Counts {
     pub duplicates: u64,
     /// Contexts over `max_links`.
     pub truncated: u64,
-    /// Contexts without a trace id or span id, given to a [`LinkSet`](crate::LinkSet) directly.
+    /// Contexts without a trace id or span id, given to a [`LinkSet`](crate::LinkSet) directly, that
+    /// its policy ([`Invalid`](crate::Invalid)) did not keep.
     pub invalid: u64,
     /// Contexts that were not sampled.
     pub unsampled: u64,
     /// Links whose trace state was over 512 bytes and was left out.
     pub trace_states_dropped: u64,
+    /// Links without the attributes of their own that `with_link_attributes` was to make, because
+    /// the closure panicked.
+    pub attribute_panics: u64,
 }
 
 /// The links of one batch, ready for its span.
@@ -84,7 +88,9 @@ impl LinkBatch {
         Self { links, counts, trigger }
     }
 
-    /// The links: no two to the same span, at most `max_links`, each producer's in its order.
+    /// The links: no two to the same span, at most `max_links`, each producer's in its order. With
+    /// [`Invalid::Keep`](crate::Invalid) or `KeepWithAttributes` among them those that were kept,
+    /// in their place.
     pub fn links(&self) -> &[Link] {
         &self.links
     }
@@ -124,8 +130,9 @@ impl LinkBatch {
         self.counts.truncated
     }
 
-    /// Contexts without a trace id or span id, given to a [`LinkSet`](crate::LinkSet) directly. A
-    /// collector counts those in [`Stats::invalid`](crate::Stats::invalid) and never takes them.
+    /// Contexts without a trace id or span id, given to a [`LinkSet`](crate::LinkSet) directly, that
+    /// its policy ([`Invalid`](crate::Invalid)) did not keep. A collector counts those in
+    /// [`Stats::invalid`](crate::Stats::invalid) and never takes them.
     pub fn invalid(&self) -> u64 {
         self.counts.invalid
     }
@@ -138,6 +145,12 @@ impl LinkBatch {
     /// Links whose trace state was over 512 bytes and was left out.
     pub fn trace_states_dropped(&self) -> u64 {
         self.counts.trace_states_dropped
+    }
+
+    /// Links without the attributes of their own that `with_link_attributes` was to make, because
+    /// the closure panicked.
+    pub fn attribute_panics(&self) -> u64 {
+        self.counts.attribute_panics
     }
 
     /// The attributes of the batch span: `batch.size` (contexts received), `batch.links`,
@@ -162,9 +175,13 @@ impl LinkBatch {
     /// A span with links and attributes set at creation, so that samplers see them. Set kind,
     /// start time and more on it before you start it; more attributes with `with_attributes`
     /// would replace these, so add those to the started span.
+    ///
+    /// All links are in it, also those to invalid contexts that the policy kept.
     pub fn span_builder(self, name: impl Into<Cow<'static, str>>) -> SpanBuilder {
-        let attributes = self.attributes();
-        SpanBuilder::from_name(name).with_attributes(attributes).with_links(self.links)
+        let mut builder = SpanBuilder::from_name(name).with_attributes(self.attributes());
+        // Not by `with_links`, which throws links to invalid contexts away.
+        builder.links = Some(self.links);
+        builder
     }
 
     /// Starts the batch span. Its parent is the current `Context`, which on the flusher's thread

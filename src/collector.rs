@@ -3,6 +3,8 @@
 use crate::config::{Config, LinkCollectorBuilder};
 use crate::error::{PushError, RejectedLink};
 use crate::flusher::Flusher;
+use crate::links::MaybeContext;
+use crate::policy::Invalid;
 use crate::queue::{Handle, Queue};
 use crate::record::Record;
 use crate::ring::Ring;
@@ -47,6 +49,7 @@ pub struct LinkCollector {
     /// The queue's, here too: a push reaches its shard's word by one load less.
     rings: Arc<[Ring<Record>]>,
     queue: Handle<Record>,
+    invalid: Invalid,
 }
 
 impl LinkCollector {
@@ -63,13 +66,15 @@ impl LinkCollector {
             config.max_batch_size,
             parker.unparker().clone(),
         );
+        let invalid = config.links.invalid;
         let flusher = Flusher::new(Arc::clone(queue.queue()), consumers, parker, config);
-        (Self { rings: Arc::clone(&queue.rings), queue }, flusher)
+        (Self { rings: Arc::clone(&queue.rings), queue, invalid }, flusher)
     }
 
     /// Gives a context to the next batch. It is read, not cloned, unless it has trace state.
     ///
-    /// An invalid context (no active span, tracing off) is counted and otherwise ignored.
+    /// An invalid context (no active span, tracing off) is counted and otherwise ignored, unless
+    /// [`with_invalid`](LinkCollectorBuilder::with_invalid) keeps it.
     ///
     /// Cost: one uncontended read-modify-write on the thread's shard and 32 bytes written; no
     /// allocation without trace state. About one push in a hundred also looks at the other shards.
@@ -80,7 +85,7 @@ impl LinkCollector {
     /// [`close`](Self::close) or when the flusher is gone. Both are counted.
     #[inline]
     pub fn push(&self, context: &SpanContext) -> Result<(), PushError> {
-        push(&self.queue, self.ring(), context)
+        push(&self.queue, self.ring(), context, self.invalid)
     }
 
     /// As [`push`](Self::push), for a link with attributes, which are boxed (one allocation).
@@ -89,7 +94,7 @@ impl LinkCollector {
     ///
     /// As [`push`](Self::push), with the link given back.
     pub fn push_link(&self, link: Link) -> Result<(), RejectedLink> {
-        push_link(&self.queue, self.ring(), link)
+        push_link(&self.queue, self.ring(), link, self.invalid)
     }
 
     /// As [`push`](Self::push), for the active span of the current
@@ -100,19 +105,34 @@ impl LinkCollector {
     ///
     /// As [`push`](Self::push).
     pub fn push_current(&self) -> Result<(), PushError> {
-        push_current(&self.queue, self.ring())
+        push_current(&self.queue, self.ring(), self.invalid)
+    }
+
+    /// As [`push`](Self::push), for what may have a context, such as an `Option<SpanContext>` or a
+    /// [`Context`](opentelemetry::Context). If it has none, nothing happens and nothing is counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_optional(&self, context: impl MaybeContext) -> Result<(), PushError> {
+        context.with(|context| self.push(context)).unwrap_or(Ok(()))
     }
 
     /// As [`push`](Self::push) for each context, with one claim for as many as the shard lets
     /// through at once. Returns how many, from the first on, were taken (accepted, or counted as
     /// invalid); all others are counted as refused.
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
-        push_all(&self.queue, self.ring(), contexts)
+        push_all(&self.queue, self.ring(), contexts, self.invalid)
     }
 
     /// A producer with a shard of its own choice, the next in turn: for a worker that lives long.
     pub fn producer(&self) -> Producer {
-        Producer { rings: Arc::clone(&self.rings), shard: self.queue.next_shard(), queue: self.queue.clone() }
+        Producer {
+            rings: Arc::clone(&self.rings),
+            shard: self.queue.next_shard(),
+            queue: self.queue.clone(),
+            invalid: self.invalid,
+        }
     }
 
     /// Asks the flusher to deliver what is pending now, as [`Trigger::Manual`](crate::Trigger).
@@ -142,7 +162,7 @@ impl LinkCollector {
 
 impl Clone for LinkCollector {
     fn clone(&self) -> Self {
-        Self { rings: Arc::clone(&self.rings), queue: self.queue.clone() }
+        Self { rings: Arc::clone(&self.rings), queue: self.queue.clone(), invalid: self.invalid }
     }
 }
 
@@ -161,6 +181,7 @@ pub struct Producer {
     /// Which of `rings`.
     shard: usize,
     queue: Handle<Record>,
+    invalid: Invalid,
 }
 
 impl Producer {
@@ -171,7 +192,7 @@ impl Producer {
     /// As there.
     #[inline]
     pub fn push(&self, context: &SpanContext) -> Result<(), PushError> {
-        push(&self.queue, self.ring(), context)
+        push(&self.queue, self.ring(), context, self.invalid)
     }
 
     /// See [`LinkCollector::push_link`].
@@ -180,7 +201,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_link(&self, link: Link) -> Result<(), RejectedLink> {
-        push_link(&self.queue, self.ring(), link)
+        push_link(&self.queue, self.ring(), link, self.invalid)
     }
 
     /// See [`LinkCollector::push_current`].
@@ -189,12 +210,21 @@ impl Producer {
     ///
     /// As there.
     pub fn push_current(&self) -> Result<(), PushError> {
-        push_current(&self.queue, self.ring())
+        push_current(&self.queue, self.ring(), self.invalid)
+    }
+
+    /// See [`LinkCollector::push_optional`].
+    ///
+    /// # Errors
+    ///
+    /// As [`LinkCollector::push`].
+    pub fn push_optional(&self, context: impl MaybeContext) -> Result<(), PushError> {
+        context.with(|context| self.push(context)).unwrap_or(Ok(()))
     }
 
     /// See [`LinkCollector::push_all`].
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
-        push_all(&self.queue, self.ring(), contexts)
+        push_all(&self.queue, self.ring(), contexts, self.invalid)
     }
 
     #[inline(always)]
@@ -205,7 +235,12 @@ impl Producer {
 
 impl Clone for Producer {
     fn clone(&self) -> Self {
-        Self { rings: Arc::clone(&self.rings), shard: self.shard, queue: self.queue.clone() }
+        Self {
+            rings: Arc::clone(&self.rings),
+            shard: self.shard,
+            queue: self.queue.clone(),
+            invalid: self.invalid,
+        }
     }
 }
 
@@ -246,9 +281,17 @@ impl StalledPush<'_> {
 }
 
 #[inline(always)]
-fn push(queue: &Queue<Record>, ring: &Ring<Record>, context: &SpanContext) -> Result<(), PushError> {
+fn push(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    context: &SpanContext,
+    invalid: Invalid,
+) -> Result<(), PushError> {
     if !context.is_valid() {
-        return count_invalid(ring);
+        return match invalid {
+            Invalid::Drop => count_invalid(ring),
+            _ => push_invalid(queue, ring, context, invalid),
+        };
     }
     if Record::is_plain(context) {
         let claim = queue.claim(ring)?;
@@ -261,6 +304,17 @@ fn push(queue: &Queue<Record>, ring: &Ring<Record>, context: &SpanContext) -> Re
 fn count_invalid<E>(ring: &Ring<Record>) -> Result<(), E> {
     ring.refusals.invalid.fetch_add(1, Ordering::Relaxed);
     Ok(())
+}
+
+#[cold]
+fn push_invalid(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    context: &SpanContext,
+    invalid: Invalid,
+) -> Result<(), PushError> {
+    let link = Link::with_context(context.clone());
+    push_link(queue, ring, link, invalid).map_err(|rejected| rejected.reason())
 }
 
 /// The trace state is cloned before the claim: between claim and publish nothing may allocate.
@@ -276,17 +330,23 @@ fn push_with_state(
     Ok(())
 }
 
-fn push_current(queue: &Queue<Record>, ring: &Ring<Record>) -> Result<(), PushError> {
+fn push_current(queue: &Queue<Record>, ring: &Ring<Record>, invalid: Invalid) -> Result<(), PushError> {
     // A thread that is ending may have lost its current context; asking for it then panics.
-    let push = || opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context()));
+    let push =
+        || opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context(), invalid));
     catch_unwind(AssertUnwindSafe(push)).unwrap_or_else(|panic| {
         std::mem::forget(panic);
         count_invalid(ring)
     })
 }
 
-fn push_link(queue: &Queue<Record>, ring: &Ring<Record>, link: Link) -> Result<(), RejectedLink> {
-    if !link.span_context.is_valid() {
+fn push_link(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    link: Link,
+    invalid: Invalid,
+) -> Result<(), RejectedLink> {
+    if !link.span_context.is_valid() && !invalid.keeps(&link) {
         return count_invalid(ring);
     }
     let (record, original) = Record::from_link(link);
@@ -299,7 +359,7 @@ fn push_link(queue: &Queue<Record>, ring: &Ring<Record>, link: Link) -> Result<(
     }
 }
 
-fn push_all(queue: &Queue<Record>, ring: &Ring<Record>, contexts: &[SpanContext]) -> usize {
+fn push_all(queue: &Queue<Record>, ring: &Ring<Record>, contexts: &[SpanContext], invalid: Invalid) -> usize {
     let mut rest = contexts;
     while let [next, others @ ..] = rest {
         // Between claim and publish nothing may allocate: contexts with trace state go one by one.
@@ -307,7 +367,7 @@ fn push_all(queue: &Queue<Record>, ring: &Ring<Record>, contexts: &[SpanContext]
         let most = ring.capacity() as usize;
         let run = rest.iter().take(most).take_while(|cx| cx.is_valid() && Record::is_plain(cx)).count();
         let refused = if run == 0 {
-            match push(queue, ring, next) {
+            match push(queue, ring, next, invalid) {
                 Ok(()) => {
                     rest = others;
                     continue;

@@ -3,8 +3,12 @@
 use crate::collector::LinkCollector;
 use crate::error::ConfigError;
 use crate::flusher::Flusher;
-use crate::link_set::{DEFAULT_MAX_LINKS, Duplicates, LinkPolicy, MAX_LINKS, Unsampled};
+use crate::link_set::{DEFAULT_MAX_LINKS, MAX_LINKS};
+use crate::links::LINK_TYPE;
+use crate::policy::{Duplicates, Invalid, LinkAttributes, LinkPolicy, Unsampled};
 use crate::trigger::MAX_SHARDS;
+use opentelemetry::trace::SpanContext;
+use opentelemetry::{Key, KeyValue};
 use std::borrow::Cow;
 use std::env;
 use std::ops::RangeInclusive;
@@ -134,7 +138,14 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// The value of the attribute `link.type` on every link; `batch_item` unless told.
+    /// What happens to a context without a trace id or span id; see [`Invalid`].
+    pub fn with_invalid(mut self, invalid: Invalid) -> Self {
+        self.links.invalid = invalid;
+        self
+    }
+
+    /// The value of the attribute `link.type` on every link; `batch_item` unless told. A
+    /// [`Relation`](crate::Relation) or any other text.
     ///
     /// Costs one allocation per link, made by the flusher: OpenTelemetry's `Link` owns its
     /// attributes in a `Vec`. [`without_link_type`](Self::without_link_type) saves it.
@@ -146,6 +157,41 @@ impl LinkCollectorBuilder {
     /// No `link.type` attribute: a flush then allocates nothing but the `Vec<Link>`.
     pub fn without_link_type(mut self) -> Self {
         self.links.link_type = None;
+        self
+    }
+
+    /// Another key instead of `link.type`, such as
+    /// [`link.relationship`](crate::links::LINK_RELATIONSHIP). A link that says its type in
+    /// `link.type`, as those made by [`links`](crate::links) do, says it under this key then.
+    pub fn with_link_type_key(mut self, key: impl Into<Key>) -> Self {
+        self.links.link_type_key = key.into();
+        self
+    }
+
+    /// Attributes made for each link, by a closure that is given its context and its place among the
+    /// batch's links, from 0. The flusher calls it, and only for contexts that do become links:
+    /// duplicates, truncated ones and the like cost nothing. A key that the link was given with, and
+    /// the second of two that are the same, is left out.
+    ///
+    /// If the closure panics, the link is kept without these attributes, and that is counted in
+    /// [`Stats::attribute_panics`](crate::Stats::attribute_panics).
+    ///
+    /// ```
+    /// use batchlink::{LinkCollector, links::ITEM_INDEX};
+    /// use opentelemetry::KeyValue;
+    ///
+    /// let (collector, mut flusher) = LinkCollector::builder()
+    ///     .with_link_attributes(|_cx, index| [KeyValue::new(ITEM_INDEX, index as i64)])
+    ///     .build()?;
+    /// # drop((collector, flusher.try_next()));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
+    pub fn with_link_attributes<F, A>(mut self, make: F) -> Self
+    where
+        F: Fn(&SpanContext, usize) -> A + Send + Sync + 'static,
+        A: IntoIterator<Item = KeyValue>,
+    {
+        self.links.attributes = Some(LinkAttributes::new(make));
         self
     }
 
@@ -199,6 +245,9 @@ impl LinkCollectorBuilder {
 impl LinkPolicy {
     pub(crate) fn validate(self) -> Result<Self, ConfigError> {
         within("max_links", self.max_links, 1..=MAX_LINKS)?;
+        if self.link_type_key.as_str().is_empty() {
+            return Err(ConfigError::new("link_type_key", "an empty text", "any other text"));
+        }
         Ok(self)
     }
 }
@@ -209,7 +258,10 @@ impl Default for LinkPolicy {
             max_links: DEFAULT_MAX_LINKS,
             unsampled: Unsampled::default(),
             duplicates: Duplicates::default(),
+            invalid: Invalid::default(),
             link_type: Some(Cow::Borrowed("batch_item")),
+            link_type_key: Key::from_static_str(LINK_TYPE),
+            attributes: None,
         }
     }
 }

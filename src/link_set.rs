@@ -2,39 +2,18 @@
 
 use crate::batch::{Counts, LinkBatch, Trigger};
 use crate::error::ConfigError;
+use crate::links::MaybeContext;
+use crate::policy::{Duplicates, Invalid, LinkAttributes, LinkPolicy, Unsampled};
 use crate::record::{Ids, PackedBox, Record, plain_link};
 use ahash::RandomState;
-use opentelemetry::KeyValue;
-use opentelemetry::trace::{Link, SpanContext, TraceFlags};
+use opentelemetry::trace::{Link, SpanContext, TraceFlags, TraceId};
+use opentelemetry::{Key, KeyValue};
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
 /// The SDK's default for `OTEL_SPAN_LINK_COUNT_LIMIT`.
 pub(crate) const DEFAULT_MAX_LINKS: usize = 128;
 pub(crate) const MAX_LINKS: usize = 1 << 20;
-
-/// What a [`LinkSet`] does with a context whose sampled flag is off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unsampled {
-    /// Count it as unsampled and do not link it (the default): its span is not recorded, so the
-    /// link would lead nowhere, and would take the place of one that does not.
-    #[default]
-    Drop,
-    /// Link it like any other, flags and all: for backends that decide on sampling later.
-    Keep,
-}
-
-/// What a [`LinkSet`] does with a context whose trace id and span id it has linked already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Duplicates {
-    /// Count it as a duplicate and keep the first link, with its attributes (the default).
-    #[default]
-    Drop,
-    /// Link it again: for links that differ in their attributes, such as message ids.
-    Keep,
-}
 
 /// What became of a context given to a [`LinkSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,7 +25,7 @@ pub enum Outcome {
     Duplicate,
     /// The batch has `max_links` links and this would be one more.
     Truncated,
-    /// Trace id or span id is zero.
+    /// Trace id or span id is zero, and the policy ([`Invalid`]) does not keep it.
     Invalid,
     /// The sampled flag is off and the policy is [`Unsampled::Drop`].
     Unsampled,
@@ -62,15 +41,6 @@ impl std::fmt::Display for Outcome {
             Self::Unsampled => "unsampled",
         })
     }
-}
-
-/// How contexts become links.
-#[derive(Clone, Debug)]
-pub(crate) struct LinkPolicy {
-    pub(crate) max_links: usize,
-    pub(crate) unsampled: Unsampled,
-    pub(crate) duplicates: Duplicates,
-    pub(crate) link_type: Option<Cow<'static, str>>,
 }
 
 /// Configures a [`LinkSet`]; the same fields as [`LinkCollectorBuilder`](crate::LinkCollectorBuilder)'s.
@@ -97,7 +67,14 @@ impl LinkSetBuilder {
         self
     }
 
-    /// The value of the attribute `link.type` on every link; `batch_item` unless told.
+    /// What happens to contexts without a trace id or span id.
+    pub fn with_invalid(mut self, invalid: Invalid) -> Self {
+        self.0.invalid = invalid;
+        self
+    }
+
+    /// The value of the attribute `link.type` on every link; `batch_item` unless told. A
+    /// [`Relation`](crate::Relation) or any other text.
     pub fn with_link_type(mut self, link_type: impl Into<Cow<'static, str>>) -> Self {
         self.0.link_type = Some(link_type.into());
         self
@@ -109,12 +86,32 @@ impl LinkSetBuilder {
         self
     }
 
+    /// Another key instead of `link.type`, such as
+    /// [`link.relationship`](crate::links::LINK_RELATIONSHIP). A link that says its type in
+    /// `link.type` says it under this key then.
+    pub fn with_link_type_key(mut self, key: impl Into<Key>) -> Self {
+        self.0.link_type_key = key.into();
+        self
+    }
+
+    /// Attributes made for each link, as
+    /// [`LinkCollectorBuilder::with_link_attributes`](crate::LinkCollectorBuilder::with_link_attributes).
+    pub fn with_link_attributes<F, A>(mut self, make: F) -> Self
+    where
+        F: Fn(&SpanContext, usize) -> A + Send + Sync + 'static,
+        A: IntoIterator<Item = KeyValue>,
+    {
+        self.0.attributes = Some(LinkAttributes::new(make));
+        self
+    }
+
     /// Allocates the table: 16 to 32 bytes per possible link. The links themselves, 96 bytes each,
     /// belong to the batch.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] naming `max_links` if it is not between 1 and 1 048 576.
+    /// [`ConfigError`] naming `max_links` if it is not between 1 and 1 048 576, or `link_type_key`
+    /// if it is empty.
     pub fn build(self) -> Result<LinkSet, ConfigError> {
         let bound = self.0.max_links;
         Ok(LinkSet::new(self.0.validate()?, bound))
@@ -187,11 +184,14 @@ impl LinkSet {
     #[inline]
     pub fn insert(&mut self, context: &SpanContext) -> Outcome {
         if !context.is_valid() {
-            return self.count_invalid();
+            return match self.policy.invalid {
+                Invalid::Drop => self.count_invalid(),
+                _ => self.insert_invalid(Link::with_context(context.clone())),
+            };
         }
         self.make_room(self.last.max(DEFAULT_MAX_LINKS));
         match Record::is_plain(context) {
-            true => self.admit(Ids::of(context), context.trace_flags(), false, || {
+            true => self.admit(Ids::of(context), context.trace_flags().is_sampled(), true, false, || {
                 Link::with_context(context.clone())
             }),
             false => self.insert_record(Record::from_context(context)),
@@ -202,10 +202,17 @@ impl LinkSet {
     /// has none.
     pub fn insert_link(&mut self, link: Link) -> Outcome {
         if !link.span_context.is_valid() {
-            return self.count_invalid();
+            return self.insert_invalid(link);
         }
         self.make_room(self.last.max(DEFAULT_MAX_LINKS));
         self.insert_record(Record::from_link(link).0)
+    }
+
+    /// As [`insert`](Self::insert), for what may have a context, such as an `Option<SpanContext>` or
+    /// a [`Context`](opentelemetry::Context). `None` if it has none, which is then counted nowhere.
+    /// For many of them there is [`extend`](Extend::extend).
+    pub fn insert_optional(&mut self, context: impl MaybeContext) -> Option<Outcome> {
+        context.with(|context| self.insert(context))
     }
 
     /// Contexts given since the last [`finish`](Self::finish).
@@ -235,7 +242,7 @@ impl LinkSet {
         }
     }
 
-    /// Takes valid contexts.
+    /// Takes contexts that are valid or to be kept.
     pub(crate) fn insert_records(&mut self, records: impl Iterator<Item = Record>) {
         for record in records {
             self.insert_record(record);
@@ -246,7 +253,8 @@ impl LinkSet {
     fn insert_record(&mut self, record: Record) -> Outcome {
         match record {
             Record::Plain { ids, flags, remote, state_dropped } => {
-                self.admit(ids, TraceFlags::new(flags), state_dropped, || plain_link(ids, flags, remote))
+                let sampled = TraceFlags::new(flags).is_sampled();
+                self.admit(ids, sampled, true, state_dropped, || plain_link(ids, flags, remote))
             }
             Record::Boxed(PackedBox(link), state_dropped) => self.insert_boxed(link, state_dropped),
         }
@@ -255,26 +263,38 @@ impl LinkSet {
     #[cold]
     fn insert_boxed(&mut self, link: Box<Link>, state_dropped: bool) -> Outcome {
         let context = &link.span_context;
-        self.admit(Ids::of(context), context.trace_flags(), state_dropped, || *link)
+        let sampled = context.trace_flags().is_sampled() || !context.is_valid();
+        let identified = context.trace_id() != TraceId::INVALID;
+        self.admit(Ids::of(context), sampled, identified, state_dropped, || *link)
     }
 
-    /// Decides on a valid context. Always inlined: one that is passed on through memory costs more
-    /// than all the rest.
+    #[cold]
+    fn insert_invalid(&mut self, link: Link) -> Outcome {
+        if !self.policy.invalid.keeps(&link) {
+            return self.count_invalid();
+        }
+        self.make_room(self.last.max(DEFAULT_MAX_LINKS));
+        self.insert_record(Record::from_link(link).0)
+    }
+
+    /// Decides on a context that is valid or to be kept. `identified`: its ids say which one it is.
+    /// Always inlined: one that is passed on through memory costs more than all the rest.
     #[inline(always)]
     fn admit(
         &mut self,
         ids: Ids,
-        flags: TraceFlags,
+        sampled: bool,
+        identified: bool,
         state_dropped: bool,
         link: impl FnOnce() -> Link,
     ) -> Outcome {
         self.counts.received += 1;
-        if self.policy.unsampled == Unsampled::Drop && !flags.is_sampled() {
+        if self.policy.unsampled == Unsampled::Drop && !sampled {
             self.counts.unsampled += 1;
             return Outcome::Unsampled;
         }
         let full = self.links.len() == self.policy.max_links;
-        if self.policy.duplicates == Duplicates::Drop {
+        if self.policy.duplicates == Duplicates::Drop && identified {
             match self.find(&ids) {
                 Place::Found => {
                     self.counts.duplicates += 1;
@@ -291,7 +311,10 @@ impl LinkSet {
         }
         self.counts.linked += 1;
         self.counts.trace_states_dropped += u64::from(state_dropped);
-        self.links.push(typed(link(), self.policy.link_type.as_ref()));
+        let mut link = link();
+        let whole = self.policy.complete(&mut link, self.links.len());
+        self.counts.attribute_panics += u64::from(!whole);
+        self.links.push(link);
         Outcome::Linked
     }
 
@@ -324,18 +347,18 @@ impl LinkSet {
     }
 }
 
-/// Adds the link's type, unless it says its own.
-#[inline(always)]
-fn typed(mut link: Link, link_type: Option<&Cow<'static, str>>) -> Link {
-    const KEY: &str = "link.type";
-    if let Some(link_type) = link_type {
-        if !link.attributes.iter().any(|attribute| attribute.key.as_str() == KEY) {
-            // Exactly one more: a `Vec` that grows by itself starts with room for four.
-            link.attributes.reserve_exact(1);
-            link.attributes.push(KeyValue::new(KEY, link_type.clone()));
-        }
+/// Inserts each of them.
+impl Extend<Link> for LinkSet {
+    fn extend<I: IntoIterator<Item = Link>>(&mut self, links: I) {
+        links.into_iter().for_each(|link| _ = self.insert_link(link));
     }
-    link
+}
+
+/// Inserts each that is there; see [`LinkSet::insert_optional`].
+impl<C: MaybeContext> Extend<C> for LinkSet {
+    fn extend<I: IntoIterator<Item = C>>(&mut self, contexts: I) {
+        contexts.into_iter().for_each(|context| _ = self.insert_optional(context));
+    }
 }
 
 #[cfg(test)]

@@ -91,7 +91,8 @@ impl Record {
     }
 
     /// The record, and the context as it was if its trace state had to be dropped, for
-    /// [`into_original`](Self::into_original).
+    /// [`into_original`](Self::into_original). An invalid context is always boxed, so that whoever
+    /// unpacks the others need not look.
     pub(crate) fn from_link(mut link: Link) -> (Self, Option<SpanContext>) {
         let original = is_too_long(link.span_context.trace_state()).then(|| {
             let stripped = without_state(&link.span_context);
@@ -99,7 +100,8 @@ impl Record {
         });
         let dropped = original.is_some();
         let bare = link.attributes.is_empty() && link.dropped_attributes_count == 0;
-        let record = if bare && Self::is_plain(&link.span_context) {
+        let cx = &link.span_context;
+        let record = if bare && Self::is_plain(cx) && cx.is_valid() {
             Self::plain(&link.span_context, dropped)
         } else {
             Self::Boxed(PackedBox(Box::new(link)), dropped)

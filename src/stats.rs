@@ -54,7 +54,8 @@ impl Stats {
         self.rejected_closed
     }
 
-    /// Without a trace id or span id (no active span, tracing off): answered `Ok`, never queued.
+    /// Without a trace id or span id (no active span, tracing off) and not kept by the policy
+    /// ([`Invalid`](crate::Invalid)): answered `Ok`, never queued.
     pub fn invalid(&self) -> u64 {
         self.invalid
     }
@@ -82,6 +83,13 @@ impl Stats {
     /// Links whose trace state was over 512 bytes and was left out.
     pub fn trace_states_dropped(&self) -> u64 {
         self.counts.trace_states_dropped
+    }
+
+    /// Links without the attributes of their own that
+    /// [`with_link_attributes`](crate::LinkCollectorBuilder::with_link_attributes) was to make, because
+    /// the closure panicked.
+    pub fn attribute_panics(&self) -> u64 {
+        self.counts.attribute_panics
     }
 
     /// Batches made.
@@ -113,6 +121,7 @@ pub(crate) struct Totals {
     truncated: AtomicU64,
     unsampled: AtomicU64,
     trace_states_dropped: AtomicU64,
+    attribute_panics: AtomicU64,
     flushes: [AtomicU64; 4],
     handler_panics: AtomicU64,
     wake_ups: AtomicU64,
@@ -129,6 +138,7 @@ impl Totals {
         add(&self.truncated, counts.truncated);
         add(&self.unsampled, counts.unsampled);
         add(&self.trace_states_dropped, counts.trace_states_dropped);
+        add(&self.attribute_panics, counts.attribute_panics);
         add(&self.flushes[trigger as usize], 1);
     }
 
@@ -149,6 +159,7 @@ impl Totals {
                 truncated: get(&self.truncated),
                 unsampled: get(&self.unsampled),
                 trace_states_dropped: get(&self.trace_states_dropped),
+                attribute_panics: get(&self.attribute_panics),
                 ..Counts::default()
             },
             flushes: self.flushes.each_ref().map(get),

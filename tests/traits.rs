@@ -4,10 +4,13 @@
 //! compile-fail examples in its documentation as well.
 
 use batchlink::*;
+use opentelemetry::trace::{Link, SpanContext};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::str::FromStr;
 
 assert_impl_all!(LinkCollector: Clone, Send, Sync, Debug);
 assert_impl_all!(Producer: Clone, Send, Sync, Debug);
@@ -26,10 +29,18 @@ assert_impl_all!(LinkCollectorBuilder: Clone, Send, Sync, Debug, Default);
 assert_impl_all!(LinkSetBuilder: Clone, Send, Sync, Debug, Default);
 assert_impl_all!(Unsampled: Copy, Eq, Hash, Send, Sync, Debug, Default);
 assert_impl_all!(Duplicates: Copy, Eq, Hash, Send, Sync, Debug, Default);
+assert_impl_all!(Invalid: Copy, Eq, Hash, Send, Sync, Debug, Default);
+assert_impl_all!(Relation: Clone, Eq, Hash, Send, Sync, Debug, Display, FromStr);
+assert_impl_all!(links::LinkTemplate: Clone, PartialEq, Send, Sync, Debug);
+// With a closure inside, too: a panic in it is caught.
+assert_impl_all!(LinkSet: UnwindSafe, RefUnwindSafe, Extend<Link>, Extend<Option<SpanContext>>);
+assert_impl_all!(LinkCollectorBuilder: UnwindSafe, RefUnwindSafe);
 
 assert_impl_all!(PushError: Copy, Eq, Hash, Display, Error, Send, Sync);
 assert_impl_all!(Timeout: Copy, Eq, Hash, Display, Error, Send, Sync);
 assert_impl_all!(ShutdownError: Copy, Eq, Hash, Display, Error, Send, Sync);
+assert_impl_all!(ParseRelationError: Copy, Eq, Hash, Display, Error, Send, Sync);
+assert_impl_all!(links::InvalidLink: Clone, Eq, Display, Error, Send, Sync);
 assert_impl_all!(ConfigError: Clone, Eq, Display, Error, Send, Sync);
 assert_impl_all!(RejectedLink: Clone, PartialEq, Display, Error, Send, Sync);
 assert_impl_all!(Trigger: Copy, Eq, Hash, Debug, Display, Send, Sync);

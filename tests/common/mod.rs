@@ -7,7 +7,9 @@ pub mod link_set_calls;
 pub mod oracle;
 
 use batchlink::{LinkBatch, LinkCollector, LinkCollectorBuilder, Stats};
-use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use std::io::Write;
 use std::sync::mpsc;
 use std::thread;
@@ -61,6 +63,24 @@ pub fn number(link: &Link) -> u64 {
 /// The numbers of a batch's links, in order.
 pub fn numbers(batch: &LinkBatch) -> Vec<u64> {
     batch.links().iter().map(number).collect()
+}
+
+/// Starts and ends the batch's span; what an exporter gets.
+pub fn exported(batch: LinkBatch) -> SpanData {
+    export_with(|provider| drop(batch.start(&provider.tracer("test"), "batch")))
+}
+
+/// As [`exported`], for a span that is built.
+pub fn exported_from(builder: SpanBuilder) -> SpanData {
+    export_with(|provider| drop(builder.start(&provider.tracer("test"))))
+}
+
+fn export_with(work: impl FnOnce(&SdkTracerProvider)) -> SpanData {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    work(&provider);
+    // Before the provider goes: the exporter forgets when it is shut down.
+    exporter.get_finished_spans().expect("exported").remove(0)
 }
 
 /// Batches of `size` that only size can trigger.

@@ -1,0 +1,195 @@
+//! Links to invalid contexts, whole traces among them: which are kept, and that these arrive.
+
+mod common;
+
+use batchlink::links::whole_trace;
+use batchlink::{Duplicates, Invalid, LinkCollector, LinkSet, Outcome, PushError};
+use common::*;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample};
+use std::sync::{Arc, Mutex};
+
+const POLICIES: [Invalid; 3] = [Invalid::Drop, Invalid::KeepWithAttributes, Invalid::Keep];
+
+/// Neither flag: the policy for unsampled contexts must not ask these.
+fn with_ids(trace: u128, span: u64, state: TraceState) -> SpanContext {
+    SpanContext::new(TraceId::from(trace), SpanId::from(span), TraceFlags::default(), true, state)
+}
+
+/// All kinds of invalid contexts, each bare, with trace state, with attributes and with both; and
+/// whether each policy keeps them.
+fn cases() -> Vec<(Link, [bool; 3])> {
+    let ids = [(0, 0), (7, 0), (0, 7)];
+    let mut cases = Vec::new();
+    for (trace, span) in ids {
+        for state in [TraceState::NONE, small_state()] {
+            for attributes in [vec![], vec![KeyValue::new("a", 1)]] {
+                let says_more = !attributes.is_empty() || state != TraceState::NONE;
+                let has_id = (trace, span) != (0, 0);
+                let link = Link::new(with_ids(trace, span, state.clone()), attributes, 0);
+                cases.push((link, [false, says_more, says_more || has_id]));
+            }
+        }
+    }
+    assert_eq!(cases.len(), 12);
+    cases
+}
+
+/// What arrives of a link.
+fn typed(mut link: Link) -> (SpanContext, Vec<KeyValue>) {
+    link.attributes.push(KeyValue::new("link.type", "batch_item"));
+    (link.span_context, link.attributes)
+}
+
+#[test]
+fn each_policy_keeps_what_it_says_and_that_arrives() {
+    for (which, policy) in POLICIES.into_iter().enumerate() {
+        for (link, kept) in cases() {
+            let kept = kept[which];
+            let says = format!("{policy:?}: {link:?}");
+            let mut set = LinkSet::builder().with_invalid(policy).build().unwrap();
+            let builder = by_size(8).with_shards(1).with_invalid(policy);
+            let (collector, mut flusher) = builder.build().unwrap();
+
+            let outcome = set.insert_link(link.clone());
+            assert_eq!(outcome, if kept { Outcome::Linked } else { Outcome::Invalid }, "{says}");
+            collector.push_link(link.clone()).unwrap();
+            assert_stats(&collector.stats(), u64::from(kept), 0, 0, u64::from(!kept));
+            if link.attributes.is_empty() {
+                // The same by its context alone, in each way there is.
+                let cx = &link.span_context;
+                let mut set = LinkSet::builder().with_invalid(policy).build().unwrap();
+                assert_eq!(set.insert(cx), outcome, "{says}");
+                assert_eq!(set.finish().links(), if kept { exported_links(&link) } else { vec![] });
+                collector.push(cx).unwrap();
+                assert_eq!(collector.push_all(std::slice::from_ref(cx)), 1);
+                collector.producer().push(cx).unwrap();
+                collector.clone().push_optional(cx).unwrap();
+                assert_stats(&collector.stats(), 5 * u64::from(kept), 0, 0, 5 * u64::from(!kept));
+            }
+
+            let batch = set.finish();
+            assert_account(&batch);
+            assert_eq!((batch.received(), batch.linked(), batch.invalid()), (1, kept.into(), (!kept).into()));
+            let arrived =
+                exported(batch).links.links.into_iter().map(|link| (link.span_context, link.attributes));
+            let expected = if kept { vec![typed(link.clone())] } else { vec![] };
+            assert_eq!(arrived.collect::<Vec<_>>(), expected, "{says}");
+            let batch = flusher.try_next();
+            assert_eq!(batch.is_some(), kept, "{says}");
+            assert!(batch.iter().all(|batch| batch.received() == collector.stats().accepted()));
+            batch.iter().for_each(assert_account);
+        }
+    }
+}
+
+/// As a set makes it of its context alone.
+fn exported_links(link: &Link) -> Vec<Link> {
+    let (context, attributes) = typed(link.clone());
+    vec![Link::new(context, attributes, 0)]
+}
+
+/// Notes the links it is shown, and samples.
+#[derive(Clone, Debug, Default)]
+struct Observer(Arc<Mutex<Vec<Link>>>);
+
+impl ShouldSample for Observer {
+    fn should_sample(
+        &self,
+        _parent: Option<&Context>,
+        _trace: TraceId,
+        _name: &str,
+        _kind: &SpanKind,
+        _attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        self.0.lock().expect("no panic").extend_from_slice(links);
+        let trace_state = TraceState::NONE;
+        SamplingResult { decision: SamplingDecision::RecordAndSample, attributes: vec![], trace_state }
+    }
+}
+
+#[test]
+fn whole_traces_arrive_in_their_place_and_samplers_see_them() {
+    let trace = TraceId::from(0xabc_u128);
+    let builder = LinkCollector::builder().with_invalid(Invalid::KeepWithAttributes).with_shards(1);
+    let (collector, mut flusher) = builder.build().unwrap();
+    let observer = Observer::default();
+    let provider = SdkTracerProvider::builder().with_sampler(observer.clone()).build();
+    for built in [false, true] {
+        collector.push(&context(1)).unwrap();
+        collector.push_link(whole_trace(trace)).unwrap();
+        collector.push(&context(2)).unwrap();
+        let batch = flusher.try_next().unwrap();
+        assert_eq!(batch.links()[1], whole_trace(trace), "it has its type already");
+        drop(batch.clone().start(&provider.tracer("test"), "batch"));
+        let span = if built { exported_from(batch.span_builder("batch")) } else { exported(batch) };
+        assert_eq!(span.links.iter().map(number).collect::<Vec<_>>(), [1, 0, 2]);
+        assert_eq!(span.links[1].span_context.trace_id(), trace);
+        assert_eq!(span.links[1].attributes, [KeyValue::new("link.type", "aggregated_trace")]);
+        assert_eq!(
+            observer.0.lock().unwrap().drain(..).map(|link| number(&link)).collect::<Vec<_>>(),
+            [1, 0, 2]
+        );
+    }
+}
+
+#[test]
+fn a_trace_is_linked_once_and_what_has_no_trace_id_each_time() {
+    let link = |trace, span, value| {
+        Link::new(with_ids(trace, span, TraceState::NONE), vec![KeyValue::new("a", value)], 0)
+    };
+    use Outcome::{Duplicate, Linked, Truncated};
+    for (duplicates, second) in [(Duplicates::Drop, Duplicate), (Duplicates::Keep, Linked)] {
+        let builder = LinkSet::builder().with_invalid(Invalid::Keep).with_duplicates(duplicates);
+        let mut set = builder.with_max_links(9).build().unwrap();
+        assert_eq!(set.insert_link(link(1, 0, 1)), Linked);
+        assert_eq!(set.insert_link(link(2, 0, 1)), Linked, "another trace");
+        assert_eq!(set.insert_link(link(1, 0, 2)), second);
+        assert_eq!(set.insert(&with_ids(1, 0, TraceState::NONE)), second);
+        for value in [1, 2] {
+            assert_eq!(set.insert_link(link(0, 0, value)), Linked);
+            assert_eq!(set.insert_link(link(0, 5, value)), Linked);
+        }
+        let room = if second == Duplicate { 3 } else { 1 };
+        for number in 1..=room {
+            assert_eq!(set.insert(&context(number)), Linked);
+        }
+        assert_eq!(set.insert_link(link(0, 0, 3)), Truncated);
+        let batch = set.finish();
+        assert_account(&batch);
+        assert_eq!((batch.linked(), batch.truncated(), batch.invalid()), (9, 1, 0));
+    }
+}
+
+#[test]
+fn trace_state_that_is_too_long_is_dropped_but_was_there() {
+    let cx = with_ids(7, 0, state_of(513));
+    let mut set = LinkSet::builder().with_invalid(Invalid::KeepWithAttributes).build().unwrap();
+    assert_eq!(set.insert(&cx), Outcome::Linked);
+    let batch = set.finish();
+    assert_eq!(batch.trace_states_dropped(), 1);
+    assert_eq!(batch.links()[0].span_context, with_ids(7, 0, TraceState::NONE));
+}
+
+#[test]
+fn one_that_is_kept_can_be_refused_like_any_other() {
+    let builder = by_size(1).with_queue_capacity(1).with_shards(1).with_invalid(Invalid::Keep);
+    let (collector, flusher) = builder.build().unwrap();
+    let bare = with_ids(7, 0, TraceState::NONE);
+    collector.push(&bare).unwrap();
+    assert_eq!(collector.push(&bare), Err(PushError::Full));
+    let refused = collector.push_link(whole_trace(TraceId::from(8_u128))).unwrap_err();
+    assert_eq!(
+        (refused.reason(), refused.into_link()),
+        (PushError::Full, whole_trace(TraceId::from(8_u128)))
+    );
+    assert_eq!(collector.push_all(&[SpanContext::NONE, bare.clone(), SpanContext::NONE]), 1);
+    collector.push_current().unwrap();
+    drop(flusher);
+    assert_eq!(collector.push(&bare), Err(PushError::Closed));
+    collector.push(&SpanContext::NONE).unwrap();
+    assert_stats(&collector.stats(), 1, 4, 1, 3);
+}
