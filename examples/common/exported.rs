@@ -75,7 +75,7 @@ impl Exported {
         traces
     }
 
-    pub(crate) fn children(&self, span: &SpanData) -> impl ExactSizeIterator<Item = &SpanData> {
+    pub(crate) fn children(&self, span: &SpanData) -> impl Iterator<Item = &SpanData> {
         let places = self.children.get(&key(&span.span_context)).map_or(&[][..], Vec::as_slice);
         places.iter().map(|&place| &self.spans[place])
     }
@@ -97,6 +97,14 @@ fn key(context: &SpanContext) -> (TraceId, SpanId) {
 
 pub(crate) fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
     attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|attribute| &attribute.value)
+}
+
+/// The attribute, 0 if there is none.
+pub(crate) fn number(attributes: &[KeyValue], key: &str) -> i64 {
+    match attribute(attributes, key) {
+        Some(Value::I64(number)) => *number,
+        _ => 0,
+    }
 }
 
 /// What the link says of its kind, under either name that is in use.

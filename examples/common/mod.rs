@@ -25,7 +25,7 @@ pub(crate) mod otlp;
 mod telemetry;
 mod tree;
 
-pub(crate) use exported::{Exported, attribute, link_type};
+pub(crate) use exported::{Exported, attribute, link_type, number};
 pub(crate) use telemetry::Telemetry;
 
 use clap::{Parser, ValueEnum};
@@ -43,13 +43,9 @@ pub(crate) struct Show {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 
-    /// Traces in the tree; 0: all
-    #[arg(long, value_name = "N", default_value_t = 12)]
-    pub(crate) traces: usize,
-
-    /// Links per span in the tree; 0: all
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    pub(crate) links: usize,
+    /// Most of a kind in the tree: traces of one name, children of one name, links of a span; 0: all
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) limit: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -16,20 +16,25 @@ use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 use std::io::{self, Write};
 
+const ALL: &str = "(--limit 0 shows all)";
+
 pub(super) fn write(
     out: &mut impl Write,
     exported: &Exported,
     show: &Show,
     counters: &[(&str, u64)],
 ) -> io::Result<()> {
-    let mut tree = Tree { out, exported, links: bound(show.links) };
-    let traces = exported.traces();
-    for roots in traces.iter().take(bound(show.traces)) {
-        tree.trace(roots)?;
+    let limit = if show.limit == 0 { usize::MAX } else { show.limit };
+    let mut tree = Tree { out, exported, limit };
+    let (traces, hidden) = first_of_each(exported.traces().into_iter(), limit, |roots| &roots[0].name);
+    for roots in traces {
+        tree.trace(&roots)?;
     }
-    match traces.len().saturating_sub(bound(show.traces)) {
-        0 => {}
-        more => writeln!(out, "… {} (--traces 0 shows all)\n", counted(more, "more trace"))?,
+    for (name, count) in hidden {
+        writeln!(out, "… {} of {name} {ALL}", counted(count, "more trace"))?;
+    }
+    if !counters.is_empty() {
+        writeln!(out)?;
     }
     for (name, count) in counters {
         writeln!(out, "{name:<32}{count:>8}")?;
@@ -37,16 +42,35 @@ pub(super) fn write(
     Ok(())
 }
 
-/// 0 means all.
-fn bound(limit: usize) -> usize {
-    if limit == 0 { usize::MAX } else { limit }
+/// Those shown, so that one batch is seen among a thousand requests: the first `limit` of each name.
+/// With them the names of the others, and how many they are.
+fn first_of_each<'a, T>(
+    all: impl Iterator<Item = T>,
+    limit: usize,
+    name: impl Fn(&T) -> &'a str,
+) -> (Vec<T>, Vec<(&'a str, usize)>) {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    let mut shown = Vec::new();
+    for item in all {
+        let name = name(&item);
+        let place = counts.iter().position(|(other, _)| *other == name).unwrap_or(counts.len());
+        if place == counts.len() {
+            counts.push((name, 0));
+        }
+        counts[place].1 += 1;
+        if counts[place].1 <= limit {
+            shown.push(item);
+        }
+    }
+    let hidden = counts.into_iter().filter(|(_, count)| *count > limit);
+    (shown, hidden.map(|(name, count)| (name, count - limit)).collect())
 }
 
 struct Tree<'a, W> {
     out: &'a mut W,
     exported: &'a Exported,
-    /// Links shown per span.
-    links: usize,
+    /// What is shown of a kind at most.
+    limit: usize,
 }
 
 impl<W: Write> Tree<'_, W> {
@@ -65,20 +89,28 @@ impl<W: Write> Tree<'_, W> {
         writeln!(self.out, "{indent}{branch}{}", headline(exported, span))?;
 
         let indent = format!("{indent}{below}");
-        let children = exported.children(span);
-        let count = children.len();
-        let margin = format!("{indent}{}  ", if count > 0 { '│' } else { ' ' });
+        let (children, hidden) = first_of_each(exported.children(span), self.limit, |child| &child.name);
+        let mut branches = children.len() + hidden.len();
+        let margin = format!("{indent}{}  ", if branches > 0 { '│' } else { ' ' });
         self.details(&margin, span)?;
-        for (index, child) in children.enumerate() {
-            self.span(&indent, child, index + 1 == count)?;
+        for child in children {
+            branches -= 1;
+            self.span(&indent, child, branches == 0)?;
+        }
+        for (name, count) in hidden {
+            branches -= 1;
+            let branch = if branches == 0 { '└' } else { '├' };
+            writeln!(self.out, "{indent}{branch}─ … {} of {name} {ALL}", counted(count, "more span"))?;
         }
         Ok(())
     }
 
     fn details(&mut self, margin: &str, span: &SpanData) -> io::Result<()> {
-        if !span.attributes.is_empty() || span.dropped_attributes_count > 0 {
-            let dropped = dropped(span.dropped_attributes_count, "attribute");
-            writeln!(self.out, "{margin}{}{dropped}", pairs(&span.attributes))?;
+        for line in lines(&span.attributes) {
+            writeln!(self.out, "{margin}{line}")?;
+        }
+        if span.dropped_attributes_count > 0 {
+            writeln!(self.out, "{margin}…{}", dropped(span.dropped_attributes_count, "attribute"))?;
         }
         for event in span.events.iter() {
             writeln!(self.out, "{margin}• {}{}", event.name, after(&pairs(&event.attributes)))?;
@@ -86,12 +118,12 @@ impl<W: Write> Tree<'_, W> {
         if span.events.dropped_count > 0 {
             writeln!(self.out, "{margin}•{}", dropped(span.events.dropped_count, "event"))?;
         }
-        for link in span.links.iter().take(self.links) {
+        for link in span.links.iter().take(self.limit) {
             writeln!(self.out, "{margin}↗ {}", arrow(self.exported, link))?;
         }
-        let hidden = span.links.len().saturating_sub(self.links);
+        let hidden = span.links.len().saturating_sub(self.limit);
         if hidden > 0 {
-            writeln!(self.out, "{margin}↗ … {} (--links 0 shows all)", counted(hidden, "more link"))?;
+            writeln!(self.out, "{margin}↗ … {} {ALL}", counted(hidden, "more link"))?;
         }
         if span.links.dropped_count > 0 {
             writeln!(self.out, "{margin}↗{}", dropped(span.links.dropped_count, "link"))?;
@@ -125,7 +157,7 @@ fn arrow(exported: &Exported, link: &Link) -> String {
         None => format!("span {} (trace {trace}…), not exported here", context.span_id()),
     };
     let others = link.attributes.iter().filter(|attribute| !TYPE_KEYS.contains(&attribute.key.as_str()));
-    let unsampled = if context.is_sampled() { "" } else { "  unsampled" };
+    let unsampled = if context.is_valid() && !context.is_sampled() { "  unsampled" } else { "" };
     let dropped = dropped(link.dropped_attributes_count, "attribute");
     format!("{what} → {target}{}{unsampled}{dropped}", after(&pairs(others)))
 }
@@ -141,14 +173,29 @@ pub(super) fn kind(kind: &SpanKind) -> &'static str {
 }
 
 fn pairs<'a>(attributes: impl IntoIterator<Item = &'a KeyValue>) -> String {
-    let pair = |attribute: &KeyValue| match &attribute.value {
+    attributes.into_iter().map(pair).collect::<Vec<_>>().join("  ")
+}
+
+/// As [`pairs`], broken into lines that are easy to read.
+fn lines(attributes: &[KeyValue]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for pair in attributes.iter().map(pair) {
+        match lines.last_mut() {
+            Some(line) if line.len() + pair.len() <= 90 => *line += &after(&pair),
+            _ => lines.push(pair),
+        }
+    }
+    lines
+}
+
+fn pair(attribute: &KeyValue) -> String {
+    match &attribute.value {
         // Quoted only if the end could not be told.
         Value::String(text) if text.as_str().is_empty() || text.as_str().contains(char::is_whitespace) => {
             format!("{}={:?}", attribute.key, text.as_str())
         }
         value => format!("{}={value}", attribute.key),
-    };
-    attributes.into_iter().map(pair).collect::<Vec<_>>().join("  ")
+    }
 }
 
 fn after(text: &str) -> String {
