@@ -3,4 +3,7 @@
 
 mod etl;
 mod exported;
+mod fan_in;
 mod flags;
+mod retry;
+mod saga;
