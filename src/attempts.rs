@@ -17,10 +17,11 @@ const PREVIOUS: &str = "previous.attempt_number";
 
 /// The attempts at one piece of work: a span for each, linked to all that came before it.
 ///
-/// A retry by a scheduler, a queue or a later request is seldom in the trace of the first attempt, and even if it
-/// is, its parent does not say that it was tried before, nor why it was tried again. The links do. It fits any
-/// retry loop, since a loop need only call [`run`](Self::run) or [`run_async`](Self::run_async), or
-/// [`start`](Self::start) where the attempt's end is not that of a closure:
+/// A retry by a scheduler, a queue or a later request is seldom in the trace of the first attempt,
+/// and even if it is, its parent does not say that it was tried before, nor why it was tried again.
+/// The links do. It fits any retry loop, since a loop need only call [`run`](Self::run) or
+/// [`run_async`](Self::run_async), or [`start`](Self::start) where the attempt's end is not that of
+/// a closure:
 ///
 /// ```
 /// use batchlink::Attempts;
@@ -57,9 +58,9 @@ const PREVIOUS: &str = "previous.attempt_number";
 ///
 /// - Every attempt is counted, and has failed if it was dropped (a panic, a cancelled future): the error
 ///   is `dropped`.
-/// - Memory is bounded: of more attempts than the link set takes (32 unless [told](Self::with_link_set)), the
-///   **first** and the **latest** are linked, for where it began and why it is tried again; the
-///   span says how many there were.
+/// - Memory is bounded: of more attempts than the link set takes (32 unless
+///   [told](Self::with_link_set)), the **first** and the **latest** are linked, for where it began
+///   and why it is tried again; the span says how many there were.
 /// - It can be shared among threads and tasks, and cloned: clones count together.
 #[derive(Clone, Debug)]
 pub struct Attempts {
@@ -121,8 +122,8 @@ impl Attempts {
         self
     }
 
-    /// How many attempts your loop makes at most, so that the last one can say `retry.exhausted`. This stops
-    /// nothing: the loop does.
+    /// How many attempts your loop makes at most, so that the last one can say `retry.exhausted`.
+    /// This stops nothing: the loop does.
     #[must_use]
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -181,8 +182,8 @@ impl Attempts {
         self.start(tracer).run(attempt)
     }
 
-    /// As [`run`](Self::run), for an attempt that is a future. The span starts when this is called, not when it is
-    /// first polled. The future that is returned borrows nothing.
+    /// As [`run`](Self::run), for an attempt that is a future. The span starts when this is called,
+    /// not when it is first polled. The future that is returned borrows nothing.
     ///
     /// # Errors
     ///

@@ -118,7 +118,8 @@ fn search(fail_every: u32, tracer: &SdkTracer, shard: u32) -> Result<(), String>
     })
 }
 
-/// The aggregation leads to the request and, within its bound, to all workers; those that failed are marked.
+/// The aggregation leads to the request and, within its bound, to all workers; those that failed
+/// are marked.
 fn check(args: &Args, exported: &Exported, counts: &FanCounts) -> common::Result {
     let merge = exported.named("merge_hits")[0];
     let all = 1 + counts.started;

@@ -6,7 +6,8 @@
 //! cargo run --release --example retry -- --failures 5 --attempts 4 --format json
 //! ```
 //!
-//! All there is to batchlink is `Attempts::new`, and `run` or `run_async` within the loop that there is anyway.
+//! All there is to batchlink is `Attempts::new`, and `run` or `run_async` within the loop that
+//! there is anyway.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,13 +1,13 @@
-//! An order in four steps, the last of which fails: the others are undone, newest first, by spans that are
-//! linked to the steps that they undo.
+//! An order in four steps, the last of which fails: the others are undone, newest first, by spans
+//! that are linked to the steps that they undo.
 //!
 //! ```text
 //! cargo run --release --example saga
 //! cargo run --release --example saga -- --fail-at ship_order --fail-undo charge_card --format json
 //! ```
 //!
-//! The steps belong to the trace of the order, the compensations to a trace of their own: who undoes an order
-//! is mostly another process, hours later.
+//! The steps belong to the trace of the order, the compensations to a trace of their own: who
+//! undoes an order is mostly another process, hours later.
 
 #[path = "../common/mod.rs"]
 mod common;
