@@ -146,8 +146,7 @@ impl Attempts {
         T::Span: Span + Send + Sync + 'static,
     {
         let mut state = lock(&self.state);
-        let number = state.outcome.attempts.saturating_add(1);
-        state.outcome.attempts = number;
+        let number = state.next();
         let links = state.links(number);
         let mut attributes = truncation(links.len() as u64, state.left_out);
         attributes.push(KeyValue::new("retry.attempt_number", i64::from(number)));
@@ -202,6 +201,16 @@ impl Attempts {
         self.start(tracer).run_async(attempt)
     }
 
+    /// Counts an attempt whose span was made elsewhere, by the process that had the message before for
+    /// instance, with its result. The next one links to it as to any other.
+    pub fn collect(&self, attempt: &SpanContext, result: Result<(), impl Display>) {
+        let result = result.map_err(|error| error.to_string());
+        let mut state = lock(&self.state);
+        let number = state.next();
+        state.earlier.push(Earlier { number, context: attempt.clone(), error: None });
+        state.ended(number, result.as_ref().map_err(String::as_str).copied());
+    }
+
     /// What became of the attempts so far; of all of them, when the loop has ended.
     pub fn outcome(&self) -> RetryOutcome {
         lock(&self.state).outcome.clone()
@@ -209,6 +218,12 @@ impl Attempts {
 }
 
 impl State {
+    /// Counts an attempt; its number, from 1.
+    fn next(&mut self) -> u32 {
+        self.outcome.attempts = self.outcome.attempts.saturating_add(1);
+        self.outcome.attempts
+    }
+
     /// The links of attempt `number`.
     fn links(&mut self, number: u32) -> Vec<Link> {
         let set = &mut self.set;

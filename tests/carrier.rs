@@ -57,6 +57,7 @@ fn what_is_refused_is_named() {
         (of("01", "01é"), "traceparent"),
         (of("00", "01").replace('-', "_"), "traceparent"),
         (format!("00-{TRACE}{SPAN}01"), "traceparent"),
+        (format!("00-{TRACE}-{SPAN}001"), "traceparent"),
         (format!("00-{SPAN}-{TRACE}-01"), "traceparent"),
         (of("ff", "01"), "version"),
         (of("FE", "01"), "version"),
