@@ -35,7 +35,7 @@ fn texts<'a>(headers: &'a [Header], key: &str) -> Vec<&'a str> {
 fn read_as_listed(headers: &[Header]) {
     let carrier = Headers::new(headers);
     let names = headers.iter().map(|(name, _)| name.as_str());
-    for key in names.chain(["traceparent", ""]) {
+    for key in names.take(16).chain(["traceparent", ""]) {
         let values = texts(headers, key);
         assert_eq!(carrier.get(key), values.last().copied());
         assert_eq!(carrier.get_all(key).unwrap_or_default(), values);
