@@ -97,8 +97,11 @@ fn an_error_says_what_is_allowed_and_shows_little_of_what_was_given() {
     );
     let long = text(&"é".repeat(1_000_000));
     assert!(long.starts_with(&format!("invalid traceparent: \"{}\"… (", "é".repeat(32))), "{long}");
-    let state = parse_tracestate("a=1,B=2").unwrap_err();
-    assert_eq!((state.field(), state.value()), ("tracestate", "B=2"));
+    let (long_key, long_value) = (format!("{}=1", "k".repeat(257)), format!("k={}", "v".repeat(257)));
+    for member in ["B=2", "b=2=3", "b=é", "t@toolongavendor=1", "t@v@w=1", "=1", &long_key, &long_value] {
+        let error = parse_tracestate(&format!("a=1,{member}")).unwrap_err();
+        assert_eq!((error.field(), error.value()), ("tracestate", &member[..member.len().min(64)]));
+    }
 }
 
 /// `count` members of these lengths.
