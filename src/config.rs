@@ -266,7 +266,11 @@ impl Default for LinkPolicy {
     }
 }
 
-fn within(field: &'static str, value: usize, allowed: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+pub(crate) fn within(
+    field: &'static str,
+    value: usize,
+    allowed: RangeInclusive<usize>,
+) -> Result<usize, ConfigError> {
     if allowed.contains(&value) {
         return Ok(value);
     }

@@ -4,6 +4,8 @@
 // In the order in which a context passes through them.
 mod attempts;
 mod batch;
+#[cfg(feature = "cache")]
+mod cache;
 pub mod carrier;
 mod collector;
 mod config;
@@ -14,6 +16,7 @@ mod fan;
 mod flusher;
 mod link_set;
 pub mod links;
+pub mod messaging;
 mod operation;
 mod policy;
 #[cfg(feature = "tokio")]
@@ -29,6 +32,8 @@ mod trigger;
 
 pub use attempts::{Attempts, RetryOutcome};
 pub use batch::{Counts, LinkBatch, Trigger};
+#[cfg(feature = "cache")]
+pub use cache::LinkCache;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
 pub use collector::{LinkCollector, Producer};

@@ -1,5 +1,6 @@
 //! How contexts become links: which of them, and with which attributes.
 
+use crate::batch::add_new;
 use crate::links::LINK_TYPE;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId};
 use opentelemetry::{Key, KeyValue};
@@ -124,11 +125,7 @@ impl LinkAttributes {
         make: impl Fn(&SpanContext, usize) -> A + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(move |cx: &SpanContext, index, attributes: &mut Vec<KeyValue>| {
-            for made in make(cx, index) {
-                if !attributes.iter().any(|known| known.key == made.key) {
-                    attributes.push(made);
-                }
-            }
+            add_new(attributes, make(cx, index));
         }))
     }
 
