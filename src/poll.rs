@@ -2,7 +2,8 @@
 
 use crate::batch::LinkBatch;
 use crate::drain::Step;
-use crate::flusher::{Flusher, SETTLE_NANOS};
+use crate::flusher::Flusher;
+use crate::wait::{Due, Receiver, SETTLE_NANOS};
 use futures_core::Stream;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -35,6 +36,21 @@ impl Flusher {
 
     /// [`next`](Self::next) for those who write their own `poll`.
     pub fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
+        self.receiver.poll(cx).map(|due| due.map(|due| self.take(due)))
+    }
+}
+
+impl Stream for Flusher {
+    type Item = LinkBatch;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
+        self.get_mut().poll_next_batch(cx)
+    }
+}
+
+impl<T: Send + 'static> Receiver<T> {
+    /// As [`wait`](Self::wait), for a task.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
         if std::mem::take(&mut self.waiting.asleep) {
             self.drain.queue().totals.add_wake_up();
         }
@@ -43,7 +59,7 @@ impl Flusher {
         let mut not_before = 0;
         loop {
             let (wake_at, deadline) = match self.drain.step(not_before) {
-                Step::Take { count, trigger } => return Poll::Ready(Some(self.take(count, trigger))),
+                Step::Take { count, trigger } => return Poll::Ready(Some(Due { count, trigger })),
                 Step::Closed => return Poll::Ready(None),
                 Step::Settle if self.waiting.settling < SETTLE_POLLS => {
                     self.waiting.settling += 1;
@@ -67,14 +83,6 @@ impl Flusher {
             // The timer's word counts, so that tokio's paused clock works as its users expect.
             not_before = deadline.unwrap_or(0);
         }
-    }
-}
-
-impl Stream for Flusher {
-    type Item = LinkBatch;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
-        self.get_mut().poll_next_batch(cx)
     }
 }
 

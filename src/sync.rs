@@ -16,8 +16,10 @@ pub(crate) mod unmodelled {
 mod imp {
     pub(crate) use crossbeam_utils::Backoff;
     pub(crate) use crossbeam_utils::sync::{Parker, Unparker};
-    pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
+    pub(crate) use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
 
     #[cfg(feature = "tokio")]
@@ -102,8 +104,10 @@ mod imp {
 #[cfg(batchlink_loom)]
 mod imp {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
+    pub(crate) use loom::sync::{Arc, Mutex};
     use std::time::Instant;
 
     pub(crate) fn arc_slice<T>(values: Vec<T>) -> Arc<[T]> {
