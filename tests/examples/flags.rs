@@ -4,7 +4,12 @@ use crate::exported::{example, run, text};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-const EXAMPLES: &[&str] = &["etl"];
+const EXAMPLES: &[&str] = &[
+    "etl",
+    "message_queue",
+    #[cfg(feature = "processor")]
+    "batch_service",
+];
 
 #[test]
 fn a_tree_for_people() {
