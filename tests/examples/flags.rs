@@ -9,6 +9,8 @@ const EXAMPLES: &[&str] = &[
     "message_queue",
     #[cfg(feature = "processor")]
     "batch_service",
+    #[cfg(feature = "processor")]
+    "order_processing",
 ];
 
 #[test]

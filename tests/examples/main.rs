@@ -8,3 +8,5 @@ mod etl;
 mod exported;
 mod flags;
 mod message_queue;
+#[cfg(feature = "processor")]
+mod order_processing;
