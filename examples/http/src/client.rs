@@ -6,8 +6,7 @@ use batchlink::carrier;
 use opentelemetry::trace::{Span, SpanKind, Status, Tracer};
 use opentelemetry::{KeyValue, global};
 use reqwest::{Client, StatusCode};
-use serde_json::json;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
@@ -16,28 +15,32 @@ pub(crate) const CLIENT_SPAN: &str = "POST";
 /// One request in so many asks for a name that is taken.
 const REPEAT_EVERY: u32 = 10;
 
-/// Sends all requests, as many at once as there are clients; returns how often each status came.
-pub(crate) async fn send_all(args: &Args, server: SocketAddr) -> Result<BTreeMap<u16, u64>> {
+/// What a request asked for, and the id that it was told if its row was stored.
+pub(crate) struct Answer {
+    pub(crate) name: String,
+    pub(crate) id: Option<i64>,
+}
+
+/// Sends all requests, as many at once as there are clients.
+pub(crate) async fn send_all(args: &Args, server: SocketAddr) -> Result<Vec<Answer>> {
     let http = Client::builder().no_proxy().build()?;
     let mut clients = JoinSet::new();
     for client in 0..args.clients {
         let (http, url) = (http.clone(), format!("http://{server}/items"));
         let numbers = (client..args.requests).step_by(args.clients as usize);
         clients.spawn(async move {
-            let mut statuses = Vec::new();
+            let mut answers = Vec::new();
             for number in numbers {
-                statuses.push(send(&http, &url, number).await?);
+                answers.push(send(&http, &url, number).await?);
             }
-            Ok::<_, reqwest::Error>(statuses)
+            Ok::<_, reqwest::Error>(answers)
         });
     }
-    let mut counts = BTreeMap::new();
-    while let Some(statuses) = clients.join_next().await {
-        for status in statuses?? {
-            *counts.entry(status.as_u16()).or_default() += 1;
-        }
+    let mut all = Vec::new();
+    while let Some(answers) = clients.join_next().await {
+        all.extend(answers??);
     }
-    Ok(counts)
+    Ok(all)
 }
 
 /// Different names among so many requests.
@@ -45,22 +48,24 @@ pub(crate) fn names(requests: u32) -> u32 {
     requests - requests / REPEAT_EVERY
 }
 
-async fn send(http: &Client, url: &str, number: u32) -> reqwest::Result<StatusCode> {
+async fn send(http: &Client, url: &str, number: u32) -> reqwest::Result<Answer> {
     let tracer = global::tracer("batchlink-http-example");
     let mut span = tracer.span_builder(CLIENT_SPAN).with_kind(SpanKind::Client).start(&tracer);
     let mut headers: Vec<(String, Vec<u8>)> = Vec::new();
     carrier::inject(span.span_context(), &mut carrier::HeadersMut::new(&mut headers));
 
     let repeated = u32::from(number % REPEAT_EVERY == REPEAT_EVERY - 1);
-    let body = json!({ "name": format!("item-{}", number - repeated), "quantity": number });
-    let mut request = http.post(url).json(&body);
+    let name = format!("item-{}", number - repeated);
+    let mut request = http.post(url).json(&json!({ "name": name, "quantity": number }));
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let status = request.send().await?.status();
+    let response = request.send().await?;
+    let status = response.status();
     span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
     if !status.is_success() {
         span.set_status(Status::error(status.to_string()));
     }
-    Ok(status)
+    let body: Value = response.json().await?;
+    Ok(Answer { name, id: body["id"].as_i64().filter(|_| status == StatusCode::CREATED) })
 }

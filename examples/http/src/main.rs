@@ -8,8 +8,10 @@
 //! curl -i localhost:8080/items --json '{"name": "apple", "quantity": 3}'
 //! ```
 //!
-//! `server.rs` submits the rows, `store.rs` inserts them, `client.rs` sends requests.
+//! `server.rs` submits the rows, `store.rs` inserts them, `client.rs` sends requests, `check.rs`
+//! looks at rows and links.
 
+mod check;
 mod client;
 #[path = "../../common/mod.rs"]
 mod common;
@@ -18,11 +20,8 @@ mod store;
 
 use batchlink::BatchProcessor;
 use clap::{Parser, value_parser};
-use client::CLIENT_SPAN;
-use common::{Exported, Result, Show, Telemetry, ensure};
-use opentelemetry::trace::SpanKind;
-use server::SERVER_SPAN;
-use std::collections::{BTreeMap, HashSet};
+use client::Answer;
+use common::{Result, Show, Telemetry};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,8 +71,7 @@ fn run(args: &Args) -> Result {
     let scratch = std::env::temp_dir().join(format!("batchlink-http-{}.db", std::process::id()));
     let path = args.database.clone().unwrap_or_else(|| scratch.clone());
     let mut db = store::open(&path)?;
-    let count = "SELECT count(*) FROM items";
-    let before: i64 = db.query_one(count, [], |row| row.get(0))?;
+    let before = store::count(&db)?;
 
     let (inserts, processor) = BatchProcessor::builder(BATCH_SPAN)
         .with_max_batch_size(args.batch_size.into())
@@ -81,12 +79,11 @@ fn run(args: &Args) -> Result {
         .build(telemetry.tracer())?;
     let stats = inserts.clone();
     let writer = processor.spawn(move |batch| store::insert(&mut db, batch))?;
-    let statuses = tokio::runtime::Runtime::new()?.block_on(serve(args, server::router(inserts)))?;
+    let answers = tokio::runtime::Runtime::new()?.block_on(serve(args, server::router(inserts)))?;
     writer.shutdown_with_timeout(Duration::from_secs(10))?;
 
     // Through a connection of its own, which sees what was committed.
-    let after: i64 = rusqlite::Connection::open(&path)?.query_one(count, [], |row| row.get(0))?;
-    let rows = u64::try_from(after - before)?;
+    let stored = check::stored(&store::open(&path)?, &answers)?;
     if args.database.is_none() {
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", scratch.display()));
@@ -96,7 +93,7 @@ fn run(args: &Args) -> Result {
     let exported = telemetry.finish()?;
     let counters = [
         ("requests", stats.queue().pushed()),
-        ("rows committed", rows),
+        ("rows committed", stored.rows - before),
         ("rows refused", stats.failed()),
         ("batches", stats.queue().batches()),
     ];
@@ -104,46 +101,26 @@ fn run(args: &Args) -> Result {
     if args.serve.is_some() {
         return Ok(()); // who knows what was sent
     }
-    let created = statuses.get(&201).copied().unwrap_or_default();
-    ensure(created == rows, format!("{created} were told that their row is stored, {rows} are"))?;
-    ensure(before > 0 || created == u64::from(client::names(args.requests)), "every name is stored once")?;
-    check(&exported, args.requests as usize)
+    check::rows(args, &stored, before)?;
+    check::links(&exported, args.requests as usize)
 }
 
 /// Serves the client, or everybody until interrupted.
-async fn serve(args: &Args, router: axum::Router) -> Result<BTreeMap<u16, u64>> {
+async fn serve(args: &Args, router: axum::Router) -> Result<Vec<Answer>> {
     let listener = TcpListener::bind(args.serve.unwrap_or_else(|| ([127, 0, 0, 1], 0).into())).await?;
     let address = listener.local_addr()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
     let server = tokio::spawn(server.into_future());
-    let statuses = if args.serve.is_some() {
+    let answers = if args.serve.is_some() {
         // In this order: who reads that it serves may interrupt it.
         let hello = async { eprintln!("serving http://{address}/items, until Ctrl-C") };
         tokio::join!(biased; tokio::signal::ctrl_c(), hello).0?;
-        BTreeMap::new()
+        Vec::new()
     } else {
         client::send_all(args, address).await?
     };
     drop(stop);
     server.await??;
-    Ok(statuses)
-}
-
-/// From each client's span to its server's by parent, and from there to exactly one batch by link.
-fn check(exported: &Exported, requests: usize) -> Result {
-    let mut linked = HashSet::new();
-    for batch in exported.named(BATCH_SPAN) {
-        for target in exported.targets(batch) {
-            let request = target.ok_or("not as it should be: a link leads nowhere")?;
-            ensure(
-                request.name == SERVER_SPAN && request.span_kind == SpanKind::Server,
-                "requests are linked",
-            )?;
-            let caller = exported.parent(request).is_some_and(|caller| caller.name == CLIENT_SPAN);
-            ensure(caller, "a request continues its caller's trace")?;
-            ensure(linked.insert(request.span_context.span_id()), "a request is linked once")?;
-        }
-    }
-    ensure(linked.len() == requests, format!("{} of {requests} requests are linked", linked.len()))
+    Ok(answers)
 }

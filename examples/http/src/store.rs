@@ -43,6 +43,12 @@ pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
+/// Rows that are committed.
+pub(crate) fn count(db: &Connection) -> rusqlite::Result<u64> {
+    let count: i64 = db.query_one("SELECT count(*) FROM items", [], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
 /// Answers every item with its row's id, once all are committed. A row that the database refuses fails
 /// alone; if the transaction fails, all do.
 pub(crate) fn insert(db: &mut Connection, batch: Batch<Item, i64, StoreError>) {
