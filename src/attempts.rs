@@ -17,10 +17,11 @@ const PREVIOUS: &str = "previous.attempt_number";
 
 /// The attempts at one piece of work: a span for each, linked to all that came before it.
 ///
-/// A retry by a scheduler, a queue or a later request is seldom in the trace of the first attempt, and even if it
-/// is, its parent does not say that it was tried before, nor why it was tried again. The links do. It fits any
-/// retry loop, since a loop need only call [`run`](Self::run) or [`run_async`](Self::run_async), or
-/// [`start`](Self::start) where the attempt's end is not that of a closure:
+/// A retry by a scheduler, a queue or a later request is seldom in the trace of the first attempt,
+/// and even if it is, its parent does not say that it was tried before, nor why it was tried again.
+/// The links do. It fits any retry loop, since a loop need only call [`run`](Self::run) or
+/// [`run_async`](Self::run_async), or [`start`](Self::start) where the attempt's end is not that of
+/// a closure:
 ///
 /// ```
 /// use batchlink::Attempts;
@@ -57,9 +58,9 @@ const PREVIOUS: &str = "previous.attempt_number";
 ///
 /// - Every attempt is counted, and has failed if it was dropped (a panic, a cancelled future): the error
 ///   is `dropped`.
-/// - Memory is bounded: of more attempts than the link set takes (32 unless [told](Self::with_link_set)), the
-///   **first** and the **latest** are linked, for where it began and why it is tried again; the
-///   span says how many there were.
+/// - Memory is bounded: of more attempts than the link set takes (32 unless
+///   [told](Self::with_link_set)), the **first** and the **latest** are linked, for where it began
+///   and why it is tried again; the span says how many there were.
 /// - It can be shared among threads and tasks, and cloned: clones count together.
 #[derive(Clone, Debug)]
 pub struct Attempts {
@@ -121,8 +122,8 @@ impl Attempts {
         self
     }
 
-    /// How many attempts your loop makes at most, so that the last one can say `retry.exhausted`. This stops
-    /// nothing: the loop does.
+    /// How many attempts your loop makes at most, so that the last one can say `retry.exhausted`.
+    /// This stops nothing: the loop does.
     #[must_use]
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -145,8 +146,7 @@ impl Attempts {
         T::Span: Span + Send + Sync + 'static,
     {
         let mut state = lock(&self.state);
-        let number = state.outcome.attempts.saturating_add(1);
-        state.outcome.attempts = number;
+        let number = state.next();
         let links = state.links(number);
         let mut attributes = truncation(links.len() as u64, state.left_out);
         attributes.push(KeyValue::new("retry.attempt_number", i64::from(number)));
@@ -181,8 +181,8 @@ impl Attempts {
         self.start(tracer).run(attempt)
     }
 
-    /// As [`run`](Self::run), for an attempt that is a future. The span starts when this is called, not when it is
-    /// first polled. The future that is returned borrows nothing.
+    /// As [`run`](Self::run), for an attempt that is a future. The span starts when this is called,
+    /// not when it is first polled. The future that is returned borrows nothing.
     ///
     /// # Errors
     ///
@@ -201,6 +201,16 @@ impl Attempts {
         self.start(tracer).run_async(attempt)
     }
 
+    /// Counts an attempt whose span was made elsewhere, by the process that had the message before for
+    /// instance, with its result. The next one links to it as to any other.
+    pub fn collect(&self, attempt: &SpanContext, result: Result<(), impl Display>) {
+        let result = result.map_err(|error| error.to_string());
+        let mut state = lock(&self.state);
+        let number = state.next();
+        state.earlier.push(Earlier { number, context: attempt.clone(), error: None });
+        state.ended(number, result.as_ref().map_err(String::as_str).copied());
+    }
+
     /// What became of the attempts so far; of all of them, when the loop has ended.
     pub fn outcome(&self) -> RetryOutcome {
         lock(&self.state).outcome.clone()
@@ -208,6 +218,12 @@ impl Attempts {
 }
 
 impl State {
+    /// Counts an attempt; its number, from 1.
+    fn next(&mut self) -> u32 {
+        self.outcome.attempts = self.outcome.attempts.saturating_add(1);
+        self.outcome.attempts
+    }
+
     /// The links of attempt `number`.
     fn links(&mut self, number: u32) -> Vec<Link> {
         let set = &mut self.set;

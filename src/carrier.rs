@@ -39,8 +39,8 @@
 //! - A context that was read is valid (neither id is zero) and marked remote, whatever its source.
 //! - What this module writes it can read again, with the same ids, flags and trace state; the exceptions
 //!   are named where they are.
-//! - Input is untrusted: no panic, nothing that grows with it but a trace state of at most 32 members, and
-//!   error texts show at most 64 bytes of it, escaped.
+//! - Input is untrusted: no panic, nothing that grows with it but a trace state of at most 32
+//!   members, and error texts show at most 64 bytes of it, escaped.
 
 mod error;
 mod headers;

@@ -14,11 +14,13 @@ use std::sync::{Arc, Mutex};
 
 const WORKER_INDEX: &str = "worker.index";
 
-/// Spreads a request over workers and puts their results together: a span for each worker, in a trace of
-/// its own and linked to the request, and one aggregation span that is linked to the request and to the workers.
+/// Spreads a request over workers and puts their results together: a span for each worker, in a
+/// trace of its own and linked to the request, and one aggregation span that is linked to the
+/// request and to the workers.
 ///
-/// A trace with a thousand workers below one request can hardly be read, and many backends cut it. Here each worker
-/// has a trace, and the aggregation leads to all of them, with those marked that have failed.
+/// A trace with a thousand workers below one request can hardly be read, and many backends cut it.
+/// Here each worker has a trace, and the aggregation leads to all of them, with those marked that
+/// have failed.
 ///
 /// ```
 /// use batchlink::FanOut;
@@ -46,15 +48,18 @@ const WORKER_INDEX: &str = "worker.index";
 /// | `worker.failed` = `true`, `worker.error` (at most 256 bytes) | | ● if it failed |
 /// | `aggregation.source`, the worker's name | | ● |
 ///
-/// Links to the request have the type `spawned_from` on workers and `caused_by` on the aggregation, those to the workers
-/// `aggregation`. The aggregation span has `workers.started`, `workers.succeeded` and `workers.failed`.
+/// Links to the request have the type `spawned_from` on workers and `caused_by` on the aggregation,
+/// those to the workers `aggregation`. The aggregation span has `workers.started`,
+/// `workers.succeeded` and `workers.failed`.
 ///
 /// # Guarantees
 ///
 /// - Every worker is counted; one that was dropped (a panic, a cancelled task) has failed.
-/// - Memory is bounded: links go into a [`LinkSet`] as the workers end, the request's first. What it has
-///   no room for is counted, and the aggregation span says so (`links.truncated`, `links.original_count`).
-/// - Workers that are still under way when the aggregation starts are not linked, but counted as started.
+/// - Memory is bounded: links go into a [`LinkSet`] as the workers end, the request's first. What
+///   it has no room for is counted, and the aggregation span says so (`links.truncated`,
+///   `links.original_count`).
+/// - Workers that are still under way when the aggregation starts are not linked, but counted as
+///   started.
 /// - It can be shared among threads and tasks, and cloned: clones count together.
 #[derive(Clone, Debug)]
 pub struct FanOut {
@@ -93,7 +98,8 @@ impl FanOut {
         Self { request: request.clone(), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Starts the span of a worker, as the root of a trace of its own. Send it to where the work is done.
+    /// Starts the span of a worker, as the root of a trace of its own. Send it to where the work is
+    /// done.
     pub fn start<T>(&self, tracer: &T, name: impl Into<Cow<'static, str>>) -> Operation
     where
         T: Tracer,
@@ -130,8 +136,8 @@ impl FanOut {
         lock(&self.state).counts
     }
 
-    /// Starts the aggregation span, linked to the request and to the workers that have ended. Its parent is the
-    /// current context.
+    /// Starts the aggregation span, linked to the request and to the workers that have ended. Its
+    /// parent is the current context.
     pub fn aggregate<T>(self, tracer: &T, name: impl Into<Cow<'static, str>>) -> (Operation, FanCounts)
     where
         T: Tracer,

@@ -12,8 +12,8 @@ const MAX_ERROR: usize = 256;
 /// compensation of a [`Saga`](crate::Saga), a worker or the aggregation of a [`FanOut`](crate::FanOut).
 ///
 /// The span ends with the operation, with status `Ok` or `Error` and the error as description. An
-/// operation that is dropped, because of a panic or because its future was cancelled, has failed with the error
-/// `dropped`; so has one that was forgotten about.
+/// operation that is dropped, because of a panic or because its future was cancelled, has failed
+/// with the error `dropped`; so has one that was forgotten about.
 ///
 /// It can be sent to another thread or task, and the span becomes the current one where the work is
 /// [`run`](Self::run).
@@ -52,8 +52,8 @@ impl Operation {
         self.cx.span().span_context().clone()
     }
 
-    /// Makes the span the current one of this thread until the guard is dropped. Not across an `await`: there
-    /// use [`run_async`](Self::run_async).
+    /// Makes the span the current one of this thread until the guard is dropped. Not across an
+    /// `await`: there use [`run_async`](Self::run_async).
     pub fn attach(&self) -> ContextGuard {
         self.cx.clone().attach()
     }

@@ -13,8 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::{mem, vec};
 
-/// The steps of a long transaction, and their undoing: a span for each compensation, linked to the step that
-/// it undoes.
+/// The steps of a long transaction, and their undoing: a span for each compensation, linked to the
+/// step that it undoes.
 ///
 /// Note each step when it is complete, with its span and what is to be done to undo it: a closure, or
 /// data that you know how to undo. If a step fails, the noted ones are undone in the reverse order:
@@ -42,7 +42,8 @@ use std::{mem, vec};
 /// futures, or where something else decides when to go on, [`undo`](Self::undo) gives the steps
 /// one by one, each with a span to be started.
 ///
-/// The span of a compensation is called `compensate` and the step's name. Its parent is the current context.
+/// The span of a compensation is called `compensate` and the step's name. Its parent is the current
+/// context.
 ///
 /// | attribute | of the span | of the link |
 /// |---|---|---|
@@ -54,11 +55,11 @@ use std::{mem, vec};
 ///
 /// # Guarantees
 ///
-/// - Newest step first. A compensation that fails or panics does not keep the others from being made; it is
-///   counted, its span has status `Error`, and the outcome names it.
+/// - Newest step first. A compensation that fails or panics does not keep the others from being
+///   made; it is counted, its span has status `Error`, and the outcome names it.
 /// - A saga that is dropped without a word undoes nothing: that is how one ends well.
-/// - A step whose context is not valid or not sampled is undone like any other; the span then has no link, as in
-///   a [`LinkSet`].
+/// - A step whose context is not valid or not sampled is undone like any other; the span then has
+///   no link, as in a [`LinkSet`].
 #[derive(Clone, Debug)]
 pub struct Saga<C> {
     name: Cow<'static, str>,

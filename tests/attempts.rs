@@ -9,7 +9,7 @@ use batchlink::{Attempts, LinkSet, Unsampled};
 use common::{context, watchdog};
 use exported::*;
 use futures_util::FutureExt;
-use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -168,6 +168,27 @@ fn the_work_runs_in_the_attempts_span() {
     assert_eq!(parent("async child"), spans[3].span_context.span_id());
     let operation = exporter.span("operation").span_context.span_id();
     assert_eq!((spans[1].parent_span_id, spans[3].parent_span_id), (operation, operation));
+}
+
+#[test]
+fn attempts_of_other_processes_are_collected() {
+    let exporter = Exporter::default();
+    let attempts = Attempts::new("handle_message");
+    attempts.collect(&context(1), Err("crashed"));
+    attempts.collect(&SpanContext::NONE, Err("never traced"));
+    attempts.start(&exporter.tracer()).succeed();
+    let span = exporter.span("handle_message");
+    assert_eq!(attributes(&span.attributes), ["retry.attempt_number=3"]);
+    assert_eq!(span.links.len(), 1, "one has no span");
+    assert!(leads_to(&span.links[0], &context(1)));
+    let said = ["previous.attempt_number=1", "previous.error=crashed"];
+    assert_eq!(attributes(&span.links[0].attributes)[1..3], said);
+    let outcome = attempts.outcome();
+    assert_eq!((outcome.attempts, outcome.failed, outcome.succeeded_on), (3, 2, Some(3)));
+
+    attempts.collect(&context(4), Ok::<_, String>(()));
+    assert_eq!(attempts.outcome().attempts, 4);
+    assert_eq!(attempts.outcome().succeeded_on, Some(3));
 }
 
 /// As with hedged requests.

@@ -57,6 +57,7 @@ fn what_is_refused_is_named() {
         (of("01", "01é"), "traceparent"),
         (of("00", "01").replace('-', "_"), "traceparent"),
         (format!("00-{TRACE}{SPAN}01"), "traceparent"),
+        (format!("00-{TRACE}-{SPAN}001"), "traceparent"),
         (format!("00-{SPAN}-{TRACE}-01"), "traceparent"),
         (of("ff", "01"), "version"),
         (of("FE", "01"), "version"),
@@ -96,8 +97,11 @@ fn an_error_says_what_is_allowed_and_shows_little_of_what_was_given() {
     );
     let long = text(&"é".repeat(1_000_000));
     assert!(long.starts_with(&format!("invalid traceparent: \"{}\"… (", "é".repeat(32))), "{long}");
-    let state = parse_tracestate("a=1,B=2").unwrap_err();
-    assert_eq!((state.field(), state.value()), ("tracestate", "B=2"));
+    let (long_key, long_value) = (format!("{}=1", "k".repeat(257)), format!("k={}", "v".repeat(257)));
+    for member in ["B=2", "b=2=3", "b=é", "t@toolongavendor=1", "t@v@w=1", "=1", &long_key, &long_value] {
+        let error = parse_tracestate(&format!("a=1,{member}")).unwrap_err();
+        assert_eq!((error.field(), error.value()), ("tracestate", &member[..member.len().min(64)]));
+    }
 }
 
 /// `count` members of these lengths.
@@ -176,7 +180,7 @@ fn random(random: &mut Random) -> SpanContext {
 #[test]
 fn what_is_written_is_read_again() {
     let mut generator = Random(1);
-    for _ in 0..5000 {
+    for _ in 0..2000 {
         let context = random(&mut generator);
         let (header, state) = (format_traceparent(&context), context.trace_state().header());
         assert_eq!(parse_traceparent(&header, Some(&state)).as_ref(), Ok(&context), "{header} {state}");
@@ -213,7 +217,7 @@ fn spoilt(random: &mut Random, header: &str, faults: u64) -> String {
 fn what_is_refused_is_what_the_specification_refuses() {
     let mut generator = Random(2);
     let (mut read, mut refused) = (0, 0);
-    for _ in 0..20_000 {
+    for _ in 0..10_000 {
         let context = random(&mut generator);
         let version = ["00", "00", "01", "ff"][generator.below(4) as usize];
         let faults = generator.below(4);
@@ -232,7 +236,7 @@ fn what_is_refused_is_what_the_specification_refuses() {
         assert_eq!(members, w3c::tracestate(&state), "{state:?}");
         *if members.is_some() { &mut read } else { &mut refused } += 1;
     }
-    assert!(read > 5000 && refused > 5000, "{read} read, {refused} refused");
+    assert!(read > 2500 && refused > 2500, "{read} read, {refused} refused");
 }
 
 /// Stricter than the SDK, and else of one mind with it.

@@ -1,7 +1,7 @@
 //! Contexts in JSON, for `#[serde(with = "batchlink::carrier::json")]` (feature `serde`).
 //!
-//! The fields are named and written as OpenTelemetry's
-//! [trace context in logs](https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/):
+//! The fields are named and written as OpenTelemetry's [trace context in
+//! logs](https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/):
 //!
 //! ```
 //! use batchlink::carrier::{json::Json, parse_traceparent};
@@ -38,11 +38,12 @@
 //! | `trace_state` | as in a `tracestate` header; left out if empty | the same; may be missing, `null` or empty |
 //!
 //! - Reading is strict: a field that is missing, unknown, doubled or wrong is an error that names
-//!   it. An unknown field is refused since it is mostly a misspelt one (`traceState`), whose value would be lost
-//!   in silence.
-//! - A wrong `trace_state` is refused, too, unlike in headers: this document was written by a program of yours.
-//! - A context that is not valid ([`SpanContext::NONE`], say, where no span was active) is written as `null`, and
-//!   `null` is read as `SpanContext::NONE`: a message need not have a context.
+//!   it. An unknown field is refused since it is mostly a misspelt one (`traceState`), whose value
+//!   would be lost in silence.
+//! - A wrong `trace_state` is refused, too, unlike in headers: this document was written by a
+//!   program of yours.
+//! - A context that is not valid ([`SpanContext::NONE`], say, where no span was active) is written
+//!   as `null`, and `null` is read as `SpanContext::NONE`: a message need not have a context.
 //! - What is written can be read: a trace state that [`parse_tracestate`] would refuse (the API admits
 //!   some) is left out.
 //! - Contexts that were read are marked remote.
@@ -103,13 +104,18 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SpanCon
 
 struct Object;
 
+const OBJECT: &str = "an object with trace_id, span_id, trace_flags and perhaps trace_state, or null";
+
 impl<'de> Visitor<'de> for Object {
     type Value = SpanContext;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a span context: an object with trace_id, span_id, trace_flags and perhaps trace_state, or null",
-        )
+        write!(f, "a span context: {OBJECT}")
+    }
+
+    // Else the error would show all of it.
+    fn visit_str<E: Error>(self, text: &str) -> Result<SpanContext, E> {
+        Err(Error::custom(CarrierError::new("span context", text, OBJECT)))
     }
 
     fn visit_unit<E: Error>(self) -> Result<SpanContext, E> {

@@ -31,10 +31,11 @@ pub(super) const TRACE_STATE: &str = "at most 32 members key=value, separated by
 
 /// Reads a `traceparent` and the `tracestate` that came with it.
 ///
-/// Strictly so: lower-case hex only, no white space around it, no zero id, no version `ff`, exactly 55
-/// characters in version 00. Of a later version the fields known today are read, as the
-/// [specification](https://www.w3.org/TR/trace-context-2/#versioning-of-traceparent) has it. Flags that
-/// are not defined are cleared: in version 00 all but *sampled* and *random*, in later ones all but *sampled*.
+/// Strictly so: lower-case hex only, no white space around it, no zero id, no version `ff`, exactly
+/// 55 characters in version 00. Of a later version the fields known today are read, as the
+/// [specification](https://www.w3.org/TR/trace-context-2/#versioning-of-traceparent) has it. Flags
+/// that are not defined are cleared: in version 00 all but *sampled* and *random*, in later ones
+/// all but *sampled*.
 ///
 /// A `tracestate` that [`parse_tracestate`] refuses is **discarded, and the context kept**: a fault
 /// in one must not affect the other. The context is marked remote.

@@ -1,5 +1,5 @@
-//! What W3C Trace Context says of a `traceparent` and a `tracestate`, written a second time and in another way: from
-//! the specification's grammar, field by field. For tests and fuzz targets.
+//! What W3C Trace Context says of a `traceparent` and a `tracestate`, written a second time and in
+//! another way: from the specification's grammar, field by field. For tests and fuzz targets.
 #![allow(unreachable_pub)] // each includes this file
 
 /// Trace id, span id and flags; `None` if the header must be ignored.

@@ -6,7 +6,10 @@
 mod batch_service;
 mod etl;
 mod exported;
+mod fan_in;
 mod flags;
 mod message_queue;
 #[cfg(feature = "processor")]
 mod order_processing;
+mod retry;
+mod saga;
