@@ -44,7 +44,7 @@ fn a_template_is_made_once_per_key_and_reaches_the_exporter() {
 
 #[test]
 fn it_never_holds_more_than_its_capacity() {
-    for capacity in [1, 2, 31, 32, 33, 96, 100, 128, 1000, 1024] {
+    for capacity in [1, 2, 31, 32, 33, 96, 100, 101, 128, 1000, 1001, 1024] {
         let cache = LinkCache::<u64>::new(capacity).unwrap();
         assert_eq!(cache.capacity(), capacity);
         for key in 0..5 * capacity as u64 {
