@@ -138,7 +138,7 @@ impl LinkCollector {
     ///
     /// [`PushError::Closed`] if the collector is closed, also while waiting.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, self.invalid, None)
+        push_wait(&self.queue, self.ring(), context, None, self.invalid)
     }
 
     /// As [`push_wait`](Self::push_wait), for at most `timeout`. Zero only tries.
@@ -148,7 +148,7 @@ impl LinkCollector {
     /// [`PushError::Full`] if there was no room in time, [`PushError::Closed`] if the collector is
     /// closed, also while waiting. Both are counted, once per call.
     pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, self.invalid, Some(timeout))
+        push_wait(&self.queue, self.ring(), context, Some(timeout), self.invalid)
     }
 
     /// As [`push_wait`](Self::push_wait), for tasks of any executor. Does not block.
@@ -270,7 +270,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, self.invalid, None)
+        push_wait(&self.queue, self.ring(), context, None, self.invalid)
     }
 
     /// See [`LinkCollector::push_wait_timeout`].
@@ -279,7 +279,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, self.invalid, Some(timeout))
+        push_wait(&self.queue, self.ring(), context, Some(timeout), self.invalid)
     }
 
     /// See [`LinkCollector::push_wait_async`].
@@ -394,23 +394,16 @@ fn push_with_state(
     Ok(())
 }
 
-/// `None` if it is invalid, and such contexts are not kept.
-fn kept(context: &SpanContext, invalid: Invalid) -> Option<Record> {
-    if context.is_valid() {
-        return Some(Record::from_context(context));
-    }
-    let link = Link::with_context(context.clone());
-    invalid.keeps(&link).then(|| Record::from_link(link).0)
-}
-
 fn push_wait(
     queue: &Queue<Record>,
     ring: &Ring<Record>,
     context: &SpanContext,
-    invalid: Invalid,
     timeout: Option<Duration>,
+    invalid: Invalid,
 ) -> Result<(), PushError> {
-    let Some(record) = kept(context, invalid) else { return count_invalid(ring) };
+    let Some(record) = record(context, invalid) else {
+        return count_invalid(ring);
+    };
     // A deadline beyond what `Instant` can hold is none.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let claim = queue.claim_wait(ring, deadline)?;
@@ -424,10 +417,21 @@ async fn push_wait_async(
     context: &SpanContext,
     invalid: Invalid,
 ) -> Result<(), PushError> {
-    let Some(record) = kept(context, invalid) else { return count_invalid(ring) };
+    let Some(record) = record(context, invalid) else {
+        return count_invalid(ring);
+    };
     let claim = queue.claim_async(ring).await?;
     queue.finish(claim, || record);
     Ok(())
+}
+
+/// What there is to push; `None` if the context is invalid and not to be kept.
+fn record(context: &SpanContext, invalid: Invalid) -> Option<Record> {
+    if context.is_valid() {
+        return Some(Record::from_context(context));
+    }
+    let link = Link::with_context(context.clone());
+    invalid.keeps(&link).then(|| Record::from_link(link).0)
 }
 
 fn push_current(queue: &Queue<Record>, ring: &Ring<Record>, invalid: Invalid) -> Result<(), PushError> {

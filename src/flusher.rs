@@ -8,12 +8,12 @@ use crate::queue::Queue;
 use crate::record::Record;
 use crate::ring::Consumer;
 use crate::stats::{Stats, Totals};
-use crate::sync::{Arc, Parker};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Arc, Mutex, Parker, mpsc};
 use crate::wait::{Due, Receiver};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::{fmt, io};
 

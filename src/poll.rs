@@ -9,8 +9,9 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Polls that yield for a claim in flight before they set a timer for it.
-const SETTLE_POLLS: u32 = 16;
+/// Polls that yield for a claim in flight before they set a timer for it; with shuttle, whose time stands
+/// still while a claimant may be held up for long, they never do.
+const SETTLE_POLLS: u32 = if cfg!(batchlink_shuttle) { u32::MAX } else { 16 };
 
 /// What an async wait keeps between polls. None of it is needed for correctness: a wait that is
 /// cancelled loses nothing.
@@ -86,7 +87,7 @@ impl<T: Send + 'static> Receiver<T> {
     }
 }
 
-#[cfg(not(batchlink_loom))]
+#[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
 mod timer {
     use crate::queue::Queue;
     use crate::sync::Arc;
@@ -181,7 +182,7 @@ mod timer {
     }
 }
 
-#[cfg(batchlink_loom)]
+#[cfg(any(batchlink_loom, batchlink_shuttle))]
 mod timer {
     use crate::queue::Queue;
     use crate::sync::Arc;
