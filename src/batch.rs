@@ -11,6 +11,9 @@ use std::fmt;
 pub enum Trigger {
     /// `max_batch_size` contexts were pending.
     Size,
+    /// The items pending weighed `max_batch_weight` or more; see
+    /// [`BatchProcessorBuilder::with_max_batch_weight`](crate::BatchProcessorBuilder::with_max_batch_weight).
+    Weight,
     /// `max_delay` was over for the first of them.
     Timeout,
     /// Somebody asked: [`LinkCollector::flush`](crate::LinkCollector::flush),
@@ -25,6 +28,7 @@ impl Trigger {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Size => "size_limit",
+            Self::Weight => "weight_limit",
             Self::Timeout => "timeout",
             Self::Manual => "manual",
             Self::Shutdown => "shutdown",

@@ -13,6 +13,7 @@ use crate::sync::{Arc, Ordering, Parker, thread_key};
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 /// Collects span contexts from many threads for the links of batch spans.
 ///
@@ -64,6 +65,7 @@ impl LinkCollector {
             config.shards,
             config.slots_per_shard,
             config.max_batch_size,
+            0,
             parker.unparker().clone(),
         );
         let invalid = config.links.invalid;
@@ -123,6 +125,41 @@ impl LinkCollector {
     /// invalid); all others are counted as refused.
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
         push_all(&self.queue, self.ring(), contexts, self.invalid)
+    }
+
+    /// As [`push`](Self::push), but a full shard is waited for instead of refused: back-pressure.
+    ///
+    /// **Blocks the thread** until the flusher has made room. Do not call it from the flusher's own
+    /// handler, which would wait for itself, nor in async code, which has
+    /// [`push_wait_async`](Self::push_wait_async). Costs no more than `push` if there is room.
+    /// Those who wait are woken together, so no order among them is promised.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::Closed`] if the collector is closed, also while waiting.
+    pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
+        push_wait(&self.queue, self.ring(), context, None, self.invalid)
+    }
+
+    /// As [`push_wait`](Self::push_wait), for at most `timeout`. Zero only tries.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::Full`] if there was no room in time, [`PushError::Closed`] if the collector is
+    /// closed, also while waiting. Both are counted, once per call.
+    pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
+        push_wait(&self.queue, self.ring(), context, Some(timeout), self.invalid)
+    }
+
+    /// As [`push_wait`](Self::push_wait), for tasks of any executor. Does not block.
+    ///
+    /// Cancel-safe: dropped before it is ready, it has pushed and counted nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::Closed`] if the collector is closed, also while waiting.
+    pub async fn push_wait_async(&self, context: &SpanContext) -> Result<(), PushError> {
+        push_wait_async(&self.queue, self.ring(), context, self.invalid).await
     }
 
     /// A producer with a shard of its own choice, the next in turn: for a worker that lives long.
@@ -227,6 +264,33 @@ impl Producer {
         push_all(&self.queue, self.ring(), contexts, self.invalid)
     }
 
+    /// See [`LinkCollector::push_wait`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
+        push_wait(&self.queue, self.ring(), context, None, self.invalid)
+    }
+
+    /// See [`LinkCollector::push_wait_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
+        push_wait(&self.queue, self.ring(), context, Some(timeout), self.invalid)
+    }
+
+    /// See [`LinkCollector::push_wait_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn push_wait_async(&self, context: &SpanContext) -> Result<(), PushError> {
+        push_wait_async(&self.queue, self.ring(), context, self.invalid).await
+    }
+
     #[inline(always)]
     fn ring(&self) -> &Ring<Record> {
         &self.rings[self.shard]
@@ -328,6 +392,46 @@ fn push_with_state(
     let claim = queue.claim(ring)?;
     queue.finish(claim, || record);
     Ok(())
+}
+
+fn push_wait(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    context: &SpanContext,
+    timeout: Option<Duration>,
+    invalid: Invalid,
+) -> Result<(), PushError> {
+    let Some(record) = record(context, invalid) else {
+        return count_invalid(ring);
+    };
+    // A deadline beyond what `Instant` can hold is none.
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let claim = queue.claim_wait(ring, deadline)?;
+    queue.finish(claim, || record);
+    Ok(())
+}
+
+async fn push_wait_async(
+    queue: &Queue<Record>,
+    ring: &Ring<Record>,
+    context: &SpanContext,
+    invalid: Invalid,
+) -> Result<(), PushError> {
+    let Some(record) = record(context, invalid) else {
+        return count_invalid(ring);
+    };
+    let claim = queue.claim_async(ring).await?;
+    queue.finish(claim, || record);
+    Ok(())
+}
+
+/// What there is to push; `None` if the context is invalid and not to be kept.
+fn record(context: &SpanContext, invalid: Invalid) -> Option<Record> {
+    if context.is_valid() {
+        return Some(Record::from_context(context));
+    }
+    let link = Link::with_context(context.clone());
+    invalid.keeps(&link).then(|| Record::from_link(link).0)
 }
 
 fn push_current(queue: &Queue<Record>, ring: &Ring<Record>, invalid: Invalid) -> Result<(), PushError> {

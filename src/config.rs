@@ -203,7 +203,7 @@ impl LinkCollectorBuilder {
         Ok(LinkCollector::from_config(self.validate()?))
     }
 
-    fn validate(self) -> Result<Config, ConfigError> {
+    pub(crate) fn validate(self) -> Result<Config, ConfigError> {
         let links = self.links.validate()?;
         let size = within("max_batch_size", self.max_batch_size.unwrap_or(128), BATCH_SIZES)?;
         let default_shards = std::thread::available_parallelism().map_or(1, |n| n.get());

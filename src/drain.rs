@@ -51,6 +51,8 @@ impl<T> Drain<T> {
     /// Looks at all shards and decides. `now` is at least `not_before`, for a caller whose timer
     /// has fired already.
     pub(crate) fn step(&mut self, not_before: u64) -> Step {
+        // The weight before the look: the look then finds all that it counts.
+        let heavy = self.queue.weight.is_reached();
         let (claimed, published, closed) = self.look();
         if claimed == 0 {
             return match closed {
@@ -66,7 +68,9 @@ impl<T> Drain<T> {
         if published >= self.size {
             return Step::Take { count: self.size, trigger: Trigger::Size };
         }
-        let trigger = if closed {
+        let trigger = if heavy && published > 0 {
+            Trigger::Weight
+        } else if closed {
             Trigger::Shutdown
         } else if self.shards.iter().any(|shard| shard.flush_to > shard.consumer.position()) {
             Trigger::Manual
@@ -109,16 +113,21 @@ impl<T> Drain<T> {
         (claimed, published, closed)
     }
 
-    /// Takes `count` entries, of those that the last look found published.
-    pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(Take<'_, T>)) {
+    /// Takes `count` entries, of those that the last look found published; fewer if `run` leaves
+    /// some of what it is given.
+    pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(&mut Take<'_, T>)) {
         let shards = self.shards.len();
         let mut left = count;
         for step in 0..shards {
             let consumer = &mut self.shards[(self.first + step) % shards].consumer;
             let part = consumer.published().min(left);
             if part > 0 {
-                run(consumer.take(part));
+                let mut take = consumer.take(part);
+                run(&mut take);
                 left -= part;
+                if take.left() > 0 {
+                    break;
+                }
             }
         }
         self.first = (self.first + 1) % shards;

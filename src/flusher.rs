@@ -1,24 +1,21 @@
 //! What the one consumer holds: blocking, async, or on a thread of its own.
 
-use crate::batch::{LinkBatch, Trigger};
+use crate::batch::LinkBatch;
 use crate::config::Config;
-use crate::drain::{Drain, Step};
 use crate::error::{ShutdownError, Timeout};
 use crate::link_set::LinkSet;
 use crate::queue::Queue;
 use crate::record::Record;
 use crate::ring::Consumer;
-use crate::stats::Stats;
-use crate::sync::{Arc, Backoff, Parker, park};
+use crate::stats::{Stats, Totals};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Arc, Mutex, Parker, mpsc};
+use crate::wait::{Due, Receiver};
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::{fmt, io};
-
-/// How often to look for a claim that was not published yet, once yielding did not help: its
-/// thread lost the processor in the middle of a push.
-pub(crate) const SETTLE_NANOS: u64 = 1_000_000;
 
 /// How long a dropped [`FlusherHandle`] waits for its thread.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,14 +43,11 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 /// flusher.try_next();
 /// ```
 pub struct Flusher {
-    pub(crate) drain: Drain<Record>,
+    pub(crate) receiver: Receiver<Record>,
     set: LinkSet,
-    parker: Parker,
     /// Refusals were reported in the log.
     #[cfg(feature = "internal-logs")]
     warned: bool,
-    #[cfg(feature = "tokio")]
-    pub(crate) waiting: crate::poll::Waiting,
 }
 
 impl Flusher {
@@ -63,16 +57,11 @@ impl Flusher {
         parker: Parker,
         config: Config,
     ) -> Self {
-        let size = config.max_batch_size;
-        let max_delay = nanos(config.max_delay);
         Self {
-            drain: Drain::new(queue, consumers, size, max_delay),
-            set: LinkSet::new(config.links, size as usize),
-            parker,
+            receiver: Receiver::new(queue, consumers, parker, &config),
+            set: LinkSet::new(config.links, config.max_batch_size as usize),
             #[cfg(feature = "internal-logs")]
             warned: false,
-            #[cfg(feature = "tokio")]
-            waiting: Default::default(),
         }
     }
 
@@ -80,17 +69,13 @@ impl Flusher {
     /// Never waits, and does not say whether the collector is closed: [`next_batch`](Self::next_batch)
     /// does.
     pub fn try_next(&mut self) -> Option<LinkBatch> {
-        match self.drain.available() {
-            0 => None,
-            count => Some(self.take(count, Trigger::Manual)),
-        }
+        self.receiver.available().map(|due| self.take(due))
     }
 
     /// Waits until a batch is due; `None` once the collector is closed and everything was
     /// delivered. Blocks the thread: in async code use [`next`](Self::next).
     pub fn next_batch(&mut self) -> Option<LinkBatch> {
-        // Without a limit there is no timeout.
-        self.wait(None).unwrap_or(None)
+        self.receiver.wait().map(|due| self.take(due))
     }
 
     /// As [`next_batch`](Self::next_batch), but gives up after `timeout`. Zero only looks.
@@ -99,42 +84,16 @@ impl Flusher {
     ///
     /// [`Timeout`] if no batch was due by then. Nothing is lost by that.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<LinkBatch>, Timeout> {
-        let now = self.drain.queue().trigger.clock.now();
-        self.wait(Some(now.saturating_add(nanos(timeout))))
-    }
-
-    fn wait(&mut self, until: Option<u64>) -> Result<Option<LinkBatch>, Timeout> {
-        let backoff = Backoff::new();
-        loop {
-            let step = self.drain.step(0);
-            let clock = &self.drain.queue().trigger.clock;
-            let deadline = match step {
-                Step::Take { count, trigger } => return Ok(Some(self.take(count, trigger))),
-                Step::Closed => return Ok(None),
-                _ if until.is_some_and(|until| clock.now() >= until) => return Err(Timeout),
-                Step::Settle if !backoff.is_completed() => {
-                    backoff.snooze();
-                    continue;
-                }
-                Step::Settle => Some(clock.now().saturating_add(SETTLE_NANOS)),
-                Step::Wait { deadline } => {
-                    backoff.reset();
-                    deadline
-                }
-            };
-            let deadline = deadline.into_iter().chain(until).min();
-            park(&self.parker, deadline.and_then(|deadline| clock.instant(deadline)));
-            self.drain.queue().totals.add_wake_up();
-        }
+        Ok(self.receiver.wait_timeout(timeout)?.map(|due| self.take(due)))
     }
 
     /// Takes what the last look found.
-    pub(crate) fn take(&mut self, count: u32, trigger: Trigger) -> LinkBatch {
+    pub(crate) fn take(&mut self, Due { count, trigger }: Due) -> LinkBatch {
         let set = &mut self.set;
         set.make_room(count as usize);
-        self.drain.take(count, |records| set.insert_records(records));
+        self.receiver.drain.take(count, |records| set.insert_records(records));
         let batch = self.set.finish_as(trigger);
-        self.drain.queue().totals.add_batch(&batch.counts(), trigger);
+        self.receiver.queue().totals.add_batch(&batch.counts(), trigger);
         #[cfg(feature = "internal-logs")]
         self.warn_once_of_refusals();
         batch
@@ -156,7 +115,7 @@ impl Flusher {
 
     /// The counters so far, as [`LinkCollector::stats`](crate::LinkCollector::stats).
     pub fn stats(&self) -> Stats {
-        self.drain.queue().stats()
+        self.receiver.queue().stats()
     }
 
     /// Moves the flusher to a thread of its own, named `batchlink-flusher`, that calls `handler`
@@ -170,24 +129,29 @@ impl Flusher {
     ///
     /// If the operating system has no thread to give. The collector is then closed.
     pub fn spawn(self, handler: impl FnMut(LinkBatch) + Send + 'static) -> io::Result<FlusherHandle> {
-        let queue = Arc::clone(self.drain.queue());
-        // Disconnects when the thread ends, in whatever way.
-        let (running, ended) = mpsc::channel::<()>();
-        let thread = thread::Builder::new().name("batchlink-flusher".into()).spawn(move || {
-            // Locals go in reverse order: it disconnects when the handler has been dropped too.
-            let _running = running;
-            let (mut flusher, mut handler) = (self, handler);
+        let queue = Arc::clone(self.receiver.queue());
+        let totals = Arc::clone(&queue);
+        let (mut flusher, mut handler) = (self, handler);
+        let run = move || {
             while let Some(batch) = flusher.next_batch() {
-                let call = AssertUnwindSafe(|| handler(batch));
-                if let Err(panic) = catch_unwind(call) {
-                    flusher.drain.queue().totals.add_handler_panic();
-                    // What was thrown may panic again when it is dropped.
-                    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
-                }
+                shielded(&totals.totals, || handler(batch));
             }
-        })?;
-        Ok(FlusherHandle { queue, running: Mutex::new(Some(Running { ended, thread })) })
+        };
+        FlusherHandle::spawn(queue, run)
     }
+}
+
+/// Calls the user's code; a panic is counted and otherwise forgotten.
+pub(crate) fn shielded(totals: &Totals, call: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(call)) {
+        count_panic(totals, panic);
+    }
+}
+
+pub(crate) fn count_panic(totals: &Totals, panic: Box<dyn Any + Send>) {
+    totals.add_handler_panic();
+    // What was thrown may panic again when it is dropped.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
 }
 
 impl Drop for Flusher {
@@ -209,11 +173,6 @@ impl fmt::Debug for Flusher {
     }
 }
 
-/// Whole nanoseconds, at most `u64::MAX` (584 years).
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// A flusher's thread.
 ///
 /// Dropping it shuts down: it closes the collector and waits up to 5 seconds for what was accepted
@@ -221,9 +180,30 @@ fn nanos(duration: Duration) -> u64 {
 /// closed in another way.
 #[must_use = "dropping the handle shuts the flusher down"]
 pub struct FlusherHandle {
-    queue: Arc<Queue<Record>>,
+    queue: Box<dyn Control>,
     /// `None` after a shutdown.
     running: Mutex<Option<Running>>,
+}
+
+/// What a handle does with a queue, whatever is in it.
+trait Control: Send + Sync {
+    fn close(&self);
+    fn pending(&self) -> u64;
+    fn stats(&self) -> Stats;
+}
+
+impl<T: Send> Control for Arc<Queue<T>> {
+    fn close(&self) {
+        Queue::close(self);
+    }
+
+    fn pending(&self) -> u64 {
+        Queue::pending(self)
+    }
+
+    fn stats(&self) -> Stats {
+        Queue::stats(self)
+    }
 }
 
 struct Running {
@@ -232,6 +212,21 @@ struct Running {
 }
 
 impl FlusherHandle {
+    /// Runs the consumer of `queue` on a thread of its own.
+    pub(crate) fn spawn<T: Send + 'static>(
+        queue: Arc<Queue<T>>,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        // Disconnects when the thread ends, in whatever way.
+        let (running, ended) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().name("batchlink-flusher".into()).spawn(move || {
+            // Goes last: it disconnects when the handler, which `run` drops, has gone too.
+            let _running = running;
+            run();
+        })?;
+        Ok(Self { queue: Box::new(queue), running: Mutex::new(Some(Running { ended, thread })) })
+    }
+
     /// Closes the collector and waits until everything accepted has been handled.
     ///
     /// Called from the handler itself it cannot wait: it closes and returns at once, with

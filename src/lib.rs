@@ -21,14 +21,18 @@ mod operation;
 mod policy;
 #[cfg(feature = "tokio")]
 mod poll;
+#[cfg(feature = "processor")]
+mod processor;
 mod queue;
 mod record;
 mod relation;
 mod ring;
+mod room;
 mod saga;
 mod stats;
 mod sync;
 mod trigger;
+mod wait;
 
 pub use attempts::{Attempts, RetryOutcome};
 pub use batch::{Counts, LinkBatch, Trigger};
@@ -46,6 +50,11 @@ pub use flusher::{Flusher, FlusherHandle};
 pub use link_set::{LinkSet, LinkSetBuilder, Outcome};
 pub use operation::Operation;
 pub use policy::{Duplicates, Invalid, Unsampled};
+#[cfg(feature = "processor")]
+pub use processor::{
+    Answer, Batch, BatchItem, BatchProcessor, BatchProcessorBuilder, CallError, ProcessorStats, Rejected,
+    Submitter,
+};
 pub use relation::{ParseRelationError, Relation};
 pub use saga::{CompensationFailure, Saga, SagaOutcome, UndoStep, UndoSteps};
 pub use stats::Stats;

@@ -2,14 +2,16 @@
 
 use crate::batch::LinkBatch;
 use crate::drain::Step;
-use crate::flusher::{Flusher, SETTLE_NANOS};
+use crate::flusher::Flusher;
+use crate::wait::{Due, Receiver, SETTLE_NANOS};
 use futures_core::Stream;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Polls that yield for a claim in flight before they set a timer for it.
-const SETTLE_POLLS: u32 = 16;
+/// Polls that yield for a claim in flight before they set a timer for it; with shuttle, whose time stands
+/// still while a claimant may be held up for long, they never do.
+const SETTLE_POLLS: u32 = if cfg!(batchlink_shuttle) { u32::MAX } else { 16 };
 
 /// What an async wait keeps between polls. None of it is needed for correctness: a wait that is
 /// cancelled loses nothing.
@@ -35,6 +37,21 @@ impl Flusher {
 
     /// [`next`](Self::next) for those who write their own `poll`.
     pub fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
+        self.receiver.poll(cx).map(|due| due.map(|due| self.take(due)))
+    }
+}
+
+impl Stream for Flusher {
+    type Item = LinkBatch;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
+        self.get_mut().poll_next_batch(cx)
+    }
+}
+
+impl<T: Send + 'static> Receiver<T> {
+    /// As [`wait`](Self::wait), for a task.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
         if std::mem::take(&mut self.waiting.asleep) {
             self.drain.queue().totals.add_wake_up();
         }
@@ -43,7 +60,7 @@ impl Flusher {
         let mut not_before = 0;
         loop {
             let (wake_at, deadline) = match self.drain.step(not_before) {
-                Step::Take { count, trigger } => return Poll::Ready(Some(self.take(count, trigger))),
+                Step::Take { count, trigger } => return Poll::Ready(Some(Due { count, trigger })),
                 Step::Closed => return Poll::Ready(None),
                 Step::Settle if self.waiting.settling < SETTLE_POLLS => {
                     self.waiting.settling += 1;
@@ -70,15 +87,7 @@ impl Flusher {
     }
 }
 
-impl Stream for Flusher {
-    type Item = LinkBatch;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
-        self.get_mut().poll_next_batch(cx)
-    }
-}
-
-#[cfg(not(batchlink_loom))]
+#[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
 mod timer {
     use crate::queue::Queue;
     use crate::sync::Arc;
@@ -173,7 +182,7 @@ mod timer {
     }
 }
 
-#[cfg(batchlink_loom)]
+#[cfg(any(batchlink_loom, batchlink_shuttle))]
 mod timer {
     use crate::queue::Queue;
     use crate::sync::Arc;

@@ -2,11 +2,13 @@
 
 use crate::error::PushError;
 use crate::ring::{Claim, Consumer, Ring};
+use crate::room::Room;
 use crate::stats::{Stats, Totals};
 use crate::sync::unmodelled::AtomicU32 as Counter;
-use crate::sync::{Arc, AtomicUsize, Ordering, Unparker};
+use crate::sync::{Arc, AtomicI64, AtomicUsize, Ordering, Unparker};
 use crate::trigger::{Signal, TriggerState};
 use std::ops::Deref;
+use std::time::Instant;
 
 pub(crate) struct Queue<T> {
     pub(crate) rings: Arc<[Ring<T>]>,
@@ -16,6 +18,57 @@ pub(crate) struct Queue<T> {
     /// Producers made so far, to spread them over the shards.
     producers: Counter,
     pub(crate) totals: Totals,
+    pub(crate) weight: Weight,
+    /// Where producers wait for a slot, if they choose to.
+    pub(crate) room: Room,
+}
+
+/// What the pending items weigh, if that is a trigger.
+pub(crate) struct Weight {
+    /// `i64::MAX`: it is none.
+    limit: i64,
+    /// Of what is published and not yet taken. Counted after the publication, so it can be below
+    /// that for a moment, even below zero, but never above.
+    pending: AtomicI64,
+}
+
+#[cfg_attr(not(feature = "processor"), expect(dead_code))]
+impl Weight {
+    /// `limit` 0: weight is no trigger.
+    fn new(limit: u64) -> Self {
+        let limit = if limit == 0 { i64::MAX } else { saturated(limit) };
+        Self { limit, pending: AtomicI64::new(0) }
+    }
+
+    /// Adds an item that was published. True if it was the one that reached the limit.
+    fn add(&self, weight: u64) -> bool {
+        let weight = saturated(weight);
+        // Release: pairs with the Acquire in `is_reached`; what was added for is published.
+        let before = self.pending.fetch_add(weight, Ordering::Release);
+        before < self.limit && before.saturating_add(weight) >= self.limit
+    }
+
+    /// Takes off an item that was taken.
+    pub(crate) fn remove(&self, weight: u64) {
+        // Relaxed: nothing is read under it.
+        self.pending.fetch_sub(saturated(weight), Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_reached(&self) -> bool {
+        // Acquire: pairs with the Release in `add`; the look that follows finds what was added for.
+        self.pending.load(Ordering::Acquire) >= self.limit
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit as u64
+    }
+}
+
+/// The most that an item counts: a sum of 2²⁴ of them, the most slots there are, does not overflow.
+pub(crate) const MAX_WEIGHT: u64 = 1 << 38;
+
+fn saturated(weight: u64) -> i64 {
+    weight.min(MAX_WEIGHT) as i64
 }
 
 impl<T> Queue<T> {
@@ -25,6 +78,7 @@ impl<T> Queue<T> {
         shards: usize,
         slots_per_shard: u32,
         size: u32,
+        max_weight: u64,
         unparker: Unparker,
     ) -> (Handle<T>, Vec<Consumer<T>>) {
         let (rings, consumers) = Ring::shards(shards, slots_per_shard);
@@ -35,6 +89,8 @@ impl<T> Queue<T> {
             handles: AtomicUsize::new(1),
             producers: Counter::new(0),
             totals: Totals::default(),
+            weight: Weight::new(max_weight),
+            room: Room::new(),
         };
         (Handle(Arc::new(queue)), consumers)
     }
@@ -91,11 +147,39 @@ impl<T> Queue<T> {
             ring.close();
         }
         self.trigger.signal.notify();
+        self.room.open();
     }
 
     /// The flusher has taken something.
     pub(crate) fn drained(&self) {
         self.trigger.drained(&self.rings);
+        self.room.open();
+    }
+
+    /// Something of this weight was published.
+    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
+    pub(crate) fn weigh(&self, weight: u64) {
+        if self.weight.add(weight) {
+            self.trigger.signal.notify();
+        }
+    }
+
+    /// Claims one position as soon as there is one; [`PushError::Full`] only if `deadline` is over.
+    /// A refusal is counted. Blocks the thread.
+    pub(crate) fn claim_wait<'a>(
+        &self,
+        ring: &'a Ring<T>,
+        deadline: Option<Instant>,
+    ) -> Result<Claim<'a, T>, PushError> {
+        let claimed = self.room.wait(deadline, || ring.claim(1));
+        claimed.inspect_err(|reason| Self::count_refused(ring, *reason, 1))
+    }
+
+    /// As [`claim_wait`](Self::claim_wait), for tasks. Nothing is claimed before it is ready, and
+    /// whoever awaits it has the claim within the same poll.
+    pub(crate) async fn claim_async<'a>(&self, ring: &'a Ring<T>) -> Result<Claim<'a, T>, PushError> {
+        let claimed = self.room.wait_async(|| ring.claim(1)).await;
+        claimed.inspect_err(|reason| Self::count_refused(ring, *reason, 1))
     }
 
     /// Accepted and not yet taken.

@@ -56,6 +56,12 @@ fn without_state(context: &SpanContext) -> SpanContext {
     )
 }
 
+/// The context, without its trace state if that is too long.
+#[cfg(feature = "processor")]
+pub(crate) fn bounded(context: SpanContext) -> SpanContext {
+    if is_too_long(context.trace_state()) { without_state(&context) } else { context }
+}
+
 impl Record {
     /// Clones trace state within the limit; allocates only then.
     #[inline]

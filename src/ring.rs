@@ -26,6 +26,7 @@ use crate::error::PushError;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled};
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Positions in a word and in `seq` are modulo 2³¹.
 const MASK: u32 = (1 << 31) - 1;
@@ -315,7 +316,9 @@ impl<T> Drop for Ring<T> {
             if slot.seq.load(Ordering::Relaxed) == position | PUBLISHED {
                 // SAFETY: published, so initialised; at or above `head`, so not taken; `&mut self`,
                 // so no claimant and no consumer is left.
-                slot.value.with_mut(|value| unsafe { (*value).assume_init_drop() });
+                let value = slot.value.with(|value| unsafe { (*value).assume_init_read() });
+                // One whose drop panics must not keep the others from theirs.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(value))).map_err(std::mem::forget);
             }
         }
     }
@@ -472,6 +475,26 @@ impl<T> Iterator for Take<'_, T> {
         *self.published -= 1;
         *self.claimed -= 1;
         Some(value)
+    }
+}
+
+impl<T> Take<'_, T> {
+    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
+    /// The next entry, if there is one and `wanted` says yes to it.
+    pub(crate) fn next_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        if self.left == 0 {
+            return None;
+        }
+        let slot = self.ring.slot(*self.head as u32 & MASK);
+        // SAFETY: as in `next`; the value stays where it is while it is looked at, since only
+        // `next` takes it and that needs `&mut self`.
+        let yes = slot.value.with(|cell| wanted(unsafe { (*cell).assume_init_ref() }));
+        if yes { self.next() } else { None }
+    }
+
+    /// Entries that are yet to be taken.
+    pub(crate) fn left(&self) -> u32 {
+        self.left
     }
 }
 

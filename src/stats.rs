@@ -4,6 +4,9 @@ use crate::batch::{Counts, Trigger};
 use crate::sync::Ordering;
 use crate::sync::unmodelled::AtomicU64;
 
+/// How many kinds of [`Trigger`] there are.
+const TRIGGERS: usize = Trigger::Shutdown as usize + 1;
+
 /// What happened so far, in contexts unless said otherwise; see
 /// [`LinkCollector::stats`](crate::LinkCollector::stats).
 ///
@@ -18,7 +21,7 @@ pub struct Stats {
     pub(crate) rejected_closed: u64,
     pub(crate) invalid: u64,
     pub(crate) counts: Counts,
-    pub(crate) flushes: [u64; 4],
+    pub(crate) flushes: [u64; TRIGGERS],
     pub(crate) handler_panics: u64,
     pub(crate) wake_ups: u64,
 }
@@ -122,7 +125,7 @@ pub(crate) struct Totals {
     unsampled: AtomicU64,
     trace_states_dropped: AtomicU64,
     attribute_panics: AtomicU64,
-    flushes: [AtomicU64; 4],
+    flushes: [AtomicU64; TRIGGERS],
     handler_panics: AtomicU64,
     wake_ups: AtomicU64,
 }

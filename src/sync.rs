@@ -1,201 +1,28 @@
-//! Everything that the model checker must see: atomics, cells, parking, time.
+//! Everything that a model checker must see: atomics, cells, parking, threads, time.
 //!
-//! No other module names `std::sync::atomic`, so building with
-//! `--cfg batchlink_loom` puts the whole protocol under loom.
+//! No other module names `std::sync::atomic`, so building with `--cfg batchlink_loom` or
+//! `--cfg batchlink_shuttle` puts the whole protocol under that checker.
 
-pub(crate) use imp::*;
+#[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
+mod real;
+#[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
+pub(crate) use real::*;
 
-/// Atomics that loom is *not* shown, because no step of the protocol depends on them: statistics,
+#[cfg(any(batchlink_loom, batchlink_shuttle))]
+mod model;
+#[cfg(any(batchlink_loom, batchlink_shuttle))]
+pub(crate) use model::*;
+
+#[cfg(batchlink_loom)]
+#[path = "sync/loom.rs"]
+mod checker;
+#[cfg(batchlink_shuttle)]
+#[path = "sync/shuttle.rs"]
+mod checker;
+
+/// Atomics that checkers are *not* shown, because no step of the protocol depends on them: statistics,
 /// and the shards' shares, which only the coordinator touches and any value of which is correct.
 /// Modelling them would add interleavings and no behaviour.
 pub(crate) mod unmodelled {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
-}
-
-#[cfg(not(batchlink_loom))]
-mod imp {
-    pub(crate) use crossbeam_utils::Backoff;
-    pub(crate) use crossbeam_utils::sync::{Parker, Unparker};
-    pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    use std::time::{Duration, Instant};
-
-    #[cfg(feature = "tokio")]
-    pub(crate) use atomic_waker::AtomicWaker;
-
-    /// Many values behind one pointer, side by side.
-    pub(crate) fn arc_slice<T>(values: Vec<T>) -> Arc<[T]> {
-        values.into()
-    }
-
-    /// `std`'s cell behind loom's closure interface.
-    #[derive(Debug)]
-    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
-
-    impl<T> UnsafeCell<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(std::cell::UnsafeCell::new(value))
-        }
-
-        #[inline(always)]
-        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-            f(self.0.get())
-        }
-
-        #[inline(always)]
-        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-            f(self.0.get())
-        }
-    }
-
-    /// Monotonic time as nanoseconds since the collector was built, so that an atomic holds it.
-    #[derive(Debug)]
-    pub(crate) struct Clock(Instant);
-
-    impl Clock {
-        pub(crate) fn new() -> Self {
-            Self(Instant::now())
-        }
-
-        /// Nanoseconds since `new`; never 0, so that 0 can mean "not set".
-        pub(crate) fn now(&self) -> u64 {
-            u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
-        }
-
-        /// The instant behind a reading of this clock; `None` beyond what `Instant` can hold.
-        pub(crate) fn instant(&self, nanos: u64) -> Option<Instant> {
-            self.0.checked_add(Duration::from_nanos(nanos))
-        }
-    }
-
-    /// Sleeps until unparked or until `deadline` (`None`: no deadline).
-    pub(crate) fn park(parker: &Parker, deadline: Option<Instant>) {
-        match deadline {
-            Some(deadline) => parker.park_deadline(deadline),
-            None => parker.park(),
-        }
-    }
-
-    /// A number per thread, spread over `u32` so that its high bits pick a shard evenly.
-    ///
-    /// Consecutive multiples of the golden ratio fall evenly into any number of equal parts,
-    /// so threads born one after the other take different shards.
-    #[inline]
-    pub(crate) fn thread_key() -> u32 {
-        use std::cell::Cell;
-        use std::sync::atomic::AtomicU32;
-        const GOLDEN: u32 = 0x9E37_79B9;
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        thread_local!(static KEY: Cell<Option<u32>> = const { Cell::new(None) });
-        // A thread that is shutting down may have lost its locals: any shard will do.
-        KEY.try_with(|key| {
-            key.get().unwrap_or_else(|| {
-                let fresh = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN);
-                key.set(Some(fresh));
-                fresh
-            })
-        })
-        .unwrap_or(0)
-    }
-}
-
-#[cfg(batchlink_loom)]
-mod imp {
-    pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    use std::time::Instant;
-
-    pub(crate) fn arc_slice<T>(values: Vec<T>) -> Arc<[T]> {
-        Arc::from_std(values.into())
-    }
-
-    /// loom's model of it, behind `atomic_waker`'s interface.
-    #[cfg(feature = "tokio")]
-    #[derive(Debug)]
-    pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
-
-    #[cfg(feature = "tokio")]
-    impl AtomicWaker {
-        pub(crate) fn new() -> Self {
-            Self(loom::future::AtomicWaker::new())
-        }
-
-        pub(crate) fn register(&self, waker: &std::task::Waker) {
-            self.0.register_by_ref(waker);
-        }
-
-        pub(crate) fn wake(&self) {
-            self.0.wake();
-        }
-    }
-
-    /// `crossbeam_utils::sync::Parker` as loom sees it: one token, one waiter.
-    #[derive(Debug)]
-    pub(crate) struct Parker(Unparker);
-
-    #[derive(Debug, Clone)]
-    pub(crate) struct Unparker(std::sync::Arc<loom::sync::Notify>);
-
-    impl Parker {
-        pub(crate) fn new() -> Self {
-            Self(Unparker(std::sync::Arc::new(loom::sync::Notify::new())))
-        }
-
-        pub(crate) fn unparker(&self) -> &Unparker {
-            &self.0
-        }
-    }
-
-    impl Unparker {
-        pub(crate) fn unpark(&self) {
-            self.0.notify();
-        }
-    }
-
-    /// Time stands still in a model: a delay of zero is always over, any other never is.
-    #[derive(Debug)]
-    pub(crate) struct Clock;
-
-    impl Clock {
-        pub(crate) fn new() -> Self {
-            Self
-        }
-
-        pub(crate) fn now(&self) -> u64 {
-            1
-        }
-
-        pub(crate) fn instant(&self, _nanos: u64) -> Option<Instant> {
-            None
-        }
-    }
-
-    pub(crate) fn park(parker: &Parker, _deadline: Option<Instant>) {
-        parker.0.0.wait();
-    }
-
-    /// Waiting for another thread is a yield in a model.
-    pub(crate) struct Backoff;
-
-    impl Backoff {
-        pub(crate) fn new() -> Self {
-            Self
-        }
-
-        pub(crate) fn snooze(&self) {
-            loom::thread::yield_now();
-        }
-
-        pub(crate) fn is_completed(&self) -> bool {
-            false
-        }
-
-        pub(crate) fn reset(&self) {}
-    }
-
-    /// Models choose shards by `Producer`; everything else goes to the first.
-    pub(crate) fn thread_key() -> u32 {
-        0
-    }
 }

@@ -2,9 +2,20 @@
 
 use crate::exported::{example, run, text};
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::process::Stdio;
 
-const EXAMPLES: &[&str] = &["etl", "fan_in", "retry", "saga"];
+const EXAMPLES: &[&str] = &[
+    "etl",
+    "fan_in",
+    "message_queue",
+    "retry",
+    "saga",
+    #[cfg(feature = "processor")]
+    "batch_service",
+    #[cfg(feature = "processor")]
+    "order_processing",
+];
 
 #[test]
 fn a_tree_for_people() {
@@ -75,5 +86,23 @@ fn a_reader_that_leaves_is_no_error() {
         drop(reader);
         let output = child.wait_with_output().expect("the example ends");
         assert!(output.status.success(), "{name}: {}: {}", output.status, text(&output.stderr));
+    }
+}
+
+#[test]
+fn an_endpoint_that_takes_no_spans_is_an_error() {
+    // A port that was free a moment ago, and that nobody listens on.
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let endpoint = format!("http://{}", closed.expect("a free port"));
+    for name in EXAMPLES {
+        let output = example(name)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+            .env("NO_PROXY", "127.0.0.1")
+            .output()
+            .expect("the example starts");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {message}");
+        let said = format!("{name}: cannot export spans to OTEL_EXPORTER_OTLP_ENDPOINT={endpoint}: ");
+        assert!(message.contains(&said), "{name}: {message}");
     }
 }

@@ -4,6 +4,8 @@
 mod closing;
 mod dropping;
 mod flushing;
+mod replies;
 mod ring;
+mod room;
 mod trigger;
 mod waking;

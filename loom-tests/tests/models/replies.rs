@@ -1,0 +1,119 @@
+//! The way back to callers, and the end of a batch: `src/processor/`.
+
+use batchlink::{BatchProcessor, CallError, Submitter, Trigger};
+use batchlink_loom_tests::{NEVER, block_on, check, spawn};
+use loom::thread;
+use opentelemetry::trace::SpanContext;
+use opentelemetry::trace::noop::NoopTracer;
+use std::convert::Infallible;
+
+type Pair = (Submitter<u64, u64, Infallible>, BatchProcessor<u64, u64, Infallible>);
+
+/// One shard, batches of `size`, or of this weight if an item weighs what it is.
+fn processor(size: usize, weight: Option<u64>) -> Pair {
+    let mut builder = BatchProcessor::builder("batch")
+        .with_max_batch_size(size)
+        .with_queue_capacity(size)
+        .with_max_delay(NEVER)
+        .with_shards(1)
+        .with_max_links(1);
+    if let Some(weight) = weight {
+        builder = builder.with_max_batch_weight(weight, |n| *n);
+    }
+    builder.build(NoopTracer::new()).expect("a valid configuration")
+}
+
+/// A thread that calls gets its own item's result.
+#[test]
+fn caller_gets_its_answer() {
+    check(3, || {
+        let (submitter, mut processor) = processor(1, None);
+        let call = spawn(submitter, |submitter| submitter.call_blocking(7));
+        processor.next_batch().unwrap().succeed_all(|n| n + 1);
+        let (result, submitter) = call.join().unwrap();
+        assert_eq!(result, Ok(8));
+        assert_eq!(submitter.stats().succeeded(), 1);
+    });
+}
+
+/// So does a task.
+#[test]
+fn task_gets_its_answer() {
+    check(2, || {
+        let (submitter, mut processor) = processor(1, None);
+        let call = spawn(submitter, |submitter| block_on(submitter.call_with_context(7, &SpanContext::NONE)));
+        processor.next_batch().unwrap().succeed_all(|n| n + 1);
+        assert_eq!(call.join().unwrap().0, Ok(8));
+    });
+}
+
+/// Whoever calls while the processor goes hears that it has gone.
+#[test]
+fn caller_races_the_end() {
+    check(3, || {
+        let (submitter, processor) = processor(1, None);
+        let call = spawn(submitter, |submitter| submitter.call_blocking(7));
+        drop(processor);
+        assert_eq!(call.join().unwrap().0, Err(CallError::Closed));
+    });
+}
+
+/// A handler that has a batch when everything closes still answers for it.
+#[test]
+fn batch_outlives_its_processor() {
+    check(3, || {
+        let (submitter, mut processor) = processor(1, None);
+        let call = spawn(submitter, |submitter| submitter.call_blocking(7));
+        let batch = processor.next_batch().unwrap();
+        let work = thread::spawn(move || batch.succeed_all(|n| *n));
+        drop(processor);
+        work.join().unwrap();
+        assert_eq!(call.join().unwrap().0, Ok(7));
+    });
+}
+
+/// Items of one batch answered on two threads: whoever is last sees what the other counted.
+#[test]
+fn last_answer_sees_the_others() {
+    check(3, || {
+        let (submitter, mut processor) = processor(2, None);
+        submitter.submit(1).unwrap();
+        submitter.submit(2).unwrap();
+        let mut items = processor.next_batch().unwrap().into_iter();
+        let other = items.next().unwrap();
+        let other = thread::spawn(move || other.succeed(0));
+        drop(items);
+        other.join().unwrap();
+        assert_eq!(submitter.stats().succeeded(), 2);
+    });
+}
+
+/// Whoever completes the weight wakes the processor, which finds it all published.
+#[test]
+fn two_submitters_complete_the_weight() {
+    check(3, || {
+        let (submitter, mut processor) = processor(4, Some(3));
+        let threads =
+            [1, 2].map(|weight| spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap()));
+        let batch = processor.next_batch().unwrap();
+        assert_eq!((batch.len(), batch.trigger()), (2, Trigger::Weight));
+        drop(batch);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+/// What a heavy item leaves behind has its own trigger.
+#[test]
+fn weight_left_behind_fires_again() {
+    check(2, || {
+        let (submitter, mut processor) = processor(4, Some(2));
+        let pushes = spawn(submitter, |submitter| [2, 2].map(|weight| submitter.submit(weight).unwrap()));
+        for _ in 0..2 {
+            let batch = processor.next_batch().unwrap();
+            assert_eq!((batch.len(), batch.trigger()), (1, Trigger::Weight));
+        }
+        pushes.join().unwrap();
+    });
+}

@@ -1,0 +1,314 @@
+//! What the one consumer of items holds, and the ways to run it.
+
+use super::batch::{Batch, BatchItem, BatchSpan};
+use super::build::{BatchProcessorBuilder, Divide};
+use super::{Item, Outcomes, ProcessorStats};
+use crate::batch::Trigger;
+use crate::error::Timeout;
+use crate::flusher::{FlusherHandle, count_panic, shielded};
+use crate::link_set::LinkSet;
+use crate::queue::MAX_WEIGHT;
+use crate::sync::Arc;
+use crate::wait::{Due, Receiver};
+use opentelemetry::trace::{Link, SpanBuilder, Status, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
+use std::any::Any;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt::{self, Display};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// Starts a span as child of a context, and gives the context with that span.
+pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context) -> Context + Send>;
+
+/// Turns items from many threads and tasks into batches, each with one span that links the
+/// requests of its items, and gives every caller its own item's result.
+///
+/// It is a [`LinkCollector`](crate::LinkCollector) whose rings carry payloads: exact size trigger,
+/// timeout, bounded queue, de-duplicated and bounded links. There is one processor; whoever has a
+/// [`Submitter`](super::Submitter) can submit. Run it on a thread of yours ([`run`](Self::run),
+/// [`run_each`](Self::run_each)), on one of its own ([`spawn`](Self::spawn),
+/// [`spawn_each`](Self::spawn_each)), in a task (`run_async`, `run_each_async`; feature `tokio`),
+/// or take the batches one by one ([`next_batch`](Self::next_batch)).
+///
+/// ```
+/// use batchlink::BatchProcessor;
+/// use opentelemetry::global;
+/// use std::time::Duration;
+///
+/// let (submitter, processor) = BatchProcessor::builder("insert_batch")
+///     .with_max_batch_size(64)
+///     .with_max_delay(Duration::from_millis(5))
+///     .build(global::tracer("writer"))?;
+/// let handle = processor.spawn(|batch| {
+///     // ... one transaction for all rows
+///     batch.succeed_all(|row: &String| row.len());
+/// })?;
+///
+/// let length = submitter.call_blocking("a row".to_owned());
+/// assert_eq!(length, Ok::<_, batchlink::CallError<String>>(5));
+/// handle.shutdown_with_timeout(Duration::from_secs(5))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The batch span has, at its start, the links and `batch.size`, `batch.links`, `batch.trigger`,
+/// `batch.number`; at its end `batch.succeeded`, `batch.failed`, `batch.success_rate`, and a status:
+/// *Ok*, or *Error* with the number of items that failed.
+///
+/// Dropping it closes it: items that wait are dropped and their callers get
+/// [`CallError::Closed`](super::CallError::Closed). That waits for submissions that are in the
+/// middle of being made, which takes nanoseconds unless their thread lost the processor.
+pub struct BatchProcessor<T, R, E> {
+    pub(super) receiver: Receiver<Item<T, R, E>>,
+    set: LinkSet,
+    start: Start,
+    divide: Option<Divide<T, R, E>>,
+    name: Cow<'static, str>,
+    item_name: Cow<'static, str>,
+    outcomes: Arc<Outcomes>,
+    /// Taken and not yet given out: more than one part if there are keys.
+    pub(super) parts: VecDeque<Vec<Item<T, R, E>>>,
+    trigger: Trigger,
+    /// Batches made so far.
+    number: u64,
+}
+
+impl<T, R, E> BatchProcessor<T, R, E>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    E: Send + 'static,
+{
+    /// Starts a configuration; `name` is the batch span's.
+    pub fn builder(name: impl Into<Cow<'static, str>>) -> BatchProcessorBuilder<T, R, E> {
+        BatchProcessorBuilder::new(name.into())
+    }
+
+    pub(super) fn new(
+        receiver: Receiver<Item<T, R, E>>,
+        set: LinkSet,
+        start: Start,
+        divide: Option<Divide<T, R, E>>,
+        (name, item_name): (Cow<'static, str>, Cow<'static, str>),
+        outcomes: Arc<Outcomes>,
+    ) -> Self {
+        Self {
+            receiver,
+            set,
+            start,
+            divide,
+            name,
+            item_name,
+            outcomes,
+            parts: VecDeque::new(),
+            trigger: Trigger::Manual,
+            number: 0,
+        }
+    }
+
+    /// Waits until a batch is due and starts its span; `None` once the processor is closed and
+    /// every item was given out. Blocks the thread.
+    pub fn next_batch(&mut self) -> Option<Batch<T, R, E>> {
+        if self.parts.is_empty() {
+            let due = self.receiver.wait()?;
+            self.take(due);
+        }
+        self.next_part()
+    }
+
+    /// As [`next_batch`](Self::next_batch), but gives up after `timeout`. Zero only looks.
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`] if no batch was due by then. Nothing is lost by that.
+    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<Batch<T, R, E>>, Timeout> {
+        if self.parts.is_empty() {
+            let Some(due) = self.receiver.wait_timeout(timeout)? else { return Ok(None) };
+            self.take(due);
+        }
+        Ok(self.next_part())
+    }
+
+    /// What is pending right now, up to one batch ([`Trigger::Manual`]); `None` if nothing is.
+    pub fn try_next(&mut self) -> Option<Batch<T, R, E>> {
+        if self.parts.is_empty() {
+            let due = self.receiver.available()?;
+            self.take(due);
+        }
+        self.next_part()
+    }
+
+    /// Calls `handler` with every batch, on this thread, until the processor is closed and every
+    /// item was given out. A panic of `handler` fails the items it had not answered, is counted in
+    /// [`Stats::handler_panics`](crate::Stats::handler_panics), and the next batch comes as usual.
+    pub fn run(&mut self, mut handler: impl FnMut(Batch<T, R, E>)) {
+        while let Some(batch) = self.next_batch() {
+            shielded(&self.receiver.queue().totals, || handler(batch));
+        }
+    }
+
+    /// Calls `handler` with every item, on this thread, until the processor is closed and every
+    /// item was given out.
+    ///
+    /// Each item has a span of its own, child of the batch span and linked to the item's request;
+    /// it is the current one during the call and is passed as a `Context`. It gets the event
+    /// `item.succeeded`, or `item.failed` with the `error`, and a status to match. An item that
+    /// fails or panics does not touch its neighbours.
+    pub fn run_each(&mut self, mut handler: impl FnMut(T, &Context) -> Result<R, E>)
+    where
+        E: Display,
+    {
+        while let Some(batch) = self.next_batch() {
+            let parent = batch.context().clone();
+            for item in batch {
+                let context = self.start_item(&item, &parent);
+                let (payload, answer) = item.into_parts();
+                let _current = context.clone().attach();
+                let call = AssertUnwindSafe(|| handler(payload, &context));
+                self.end_item(&context, answer, catch_unwind(call));
+            }
+        }
+    }
+
+    /// Moves the processor to a thread of its own, named `batchlink-flusher`, that does
+    /// [`run`](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// If the operating system has no thread to give. The processor is then closed.
+    pub fn spawn(
+        mut self,
+        handler: impl FnMut(Batch<T, R, E>) + Send + 'static,
+    ) -> io::Result<FlusherHandle> {
+        FlusherHandle::spawn(Arc::clone(self.receiver.queue()), move || self.run(handler))
+    }
+
+    /// Moves the processor to a thread of its own, named `batchlink-flusher`, that does
+    /// [`run_each`](Self::run_each).
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_each(
+        mut self,
+        handler: impl FnMut(T, &Context) -> Result<R, E> + Send + 'static,
+    ) -> io::Result<FlusherHandle>
+    where
+        E: Display,
+    {
+        FlusherHandle::spawn(Arc::clone(self.receiver.queue()), move || self.run_each(handler))
+    }
+
+    /// The counters so far.
+    pub fn stats(&self) -> ProcessorStats {
+        ProcessorStats::new(self.receiver.queue().stats(), &self.outcomes)
+    }
+
+    /// Takes what is due out of the rings, divided if there are keys.
+    pub(super) fn take(&mut self, Due { count, trigger }: Due) {
+        let mut items = Vec::with_capacity(count as usize);
+        let queue = Arc::clone(self.receiver.queue());
+        let mut room = queue.weight.limit();
+        self.receiver.drain.take(count, |take| {
+            while let Some(item) =
+                take.next_if(|item| item.weight.min(MAX_WEIGHT) <= room || items.is_empty())
+            {
+                room = room.saturating_sub(item.weight);
+                queue.weight.remove(item.weight);
+                items.push(item);
+            }
+        });
+        self.trigger = trigger;
+        self.parts = match &mut self.divide {
+            None => VecDeque::from([items]),
+            Some(divide) => divide(items).into(),
+        };
+    }
+
+    pub(super) fn next_part(&mut self) -> Option<Batch<T, R, E>> {
+        let items = self.parts.pop_front()?;
+        self.set.make_room(items.len());
+        for item in &items {
+            self.set.insert(&item.context);
+        }
+        self.number += 1;
+        let links = self.set.finish_as(self.trigger);
+        let counts = links.counts();
+        self.receiver.queue().totals.add_batch(&counts, self.trigger);
+        let mut builder = links.span_builder(self.name.clone());
+        let number = i64::try_from(self.number).unwrap_or(i64::MAX);
+        builder.attributes.get_or_insert_default().push(KeyValue::new("batch.number", number));
+        let context = (self.start)(builder, &Context::current());
+        let span = BatchSpan::new(context, items.len() as u64, Arc::clone(&self.outcomes));
+        Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
+    }
+
+    pub(super) fn start_item(&self, item: &BatchItem<T, R, E>, parent: &Context) -> Context {
+        let index = i64::try_from(item.index()).unwrap_or(i64::MAX);
+        let builder = SpanBuilder::from_name(self.item_name.clone())
+            .with_attributes([KeyValue::new("item.index", index)])
+            .with_links(vec![Link::with_context(item.span_context().clone())]);
+        (self.start)(builder, parent)
+    }
+
+    pub(super) fn end_item(
+        &self,
+        context: &Context,
+        answer: super::Answer<R, E>,
+        result: Result<Result<R, E>, Box<dyn Any + Send>>,
+    ) where
+        E: Display,
+    {
+        let span = context.span();
+        let error = match &result {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(panic) => Some(format!("panicked: {}", message(panic.as_ref()))),
+        };
+        match error {
+            None => {
+                span.add_event("item.succeeded", vec![]);
+                span.set_status(Status::Ok);
+            }
+            Some(error) => {
+                span.add_event("item.failed", vec![KeyValue::new("error", error.clone())]);
+                span.set_status(Status::error(error));
+            }
+        }
+        span.end();
+        match result {
+            Ok(result) => answer.complete(result),
+            Err(panic) => {
+                answer.panicked();
+                count_panic(&self.receiver.queue().totals, panic);
+            }
+        }
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "(no message)",
+    }
+}
+
+/// Nothing in it is pinned: the handlers' futures never live in here.
+impl<T, R, E> Unpin for BatchProcessor<T, R, E> {}
+
+impl<T, R, E> Drop for BatchProcessor<T, R, E> {
+    fn drop(&mut self) {
+        self.receiver.discard();
+    }
+}
+
+impl<T, R, E> fmt::Debug for BatchProcessor<T, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = ProcessorStats::new(self.receiver.queue().stats(), &self.outcomes);
+        f.debug_struct("BatchProcessor").field("stats", &stats).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,288 @@
+//! What those who have items hold.
+
+use super::answer::{CallError, Caller, Reply};
+use super::build::Weigh;
+use super::{Item, Outcomes, ProcessorStats};
+use crate::error::PushError;
+use crate::queue::Handle;
+use crate::record::bounded;
+use crate::ring::{Claim, Ring};
+use crate::sync::{Arc, thread_key};
+use opentelemetry::trace::{SpanContext, TraceContextExt};
+use std::error::Error;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// Gives items to a [`BatchProcessor`](super::BatchProcessor). Clone it into every thread or task
+/// that has some; when the last one is gone, the processor closes by itself.
+///
+/// Two ways: [`submit`](Self::submit) and forget, or [`call`](Self::call) and get the item's own
+/// result back. Each in a variant that refuses when the queue is full and one that waits.
+pub struct Submitter<T, R, E> {
+    rings: Arc<[Ring<Item<T, R, E>>]>,
+    queue: Handle<Item<T, R, E>>,
+    outcomes: Arc<Outcomes>,
+    weigh: Option<Weigh<T>>,
+}
+
+impl<T, R, E> Submitter<T, R, E> {
+    pub(super) fn new(
+        queue: Handle<Item<T, R, E>>,
+        outcomes: Arc<Outcomes>,
+        weigh: Option<Weigh<T>>,
+    ) -> Self {
+        Self { rings: Arc::clone(&queue.rings), queue, outcomes, weigh }
+    }
+
+    /// Adds an item to the next batch, linked to the active span of the current
+    /// [`Context`](opentelemetry::Context). Never blocks. An item without a span is processed like
+    /// any other and counted as invalid among the links.
+    ///
+    /// Cost: one uncontended read-modify-write, and the item moved into the ring.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the item if this thread's shard is full or the processor is closed.
+    pub fn submit(&self, item: T) -> Result<(), Rejected<T>> {
+        self.put(self.item(item, current(), None)).map_err(Rejected::from)
+    }
+
+    /// As [`submit`](Self::submit), linked to the span given.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn submit_with_context(&self, item: T, context: &SpanContext) -> Result<(), Rejected<T>> {
+        self.put(self.item(item, context.clone(), None)).map_err(Rejected::from)
+    }
+
+    /// As [`submit`](Self::submit), but waits for room: back-pressure. **Blocks the thread**; not
+    /// to be called from the processor's own handler, which would wait for itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the item if the processor is closed, also while waiting.
+    pub fn submit_wait(&self, item: T) -> Result<(), Rejected<T>> {
+        let item = self.item(item, current(), None);
+        self.finish(self.queue.claim_wait(self.ring(), None), item).map_err(Rejected::from)
+    }
+
+    /// As [`submit_wait`](Self::submit_wait), at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As there, and if there was no room in time.
+    pub fn submit_wait_timeout(&self, item: T, timeout: Duration) -> Result<(), Rejected<T>> {
+        let item = self.item(item, current(), None);
+        let deadline = Instant::now().checked_add(timeout);
+        self.finish(self.queue.claim_wait(self.ring(), deadline), item).map_err(Rejected::from)
+    }
+
+    /// As [`submit_wait`](Self::submit_wait), for tasks of any executor. Cancel-safe: dropped
+    /// before it is ready, it has submitted nothing (and the item is dropped with it).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn submit_wait_async(&self, item: T) -> Result<(), Rejected<T>> {
+        let item = self.item(item, current(), None);
+        let ring = self.ring();
+        self.finish(self.queue.claim_async(ring).await, item).map_err(Rejected::from)
+    }
+
+    /// Submits an item and waits for its own result, on any executor.
+    ///
+    /// Dropped while it waits, the item stays in its batch and its result goes nowhere; wrap it in
+    /// your runtime's timeout at will. Cost beyond [`submit`](Self::submit): one allocation.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Full`] and [`CallError::Closed`] if the item was not accepted,
+    /// [`CallError::Closed`] also if the processor went before it took the item;
+    /// [`CallError::Failed`], [`CallError::Panicked`], [`CallError::Unanswered`]: the handler's.
+    pub async fn call(&self, item: T) -> Result<R, CallError<E>> {
+        self.call_with_context(item, &current()).await
+    }
+
+    /// As [`call`](Self::call), linked to the span given.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn call_with_context(&self, item: T, context: &SpanContext) -> Result<R, CallError<E>> {
+        let (caller, answer) = oneshot::async_channel();
+        self.put(self.item(item, context.clone(), Some(caller))).map_err(refused)?;
+        answered(answer.await)
+    }
+
+    /// As [`call`](Self::call), but waits for room first: back-pressure.
+    ///
+    /// # Errors
+    ///
+    /// As there, without [`CallError::Full`].
+    pub async fn call_wait(&self, item: T) -> Result<R, CallError<E>> {
+        let (caller, answer) = oneshot::async_channel();
+        let item = self.item(item, current(), Some(caller));
+        let ring = self.ring();
+        self.finish(self.queue.claim_async(ring).await, item).map_err(refused)?;
+        answered(answer.await)
+    }
+
+    /// As [`call`](Self::call), on a thread. **Blocks it**; not to be called from the processor's
+    /// own handler, which would wait for itself.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn call_blocking(&self, item: T) -> Result<R, CallError<E>> {
+        let (caller, answer) = oneshot::channel();
+        self.put(self.item(item, current(), Some(caller))).map_err(refused)?;
+        answered(answer.recv())
+    }
+
+    /// As [`call_blocking`](Self::call_blocking), at most for `timeout`. An item that was accepted
+    /// is processed all the same.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`CallError::Timeout`].
+    pub fn call_blocking_timeout(&self, item: T, timeout: Duration) -> Result<R, CallError<E>> {
+        let (caller, answer) = oneshot::channel();
+        self.put(self.item(item, current(), Some(caller))).map_err(refused)?;
+        let deadline = Instant::now().checked_add(timeout);
+        match deadline.map(|deadline| answer.recv_deadline(deadline)) {
+            None => answered(answer.recv()),
+            Some(Err(oneshot::RecvTimeoutError::Timeout)) => Err(CallError::Timeout),
+            Some(Err(oneshot::RecvTimeoutError::Disconnected)) => Err(CallError::Closed),
+            Some(Ok(reply)) => reply,
+        }
+    }
+
+    /// Asks the processor to take what is pending now; does not wait for it.
+    pub fn flush(&self) {
+        self.queue.trigger.ask_flush();
+    }
+
+    /// Closes the processor for all: nothing is accepted any more, what was accepted is processed.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// The counters so far.
+    pub fn stats(&self) -> ProcessorStats {
+        ProcessorStats::new(self.queue.stats(), &self.outcomes)
+    }
+
+    #[inline(always)]
+    fn ring(&self) -> &Ring<Item<T, R, E>> {
+        &self.rings[((u64::from(thread_key()) * self.rings.len() as u64) >> 32) as usize]
+    }
+
+    /// Everything that is the user's code, or allocates, comes before the claim.
+    fn item(&self, payload: T, context: SpanContext, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
+        let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&payload));
+        Item { payload, context: bounded(context), weight, caller }
+    }
+
+    fn put(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
+        self.finish(self.queue.claim(self.ring()), item)
+    }
+
+    fn finish(
+        &self,
+        claim: Result<Claim<'_, Item<T, R, E>>, PushError>,
+        item: Item<T, R, E>,
+    ) -> Result<(), (Item<T, R, E>, PushError)> {
+        let weight = item.weight;
+        match claim {
+            Ok(claim) => self.queue.finish(claim, || item),
+            Err(reason) => return Err((item, reason)),
+        }
+        if self.weigh.is_some() {
+            self.queue.weigh(weight);
+        }
+        Ok(())
+    }
+}
+
+/// The active span's context; an invalid one if there is none.
+fn current() -> SpanContext {
+    let current = || opentelemetry::Context::map_current(|cx| cx.span().span_context().clone());
+    // A thread that is ending may have lost its current context; asking for it then panics.
+    catch_unwind(AssertUnwindSafe(current)).unwrap_or_else(|panic| {
+        std::mem::forget(panic);
+        SpanContext::NONE
+    })
+}
+
+fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
+    match reason {
+        PushError::Full => CallError::Full,
+        PushError::Closed => CallError::Closed,
+    }
+}
+
+/// A caller's end that was dropped without a word was dropped with the queue.
+fn answered<R, E>(reply: Result<Reply<R, E>, oneshot::RecvError>) -> Result<R, CallError<E>> {
+    reply.unwrap_or(Err(CallError::Closed))
+}
+
+impl<T, R, E> Clone for Submitter<T, R, E> {
+    fn clone(&self) -> Self {
+        Self {
+            rings: Arc::clone(&self.rings),
+            queue: self.queue.clone(),
+            outcomes: Arc::clone(&self.outcomes),
+            weigh: self.weigh.clone(),
+        }
+    }
+}
+
+impl<T, R, E> fmt::Debug for Submitter<T, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submitter").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// An item that was not accepted, given back.
+pub struct Rejected<T> {
+    item: T,
+    reason: PushError,
+}
+
+impl<T> Rejected<T> {
+    /// The item, unchanged.
+    pub fn into_item(self) -> T {
+        self.item
+    }
+
+    /// Why it was refused.
+    pub fn reason(&self) -> PushError {
+        self.reason
+    }
+}
+
+impl<T, R, E> From<(Item<T, R, E>, PushError)> for Rejected<T> {
+    fn from((item, reason): (Item<T, R, E>, PushError)) -> Self {
+        Self { item: item.payload, reason }
+    }
+}
+
+impl<T> fmt::Debug for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "item not accepted: {}", self.reason)
+    }
+}
+
+impl<T> Error for Rejected<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.reason)
+    }
+}

@@ -1,0 +1,118 @@
+//! How the one consumer waits for what is due, on a thread. (`poll.rs`: in a task.)
+
+use crate::batch::Trigger;
+use crate::config::Config;
+use crate::drain::{Drain, Step};
+use crate::error::Timeout;
+use crate::queue::Queue;
+use crate::ring::Consumer;
+use crate::sync::{Arc, Backoff, Parker, park};
+#[cfg(feature = "processor")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// How often to look for a claim that was not published yet, once yielding did not help: its
+/// thread lost the processor in the middle of a push.
+pub(crate) const SETTLE_NANOS: u64 = 1_000_000;
+
+/// The consumer's end of a queue.
+pub(crate) struct Receiver<T> {
+    pub(crate) drain: Drain<T>,
+    parker: Parker,
+    #[cfg(feature = "tokio")]
+    pub(crate) waiting: crate::poll::Waiting,
+}
+
+/// Take this many, for this reason.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    pub(crate) count: u32,
+    pub(crate) trigger: Trigger,
+}
+
+impl<T> Receiver<T> {
+    pub(crate) fn new(
+        queue: Arc<Queue<T>>,
+        consumers: Vec<Consumer<T>>,
+        parker: Parker,
+        config: &Config,
+    ) -> Self {
+        Self {
+            drain: Drain::new(queue, consumers, config.max_batch_size, nanos(config.max_delay)),
+            parker,
+            #[cfg(feature = "tokio")]
+            waiting: Default::default(),
+        }
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
+        self.drain.queue()
+    }
+
+    /// What is pending right now, up to one batch.
+    pub(crate) fn available(&mut self) -> Option<Due> {
+        match self.drain.available() {
+            0 => None,
+            count => Some(Due { count, trigger: Trigger::Manual }),
+        }
+    }
+
+    /// Waits until something is due; `None` once closed and empty.
+    pub(crate) fn wait(&mut self) -> Option<Due> {
+        // Without a limit there is no timeout.
+        self.wait_until(None).unwrap_or(None)
+    }
+
+    pub(crate) fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<Due>, Timeout> {
+        let now = self.queue().trigger.clock.now();
+        self.wait_until(Some(now.saturating_add(nanos(timeout))))
+    }
+
+    fn wait_until(&mut self, until: Option<u64>) -> Result<Option<Due>, Timeout> {
+        let backoff = Backoff::new();
+        loop {
+            let step = self.drain.step(0);
+            let clock = &self.drain.queue().trigger.clock;
+            let deadline = match step {
+                Step::Take { count, trigger } => return Ok(Some(Due { count, trigger })),
+                Step::Closed => return Ok(None),
+                _ if until.is_some_and(|until| clock.now() >= until) => return Err(Timeout),
+                Step::Settle if !backoff.is_completed() => {
+                    backoff.snooze();
+                    continue;
+                }
+                Step::Settle => Some(clock.now().saturating_add(SETTLE_NANOS)),
+                Step::Wait { deadline } => {
+                    backoff.reset();
+                    deadline
+                }
+            };
+            let deadline = deadline.into_iter().chain(until).min();
+            park(&self.parker, deadline.and_then(|deadline| clock.instant(deadline)));
+            self.drain.queue().totals.add_wake_up();
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Closes, and drops what is left, entry by entry. Waits for claims in flight, so that none is
+    /// left behind where nobody looks any more.
+    #[cfg(feature = "processor")]
+    pub(crate) fn discard(&mut self) {
+        self.queue().close();
+        while let Some(Due { count, .. }) = self.wait() {
+            self.drain.take(count, |take| {
+                for entry in take {
+                    // It may be the user's, and its drop may panic; the others must go too.
+                    let drop_it = AssertUnwindSafe(|| drop(entry));
+                    let _ = catch_unwind(drop_it).map_err(std::mem::forget);
+                }
+            });
+        }
+    }
+}
+
+/// Whole nanoseconds, at most `u64::MAX` (584 years).
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
