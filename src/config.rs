@@ -4,7 +4,6 @@ use crate::collector::LinkCollector;
 use crate::error::ConfigError;
 use crate::flusher::Flusher;
 use crate::link_set::{DEFAULT_MAX_LINKS, MAX_LINKS};
-use crate::links::LINK_TYPE;
 use crate::policy::{Duplicates, Invalid, LinkAttributes, LinkPolicy, Unsampled};
 use crate::trigger::MAX_SHARDS;
 use opentelemetry::trace::SpanContext;
@@ -164,7 +163,7 @@ impl LinkCollectorBuilder {
     /// [`link.relationship`](crate::links::LINK_RELATIONSHIP). A link that says its type in
     /// `link.type`, as those made by [`links`](crate::links) do, says it under this key then.
     pub fn with_link_type_key(mut self, key: impl Into<Key>) -> Self {
-        self.links.link_type_key = key.into();
+        self.links.link_type_key = Some(key.into());
         self
     }
 
@@ -245,7 +244,7 @@ impl LinkCollectorBuilder {
 impl LinkPolicy {
     pub(crate) fn validate(self) -> Result<Self, ConfigError> {
         within("max_links", self.max_links, 1..=MAX_LINKS)?;
-        if self.link_type_key.as_str().is_empty() {
+        if self.link_type_key.as_ref().is_some_and(|key| key.as_str().is_empty()) {
             return Err(ConfigError::new("link_type_key", "an empty text", "any other text"));
         }
         Ok(self)
@@ -260,7 +259,7 @@ impl Default for LinkPolicy {
             duplicates: Duplicates::default(),
             invalid: Invalid::default(),
             link_type: Some(Cow::Borrowed("batch_item")),
-            link_type_key: Key::from_static_str(LINK_TYPE),
+            link_type_key: None,
             attributes: None,
         }
     }

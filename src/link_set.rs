@@ -90,7 +90,7 @@ impl LinkSetBuilder {
     /// [`link.relationship`](crate::links::LINK_RELATIONSHIP). A link that says its type in
     /// `link.type` says it under this key then.
     pub fn with_link_type_key(mut self, key: impl Into<Key>) -> Self {
-        self.0.link_type_key = key.into();
+        self.0.link_type_key = Some(key.into());
         self
     }
 
@@ -311,10 +311,13 @@ impl LinkSet {
         }
         self.counts.linked += 1;
         self.counts.trace_states_dropped += u64::from(state_dropped);
-        let mut link = link();
-        let whole = self.policy.complete(&mut link, self.links.len());
-        self.counts.attribute_panics += u64::from(!whole);
-        self.links.push(link);
+        let index = self.links.len();
+        // Made in its place.
+        self.links.push(link());
+        let whole = self.links.last_mut().is_none_or(|link| self.policy.complete(link, index));
+        if !whole {
+            self.counts.attribute_panics += 1;
+        }
         Outcome::Linked
     }
 

@@ -76,7 +76,8 @@ pub(crate) struct LinkPolicy {
     pub(crate) duplicates: Duplicates,
     pub(crate) invalid: Invalid,
     pub(crate) link_type: Option<Cow<'static, str>>,
-    pub(crate) link_type_key: Key,
+    /// `None`: `link.type`.
+    pub(crate) link_type_key: Option<Key>,
     pub(crate) attributes: Option<LinkAttributes>,
 }
 
@@ -92,21 +93,27 @@ impl LinkPolicy {
     /// Adds the link's type, unless it says its own.
     #[inline(always)]
     fn add_type(&self, link: &mut Link) {
-        let (Some(link_type), key) = (&self.link_type, &self.link_type_key) else {
+        let Some(link_type) = &self.link_type else {
             return;
         };
-        if link.attributes.iter().any(|attribute| attribute.key == *key) {
+        let name = self.link_type_key.as_ref().map_or(LINK_TYPE, Key::as_str);
+        if link.attributes.iter().any(|attribute| attribute.key.as_str() == name) {
             return;
         }
-        match link.attributes.iter_mut().find(|attribute| attribute.key.as_str() == LINK_TYPE) {
-            // Said with the usual key, by `links` for instance, where another one is in use.
-            Some(own) => own.key = key.clone(),
-            None => {
-                // Exactly one more: a `Vec` that grows by itself starts with room for four.
-                link.attributes.reserve_exact(1);
-                link.attributes.push(KeyValue::new(key.clone(), link_type.clone()));
+        let key = match &self.link_type_key {
+            None => Key::from_static_str(LINK_TYPE),
+            Some(key) => {
+                // Said with the usual key, by `links` for instance, where this one is in use.
+                if let Some(own) = link.attributes.iter_mut().find(|own| own.key.as_str() == LINK_TYPE) {
+                    own.key = key.clone();
+                    return;
+                }
+                key.clone()
             }
-        }
+        };
+        // Exactly one more: a `Vec` that grows by itself starts with room for four.
+        link.attributes.reserve_exact(1);
+        link.attributes.push(KeyValue::new(key, link_type.clone()));
     }
 }
 

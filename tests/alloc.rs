@@ -196,3 +196,12 @@ fn dropping_a_partly_drained_collector_releases_everything_once() {
         assert!(allocated > 24);
     }
 }
+
+#[test]
+fn a_traceparent_is_read_without_allocating() {
+    let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (header, valid) in [(header, true), (&header.to_uppercase(), false), (&"é".repeat(1000), false)] {
+        let (count, found) = allocations(|| batchlink::carrier::parse_traceparent(header, Some(",")));
+        assert_eq!((count, found.is_ok()), (0, valid), "{header}");
+    }
+}

@@ -3,7 +3,7 @@
 mod common;
 
 use batchlink::links::whole_trace;
-use batchlink::{Duplicates, Invalid, LinkCollector, LinkSet, Outcome, PushError};
+use batchlink::{Duplicates, Invalid, LinkCollector, LinkSet, Outcome, PushError, Unsampled};
 use common::*;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
@@ -192,4 +192,67 @@ fn one_that_is_kept_can_be_refused_like_any_other() {
     assert_eq!(collector.push(&bare), Err(PushError::Closed));
     collector.push(&SpanContext::NONE).unwrap();
     assert_stats(&collector.stats(), 1, 4, 1, 3);
+}
+
+/// Random contexts, valid and not, with and without attributes, under every combination of policies:
+/// a set and a collector do with them what a plain list and a few rules would.
+#[test]
+fn every_combination_of_policies_does_what_its_rules_say() {
+    let mut random = Random(11);
+    for round in 0..300 {
+        let invalid = POLICIES[round % 3];
+        let unsampled = [Unsampled::Drop, Unsampled::Keep][round / 3 % 2];
+        let duplicates = [Duplicates::Drop, Duplicates::Keep][round / 6 % 2];
+        let bound = 1 + random.below(12) as usize;
+        let builder = LinkSet::builder().with_invalid(invalid).with_unsampled(unsampled);
+        let mut set = builder.with_duplicates(duplicates).with_max_links(bound).build().unwrap();
+        let builder = by_size(64).with_shards(1).with_invalid(invalid).with_unsampled(unsampled);
+        let builder = builder.with_duplicates(duplicates).with_max_links(bound);
+        let (collector, mut flusher) = builder.build().unwrap();
+        let (mut expected, mut refused): (Vec<Link>, u64) = (Vec::new(), 0);
+        for _ in 0..32 {
+            let (trace, span) = (u128::from(random.below(3)), random.below(3));
+            let flags = TraceFlags::new(random.below(2) as u8);
+            let state = if random.below(4) == 0 { small_state() } else { TraceState::NONE };
+            let says_more = state != TraceState::NONE;
+            let cx = SpanContext::new(TraceId::from(trace), SpanId::from(span), flags, false, state);
+            let attributes = if random.below(3) == 0 { vec![KeyValue::new("a", 1)] } else { vec![] };
+            let link = Link::new(cx.clone(), attributes, 0);
+
+            let kept = match invalid {
+                _ if trace != 0 && span != 0 => true,
+                Invalid::Drop => false,
+                Invalid::KeepWithAttributes => says_more || !link.attributes.is_empty(),
+                _ => says_more || !link.attributes.is_empty() || trace != 0 || span != 0,
+            };
+            let known =
+                |other: &Link| other.span_context.trace_id() == cx.trace_id() && number(other) == span;
+            let outcome = if !kept {
+                Outcome::Invalid
+            } else if unsampled == Unsampled::Drop && cx.is_valid() && !flags.is_sampled() {
+                Outcome::Unsampled
+            } else if duplicates == Duplicates::Drop && trace != 0 && expected.iter().any(known) {
+                Outcome::Duplicate
+            } else if expected.len() == bound {
+                Outcome::Truncated
+            } else {
+                expected.push(link.clone());
+                Outcome::Linked
+            };
+            refused += u64::from(outcome == Outcome::Invalid);
+            assert_eq!(set.insert_link(link.clone()), outcome, "{link:?} with {invalid:?}, {unsampled:?}");
+            collector.push_link(link).unwrap();
+        }
+        assert_stats(&collector.stats(), 32 - refused, 0, 0, refused);
+        let expected: Vec<_> = expected.into_iter().map(typed).collect();
+        let from_set = set.finish();
+        assert_eq!((from_set.received(), from_set.invalid()), (32, refused));
+        for batch in [Some(from_set), flusher.try_next()].into_iter().flatten() {
+            assert_account(&batch);
+            let links =
+                exported(batch).links.links.into_iter().map(|link| (link.span_context, link.attributes));
+            assert_eq!(links.collect::<Vec<_>>(), expected);
+        }
+        assert_stats(&collector.stats(), 32 - refused, 0, 0, refused);
+    }
 }

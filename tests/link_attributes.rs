@@ -160,3 +160,31 @@ fn a_copied_configuration_makes_the_same() {
     }
     assert_eq!(calls.lock().unwrap().len(), 2);
 }
+
+/// The closure runs while its batch is being taken, on a queue that is full.
+#[test]
+fn the_closure_may_use_its_own_collector() {
+    let _watchdog = watchdog();
+    let own: Arc<Mutex<Option<LinkCollector>>> = Arc::default();
+    let inside = Arc::clone(&own);
+    let make = move |cx: &SpanContext, _| {
+        let own = inside.lock().unwrap();
+        let collector = own.as_ref().unwrap();
+        let refused = collector.push(cx).is_err();
+        collector.flush();
+        [KeyValue::new("refused", refused), KeyValue::new("pending", collector.stats().pending() as i64)]
+    };
+    let builder = by_size(4).with_queue_capacity(4).with_shards(1).with_link_attributes(make);
+    let (collector, mut flusher) = builder.build().unwrap();
+    *own.lock().unwrap() = Some(collector.clone());
+    (1..=4).for_each(|number| collector.push(&context(number)).unwrap());
+    let batch = flusher.next_batch().unwrap();
+    assert_account(&batch);
+    let full = [KeyValue::new("refused", true), KeyValue::new("pending", 4), of_type("batch_item")];
+    assert!(batch.links().iter().all(|link| link.attributes == full), "{batch:?}");
+    assert_stats(&collector.stats(), 4, 4, 0, 0);
+    collector.push(&context(5)).unwrap();
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [5]);
+    assert_eq!(flusher.try_next().unwrap().links()[0].attributes[0], KeyValue::new("refused", false));
+    *own.lock().unwrap() = None;
+}

@@ -46,6 +46,18 @@ assert_impl_all!(RejectedLink: Clone, PartialEq, Display, Error, Send, Sync);
 assert_impl_all!(Trigger: Copy, Eq, Hash, Debug, Display, Send, Sync);
 assert_impl_all!(Outcome: Copy, Eq, Hash, Debug, Display, Send, Sync);
 
+assert_impl_all!(Operation: Send, Sync, Unpin, Debug);
+assert_not_impl_any!(Operation: Clone);
+assert_impl_all!(Attempts: Clone, Send, Sync, Debug);
+assert_impl_all!(RetryOutcome: Clone, Eq, Send, Sync, Debug, Default);
+assert_impl_all!(Saga<String>: Clone, Send, Sync, Debug);
+assert_impl_all!(UndoSteps<String>: ExactSizeIterator, Send, Sync, Debug);
+assert_impl_all!(SagaOutcome: Clone, Eq, Send, Sync, Debug, Default);
+assert_impl_all!(FanOut: Clone, Send, Sync, Debug);
+assert_impl_all!(FanCounts: Copy, Eq, Send, Sync, Debug, Default);
+assert_impl_all!(WorkersFailed: Copy, Eq, Display, Error, Send, Sync);
+assert_impl_all!(carrier::CarrierError: Clone, Eq, Display, Error, Send, Sync);
+
 const fn is_static<T: 'static>() {}
 const _: () = {
     is_static::<PushError>();
@@ -53,6 +65,8 @@ const _: () = {
     is_static::<ConfigError>();
     is_static::<ShutdownError>();
     is_static::<Timeout>();
+    is_static::<carrier::CarrierError>();
+    is_static::<Operation>();
 };
 
 /// An `Err` should not make the common `Ok` expensive to return.

@@ -1,8 +1,9 @@
 //! The flags.
 
+use crate::common::Format;
 use batchlink::ConfigError;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, ValueEnum, value_parser};
+use clap::{CommandFactory, Parser, value_parser};
 use std::time::Duration;
 
 const MORE_HELP: &str = "\
@@ -63,12 +64,6 @@ pub(crate) struct Args {
     /// A table, or one JSON object per line: every batch, then the summary
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Text,
-    Json,
 }
 
 impl Args {

@@ -9,21 +9,24 @@
 //!
 //! All there is to batchlink is `build`, `spawn` and `start` in this file and `push` in `worker.rs`.
 //! The rest makes it a demonstration: `args.rs` has the flags, `telemetry.rs` sets up the
-//! OpenTelemetry SDK and reads back what was exported, `report.rs` checks that all numbers agree.
+//! OpenTelemetry SDK and reads back what was exported, `report.rs` checks that all numbers agree;
+//! `../common` is what all examples share.
 
 mod args;
+#[path = "../common/mod.rs"]
+mod common;
 mod report;
 mod telemetry;
 mod worker;
 
-use args::{Args, Format};
+use args::Args;
 use batchlink::{FlusherHandle, LinkCollector};
-use clap::Parser;
+use common::Format;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use opentelemetry::trace::{Span, TracerProvider};
 use report::{BatchRow, Report};
 use std::error::Error;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -31,17 +34,7 @@ use telemetry::{BATCH_SPAN, Telemetry};
 use worker::{Pool, Pushes};
 
 fn main() -> ExitCode {
-    let args = Args::parse(); // a bad flag ends here, with exit status 2
-    match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough, as in `worker_pool | head`.
-        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Unlike `eprintln!`, no panic if nobody listens there either.
-            let _ = writeln!(io::stderr(), "worker_pool: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::main(run)
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
@@ -149,8 +142,4 @@ fn progress_bar(contexts: u64) -> Result<ProgressBar, Box<dyn Error>> {
     let target = if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} contexts, {msg}")?;
     Ok(ProgressBar::with_draw_target(Some(contexts), target).with_style(style))
-}
-
-fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }

@@ -1,5 +1,6 @@
 //! The OpenTelemetry SDK, and an exporter that reads back what it exports.
 
+use crate::common::otlp::{self, Endpoint};
 use opentelemetry::trace::{Link, SpanKind, TraceId, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::Resource;
@@ -19,7 +20,6 @@ pub(crate) const BATCH_SPAN: &str = "process_batch";
 /// Sent ahead to see whether anybody listens.
 const HELLO_SPAN: &str = "worker_pool";
 
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// Share of requests that are sampled.
 const SAMPLED: f64 = 0.9;
 /// Batch spans that the SDK may hold back for the OTLP exporter.
@@ -52,8 +52,6 @@ pub(crate) struct Exported {
     pub(crate) sample: Option<SpanData>,
     /// Spans of requests.
     pub(crate) request_spans: u64,
-    /// The first export that failed.
-    failure: Option<String>,
 }
 
 /// The provider, and what its exporters have exported.
@@ -61,14 +59,14 @@ pub(crate) struct Telemetry {
     pub(crate) provider: SdkTracerProvider,
     exported: Arc<Mutex<Exported>>,
     /// Where spans are sent, if they are.
-    endpoint: Option<String>,
+    endpoint: Option<Endpoint>,
 }
 
 impl Telemetry {
     /// With OTLP if an endpoint is set, which must answer; otherwise within the process.
     pub(crate) fn start(max_links: usize) -> Result<Self, Box<dyn Error>> {
         let exported = Arc::new(Mutex::new(Exported::default()));
-        let endpoint = std::env::var(ENDPOINT).ok().filter(|endpoint| !endpoint.is_empty());
+        let endpoint = Endpoint::from_env();
         let builder = SdkTracerProvider::builder()
             .with_resource(Resource::builder().with_service_name("batchlink-worker-pool").build())
             .with_sampler(Sampler::ParentBased(Box::new(RootSampler)))
@@ -79,10 +77,7 @@ impl Telemetry {
             None => builder.with_simple_exporter(Readback { otlp: None, exported: Arc::clone(&exported) }),
             Some(endpoint) => {
                 let otlp = || -> Result<Readback, Box<dyn Error>> {
-                    let otlp = opentelemetry_otlp::SpanExporter::builder()
-                        .build()
-                        .map_err(|error| format!("cannot use {ENDPOINT}={endpoint}: {error}"))?;
-                    Ok(Readback { otlp: Some(otlp), exported: Arc::clone(&exported) })
+                    Ok(Readback { otlp: Some(endpoint.exporter()?), exported: Arc::clone(&exported) })
                 };
                 builder.with_span_processor(TwoQueues::new(otlp()?, otlp()?, max_links))
             }
@@ -95,32 +90,24 @@ impl Telemetry {
 
     fn say_hello(&self) -> Result<(), Box<dyn Error>> {
         self.provider.tracer("worker_pool").in_span(HELLO_SPAN, |_| {});
-        let flushed = self.provider.force_flush();
-        self.check()?; // has the better message
-        flushed.map_err(|error| self.export_failed(&error.to_string()))
+        self.answer(self.provider.force_flush())
     }
 
     /// Whether every export so far went well.
     pub(crate) fn check(&self) -> Result<(), Box<dyn Error>> {
-        match &lock(&self.exported).failure {
-            None => Ok(()),
-            Some(failure) => Err(self.export_failed(failure)),
-        }
+        self.endpoint.as_ref().map_or(Ok(()), Endpoint::check)
     }
 
-    fn export_failed(&self, error: &str) -> Box<dyn Error> {
+    fn answer(&self, sdk: OTelSdkResult) -> Result<(), Box<dyn Error>> {
         match &self.endpoint {
-            None => format!("cannot export spans: {error}"),
-            Some(endpoint) => format!("cannot export spans to {ENDPOINT}={endpoint}: {error}"),
+            None => Ok(sdk?),
+            Some(endpoint) => endpoint.check_with(sdk),
         }
-        .into()
     }
 
     /// Exports what is left.
     pub(crate) fn shutdown(&self) -> Result<(), Box<dyn Error>> {
-        let shut_down = self.provider.shutdown_with_timeout(Duration::from_secs(10));
-        self.check()?;
-        shut_down.map_err(|error| self.export_failed(&error.to_string()))
+        self.answer(self.provider.shutdown_with_timeout(Duration::from_secs(10)))
     }
 
     pub(crate) fn exported(&self) -> Exported {
@@ -156,7 +143,7 @@ impl ShouldSample for RootSampler {
 /// Counts what was exported: within the process, or by OTLP once the receiver has taken it.
 #[derive(Debug)]
 struct Readback {
-    otlp: Option<opentelemetry_otlp::SpanExporter>,
+    otlp: Option<otlp::Exporter>,
     exported: Arc<Mutex<Exported>>,
 }
 
@@ -170,12 +157,8 @@ impl SpanExporter for Readback {
             None => Ok(()),
             Some(otlp) => otlp.export(spans).await,
         };
-        let mut exported = lock(&self.exported);
-        match &result {
-            Ok(()) => exported.append(read),
-            Err(error) => {
-                exported.failure.get_or_insert_with(|| error.to_string());
-            }
+        if result.is_ok() {
+            lock(&self.exported).append(read);
         }
         result
     }

@@ -2,10 +2,17 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../tests/common/w3c.rs"]
+mod w3c;
+
+mod carrier;
 mod config;
+mod json;
 mod record;
 
+pub use carrier::carrier;
 pub use config::config;
+pub use json::json;
 pub use record::record;
 
 use common::choices::{Bytes, Choices, one_of};

@@ -1,0 +1,90 @@
+//! The one writer: a batch of rows is one transaction.
+
+use batchlink::Batch;
+use opentelemetry::KeyValue;
+use opentelemetry::global;
+use opentelemetry::trace::{Span, SpanKind, Tracer};
+use rusqlite::{Connection, ErrorCode};
+use serde::Deserialize;
+use std::fmt;
+use std::path::Path;
+
+const INSERT: &str = "INSERT INTO items (name, quantity) VALUES (?1, ?2)";
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Item {
+    pub(crate) name: String,
+    pub(crate) quantity: u32,
+}
+
+/// Why a row was not stored.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreError {
+    /// There is an item of this name.
+    Taken,
+    Database(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken => f.write_str("there is an item of this name"),
+            Self::Database(error) => write!(f, "the database failed: {error}"),
+        }
+    }
+}
+
+pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
+    db.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT NULL);",
+    )?;
+    Ok(db)
+}
+
+/// Rows that are committed.
+pub(crate) fn count(db: &Connection) -> rusqlite::Result<u64> {
+    let count: i64 = db.query_one("SELECT count(*) FROM items", [], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
+/// Answers every item with its row's id, once all are committed. A row that the database refuses fails
+/// alone; if the transaction fails, all do.
+pub(crate) fn insert(db: &mut Connection, batch: Batch<Item, i64, StoreError>) {
+    let tracer = global::tracer("batchlink-http-example");
+    let mut span = tracer
+        .span_builder("INSERT items")
+        .with_kind(SpanKind::Client)
+        .with_attributes([
+            KeyValue::new("db.system.name", "sqlite"),
+            KeyValue::new("db.query.text", INSERT),
+            KeyValue::new("db.operation.batch.size", batch.len() as i64),
+        ])
+        .start_with_context(&tracer, batch.context());
+    let inserted = insert_rows(db, batch.payloads());
+    span.end();
+    match inserted {
+        Ok(results) => batch.complete(results),
+        Err(error) => batch.fail_all(|_| StoreError::Database(error.to_string())),
+    }
+}
+
+fn insert_rows<'a>(
+    db: &mut Connection,
+    items: impl Iterator<Item = &'a Item>,
+) -> rusqlite::Result<Vec<Result<i64, StoreError>>> {
+    let transaction = db.transaction()?;
+    let mut insert = transaction.prepare_cached(INSERT)?;
+    let results = items
+        .map(|item| {
+            insert.insert((&item.name, item.quantity)).map_err(|error| match error.sqlite_error_code() {
+                Some(ErrorCode::ConstraintViolation) => StoreError::Taken,
+                _ => StoreError::Database(error.to_string()),
+            })
+        })
+        .collect();
+    drop(insert);
+    transaction.commit()?;
+    Ok(results)
+}

@@ -1,0 +1,155 @@
+//! Producers send messages, each in a trace of its own that travels in the message's headers; a consumer
+//! polls batches, and the span of each poll is linked to the messages' spans: those delivered twice once,
+//! and not more than 128 of them, with an account of the rest.
+//!
+//! ```text
+//! cargo run --release --example message_queue
+//! cargo run --release --example message_queue -- --producers 8 --messages 100 --max-poll 64 --redeliver-every 3
+//! ```
+//!
+//! `broker.rs` is the queue between them, `check.rs` looks at what was exported.
+
+mod broker;
+mod check;
+#[path = "../common/mod.rs"]
+mod common;
+
+use batchlink::messaging::{self, Operation};
+use batchlink::{LinkSet, Relation, carrier};
+use broker::{Message, PARTITION, Queue, SYSTEM};
+use clap::{Parser, value_parser};
+use common::{Show, Telemetry};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Span, SpanKind, Tracer};
+use opentelemetry_sdk::trace::SdkTracer;
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+const DESTINATION: &str = "orders";
+
+/// Producers, a broker that delivers at least once, and a consumer whose polls link to what was sent.
+#[derive(Debug, Parser)]
+#[command(name = "message_queue")]
+struct Args {
+    /// Producers, a thread each
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u32).range(1..=1000))]
+    producers: u32,
+
+    /// Messages of each producer
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = value_parser!(u32).range(1..=10_000))]
+    messages: u32,
+
+    /// Messages that a poll takes at most
+    #[arg(long, value_name = "N", default_value_t = 160, value_parser = value_parser!(u16).range(1..))]
+    max_poll: u16,
+
+    /// The broker delivers one message in so many twice; 0: none
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    redeliver_every: usize,
+
+    #[command(flatten)]
+    show: Show,
+}
+
+/// What the consumer has counted.
+#[derive(Default)]
+struct Consumed {
+    polls: u64,
+    delivered: u64,
+    handled: u64,
+    linked: u64,
+    duplicates: u64,
+    truncated: u64,
+}
+
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run(args: &Args) -> common::Result {
+    let telemetry = Telemetry::start("batchlink-message-queue")?;
+    let tracer = telemetry.tracer();
+
+    let (sender, queue) = broker::start(args.redeliver_every);
+    let producers: Vec<_> = (0..args.producers)
+        .map(|producer| {
+            let (tracer, sender, messages) = (tracer.clone(), sender.clone(), args.messages);
+            thread::spawn(move || {
+                (0..messages).try_for_each(|n| send(&tracer, &sender, &format!("{producer}-{n}")))
+            })
+        })
+        .collect();
+    drop(sender); // the queue ends with the last producer
+    let consumed = consume(&tracer, &queue, args.max_poll.into())?;
+    for producer in producers {
+        producer.join().map_err(|_| "a producer has panicked")??;
+    }
+
+    let exported = telemetry.finish()?;
+    let counters = [
+        ("messages sent", u64::from(args.producers) * u64::from(args.messages)),
+        ("messages delivered", consumed.delivered),
+        ("messages handled", consumed.handled),
+        ("polls", consumed.polls),
+        ("links", consumed.linked),
+        ("not linked: duplicates", consumed.duplicates),
+        ("not linked: truncated", consumed.truncated),
+    ];
+    exported.print(&args.show, &counters)?;
+    check::check(&exported, &consumed)
+}
+
+/// The message carries the context of the span that sends it.
+fn send(tracer: &SdkTracer, sender: &Sender<Message>, id: &str) -> Result<(), &'static str> {
+    let mut span = tracer
+        .span_builder(format!("send {DESTINATION}"))
+        .with_kind(SpanKind::Producer)
+        .with_attributes([
+            KeyValue::new(messaging::SYSTEM, SYSTEM),
+            KeyValue::new(messaging::DESTINATION_NAME, DESTINATION),
+            KeyValue::new(messaging::MESSAGE_ID, id.to_owned()),
+        ])
+        .start(tracer);
+    let mut headers = Vec::new();
+    carrier::inject(span.span_context(), &mut carrier::HeadersMut::new(&mut headers));
+    let message = Message { id: id.into(), headers, body: format!("order {id}").into_bytes() };
+    let sent = sender.send(message).map_err(|_| "the broker has gone");
+    span.end();
+    sent
+}
+
+/// One span per poll. Messages that came before are handled once, and not linked again in the same poll.
+fn consume(tracer: &SdkTracer, queue: &Queue, max_poll: usize) -> common::Result<Consumed> {
+    let mut links = LinkSet::builder().with_link_type(Relation::ConsumedFrom.as_str().to_owned()).build()?;
+    let mut seen = HashSet::new();
+    let mut total = Consumed::default();
+    loop {
+        let messages = queue.poll(max_poll);
+        if messages.is_empty() {
+            return Ok(total);
+        }
+        for message in &messages {
+            if let Some(sender) = carrier::extract(&carrier::Headers::new(&message.headers)) {
+                let about = messaging::Message::new().with_id(message.id.clone()).with_partition(PARTITION);
+                links.insert_link(about.link(&sender));
+            }
+        }
+        // What all messages have in common, here the partition, moves from the links to the span.
+        let batch = links.finish().hoist();
+        let counts = batch.counts();
+        let mut span = messaging::batch_span(SYSTEM, Operation::PROCESS, DESTINATION, messages.len(), batch)
+            .start(tracer);
+
+        let new = messages.iter().filter(|message| seen.insert(message.id.clone()));
+        let bytes: usize = new.map(|message| message.body.len()).sum();
+        span.set_attribute(KeyValue::new("messaging.batch.bytes", bytes as i64));
+        total.polls += 1;
+        total.delivered += messages.len() as u64;
+        total.handled = seen.len() as u64;
+        total.linked += counts.linked;
+        total.duplicates += counts.duplicates;
+        total.truncated += counts.truncated;
+    }
+}

@@ -1,0 +1,96 @@
+//! Headers: read, refused and written as the specification says, whatever they hold.
+//!
+//! The input is headers, `name:value` in each line. Values are any bytes but a line break.
+
+use crate::w3c;
+use batchlink::carrier::{Headers, HeadersMut, format_traceparent, parse_traceparent, parse_tracestate};
+use opentelemetry::propagation::{Extractor, Injector};
+use opentelemetry::trace::SpanContext;
+
+type Header = (String, Vec<u8>);
+
+pub fn carrier(data: &[u8]) {
+    let headers: Vec<Header> = data.split(|&byte| byte == b'\n').filter_map(header).collect();
+    read_as_listed(&headers);
+    write_in_place_of_namesakes(headers.clone());
+    // Whatever its name: a mutation of the text is more useful than one of the name.
+    let state = Headers::new(&headers).get("tracestate").map(str::to_owned);
+    for (_, value) in &headers {
+        if let Ok(text) = std::str::from_utf8(value) {
+            parse(text, state.as_deref());
+        }
+    }
+}
+
+fn header(line: &[u8]) -> Option<Header> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    Some((String::from_utf8_lossy(&line[..colon]).into_owned(), line[colon + 1..].to_vec()))
+}
+
+fn texts<'a>(headers: &'a [Header], key: &str) -> Vec<&'a str> {
+    let of_key = headers.iter().filter(|(name, _)| name.to_ascii_lowercase() == key.to_ascii_lowercase());
+    of_key.filter_map(|(_, value)| std::str::from_utf8(value).ok()).collect()
+}
+
+fn read_as_listed(headers: &[Header]) {
+    let carrier = Headers::new(headers);
+    let names = headers.iter().map(|(name, _)| name.as_str());
+    for key in names.take(16).chain(["traceparent", ""]) {
+        let values = texts(headers, key);
+        assert_eq!(carrier.get(key), values.last().copied());
+        assert_eq!(carrier.get_all(key).unwrap_or_default(), values);
+    }
+    let readable = headers.iter().filter(|(_, value)| std::str::from_utf8(value).is_ok());
+    assert!(carrier.keys().into_iter().eq(readable.map(|(name, _)| name)));
+}
+
+fn write_in_place_of_namesakes(mut headers: Vec<Header>) {
+    let before = headers.clone();
+    HeadersMut::new(&mut headers).set("TraceParent", "new".to_owned());
+    let (set, others) = headers.split_last().expect("one was set");
+    assert_eq!(*set, ("TraceParent".to_owned(), b"new".to_vec()));
+    let kept = before.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("traceparent"));
+    assert!(others.iter().eq(kept.collect::<Vec<_>>().iter()));
+}
+
+fn parse(traceparent: &str, tracestate: Option<&str>) {
+    for state in [tracestate.unwrap_or_default(), traceparent] {
+        let found = parse_tracestate(state);
+        let members = found.as_ref().ok().map(|state| members(state.into_iter()));
+        assert_eq!(members, w3c::tracestate(state), "{state:?}");
+        match found {
+            Ok(state) => assert_eq!(parse_tracestate(&state.header()).as_ref(), Ok(&state)),
+            Err(error) => assert_shown(&error.to_string()),
+        }
+    }
+    match parse_traceparent(traceparent, tracestate) {
+        Ok(context) => {
+            assert_eq!(Some(fields(&context)), w3c::traceparent(traceparent), "{traceparent:?}");
+            assert!(context.is_remote() && context.is_valid());
+            let state = context.trace_state();
+            let kept = tracestate.and_then(w3c::tracestate).unwrap_or_default();
+            assert_eq!(members(state.into_iter()), kept);
+            let again = parse_traceparent(&format_traceparent(&context), Some(&state.header()));
+            assert_eq!(again.as_ref(), Ok(&context));
+        }
+        Err(error) => {
+            assert_eq!(w3c::traceparent(traceparent), None, "{traceparent:?}: {error}");
+            assert!(traceparent.contains(error.value()) && error.value().len() <= 64);
+            assert_shown(&error.to_string());
+        }
+    }
+}
+
+fn members<'a>(state: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
+    state.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn fields(context: &SpanContext) -> (u128, u64, u8) {
+    let (trace, span) = (context.trace_id().to_bytes(), context.span_id().to_bytes());
+    (u128::from_be_bytes(trace), u64::from_be_bytes(span), context.trace_flags().to_u8())
+}
+
+/// Fit for a log: one line, and not a long one.
+fn assert_shown(error: &str) {
+    assert!(!error.contains(char::is_control) && error.len() < 1000, "{error:?}");
+}
