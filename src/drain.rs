@@ -22,7 +22,8 @@ pub(crate) enum Step {
 
 struct Shard<T> {
     consumer: Consumer<T>,
-    /// Everything below this position is to be delivered without waiting for size or timeout.
+    /// Everything below this position is to be delivered without waiting for size or timeout: it was
+    /// asked for, or its time is over.
     flush_to: u64,
 }
 
@@ -34,14 +35,16 @@ pub(crate) struct Drain<T> {
     max_delay: u64,
     /// Where the next batch begins, so that no shard is always first.
     first: usize,
-    /// Since when something has been pending without a break.
+    /// Since when something has been pending without a break that is not owed yet, or earlier.
     since: Option<u64>,
+    /// Why what is below `flush_to` is.
+    owed: Trigger,
 }
 
 impl<T> Drain<T> {
     pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, size: u32, max_delay: u64) -> Self {
         let shards = consumers.into_iter().map(|consumer| Shard { consumer, flush_to: 0 }).collect();
-        Self { queue, shards, size, max_delay, first: 0, since: None }
+        Self { queue, shards, size, max_delay, first: 0, since: None, owed: Trigger::Timeout }
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
@@ -60,19 +63,23 @@ impl<T> Drain<T> {
                 false => Step::Wait { deadline: None },
             };
         }
-        let clock = &self.queue.trigger.clock;
         // Set by the look, since something is pending.
         let deadline = self.since.map_or(u64::MAX, |since| since.saturating_add(self.max_delay));
         if published >= self.size {
             return Step::Take { count: self.size, trigger: Trigger::Size };
         }
+        let now = self.queue.trigger.clock.now().max(not_before);
+        if now >= deadline {
+            self.owe(Trigger::Timeout);
+            // What comes from now on has a delay of its own, whatever is in flight until then.
+            self.since = Some(now);
+        }
+        let behind = |shard: &Shard<T>| shard.flush_to > shard.consumer.position();
         let trigger = if closed {
             Trigger::Shutdown
-        } else if self.shards.iter().any(|shard| shard.flush_to > shard.consumer.position()) {
-            Trigger::Manual
-        } else if clock.now().max(not_before) >= deadline {
-            Trigger::Timeout
-        } else if claimed >= self.size {
+        } else if self.shards.iter().any(|shard| behind(shard) && shard.consumer.published() > 0) {
+            self.owed
+        } else if claimed >= self.size || self.shards.iter().any(behind) {
             return Step::Settle;
         } else {
             return Step::Wait { deadline: Some(deadline) };
@@ -94,19 +101,27 @@ impl<T> Drain<T> {
         // The request before the look: the look then finds all that was pushed before it.
         let asked = self.queue.trigger.take_flush_request();
         let (mut claimed, mut published, mut closed) = (0, 0, true);
-        for Shard { consumer, flush_to } in &mut self.shards {
+        for Shard { consumer, .. } in &mut self.shards {
             consumer.look();
-            if asked {
-                *flush_to = consumer.claimed_position();
-            }
             claimed += consumer.claimed();
             published += consumer.published();
             closed &= consumer.closed();
+        }
+        if asked {
+            self.owe(Trigger::Manual);
         }
         if claimed > 0 && self.since.is_none() {
             self.since = Some(self.queue.trigger.armed_at());
         }
         (claimed, published, closed)
+    }
+
+    /// All that the last look found is to be delivered as soon as it can be, because of `why`.
+    fn owe(&mut self, why: Trigger) {
+        self.owed = why;
+        for Shard { consumer, flush_to } in &mut self.shards {
+            *flush_to = consumer.claimed_position();
+        }
     }
 
     /// Takes `count` entries, of those that the last look found published.
