@@ -1,5 +1,5 @@
 //! Promise 5: memory is bounded, by the formula in README.md, whatever goes on. Counted in bytes for the
-//! whole process, therefore one check after the other and no test harness beside them.
+//! whole process, therefore in one test, one check after the other.
 //!
 //! `BATCHLINK_TEST_SECONDS` is for how long the two checks that go on for a while do so.
 
@@ -23,7 +23,8 @@ static ALLOCATOR: memory::Counting = memory::Counting;
 /// A thread that has been joined is not quite gone: its last bytes come back a little later.
 const LAST_BYTES: usize = 4096;
 
-fn main() {
+#[test]
+fn memory_is_bounded_and_all_comes_back() {
     let _watchdog = watchdog_for(2 * seconds() + Duration::from_secs(120));
     // What is made once per process, by whoever comes first.
     warm_up();
