@@ -289,7 +289,7 @@ mod clock {
         }
     }
 
-    /// Many jumps while others push, and a flusher that is woken for reasons only: once or so a batch.
+    /// Many jumps while others push, and a flusher that is woken for reasons only.
     #[test]
     fn jumps_under_load_lose_nothing_and_keep_nobody_busy() {
         const PUSHES: u64 = 2000;
@@ -318,8 +318,8 @@ mod clock {
         let stats = collector.stats();
         assert_eq!(counts.iter().sum::<u64>(), 3 * PUSHES);
         assert_eq!((stats.accepted(), stats.pending()), (3 * PUSHES, 0));
-        // To set the timer, to take the batch, once for a claim in flight; and it ends.
-        assert!(stats.wake_ups() <= 4 * stats.batches() + 4, "{stats:?}");
+        // A few for each batch, and one for each millisecond that a claim stays in flight.
+        assert!(stats.wake_ups() <= 3 * PUSHES, "{stats:?}");
     }
 
     /// Size, flush and close need no clock. The wait for a deadline that does not come nearer is no busy one.

@@ -239,14 +239,13 @@ fn threads_that_come_and_go_leave_nothing_behind() {
     }
     let before = memory::held();
     let (mut waves, until) = (0, Instant::now() + seconds());
-    while Instant::now() < until {
+    while Instant::now() < until || waves * AT_ONCE < 1000 {
         // 50 threads, 16 slots a shard: refusals would show that they crowd into a few shards.
         assert_eq!(wave(&mut flusher), AT_ONCE as u64);
         waves += 1;
         thread::sleep(Duration::from_millis(10));
     }
     let (threads, left) = (waves * AT_ONCE, memory::held().saturating_sub(before));
-    assert!(threads > 1000, "only {threads} threads");
     assert!(left <= LAST_BYTES, "{left} bytes left by {threads} threads");
     println!("memory: {threads} threads left {left} bytes");
 }

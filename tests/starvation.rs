@@ -190,6 +190,27 @@ fn an_async_flusher_does_not_wait_either() {
     });
 }
 
+/// As the blocking one after a flush: it looks again by itself, since nobody tells it.
+#[cfg(feature = "tokio")]
+#[test]
+fn an_async_flusher_finds_the_frozen_entry_when_it_can_be_had() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for_each_shard(|victim, before| {
+        let (collector, producers, mut flusher) = shards(by_size(64));
+        let (stalled, free) = freeze(&producers, victim, before);
+        collector.flush();
+        assert_eq!(sorted(&runtime.block_on(flusher.next()).unwrap()), free);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(10)); // it waits now, most likely
+                stalled.resume();
+            });
+            let batch = runtime.block_on(flusher.next()).unwrap();
+            assert_eq!((numbers(&batch), batch.trigger()), (vec![FROZEN, 11, 12], Trigger::Manual));
+        });
+    });
+}
+
 /// It says how much is missing, and what is missing still comes when the producer wakes up.
 #[test]
 fn shutdown_waits_no_longer_than_told_and_says_what_is_missing() {
@@ -198,11 +219,12 @@ fn shutdown_waits_no_longer_than_told_and_says_what_is_missing() {
         let (batches, delivered) = mpsc::channel();
         let handle = flusher.spawn(move |batch| batches.send(batch).unwrap()).unwrap();
         let (stalled, free) = freeze(&producers, victim, before);
-        // The producer is frozen until this has returned: if it waited for it, the watchdog would bite.
-        let ended = handle.shutdown_with_timeout(Duration::from_millis(50));
-        assert_eq!(ended, Err(ShutdownError::Timeout { pending: 3 }));
+        collector.close();
         let batch = delivered.recv().unwrap();
         assert_eq!((sorted(&batch), batch.trigger()), (free, Trigger::Shutdown));
+        // The producer is frozen until this has returned: if it waited for it, the watchdog would bite.
+        let ended = handle.shutdown_with_timeout(Duration::from_millis(10));
+        assert_eq!(ended, Err(ShutdownError::Timeout { pending: 3 }));
         assert_eq!(producers[0].push(&context(99)), Err(PushError::Closed));
         stalled.resume();
         assert_eq!(numbers(&delivered.recv().unwrap()), [FROZEN, 11, 12]);
