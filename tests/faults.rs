@@ -274,6 +274,9 @@ mod clock {
         for delay in [Duration::ZERO, NEVER, Duration::MAX] {
             let (collector, mut flusher) = by_size(2).with_shards(1).with_max_delay(delay).build().unwrap();
             collector.push(&context(1)).unwrap();
+            if delay > Duration::ZERO {
+                assert_eq!(flusher.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout);
+            }
             for _ in 0..2 {
                 collector.jump_clock(Duration::MAX);
                 let batch = flusher.next_batch().unwrap();
