@@ -173,7 +173,7 @@ MUTANTS = [
      "flush_waits_for_a_claim", None),
     ("closed but unpublished entry is slept on",
      [(DRAIN, "            0 => Step::Settle,\n", "            0 => Step::Wait { deadline: Some(deadline) },\n")],
-     "", None),
+     "close_races_push_and_drain", None),
     ("flush request taken after the look",
      [(DRAIN, "        let asked = self.queue.trigger.take_flush_request();\n", ""),
       (DRAIN, "        if asked {", "        if self.queue.trigger.take_flush_request() {")],
