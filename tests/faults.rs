@@ -161,7 +161,7 @@ mod stopped {
     use std::io::Read;
     use std::process::{Child, Command, ExitStatus, Stdio};
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     /// Not left behind if the test fails.
     struct Stopping(Child);
@@ -188,8 +188,11 @@ mod stopped {
 
         /// Until it ends: how, and how often it was seen to be stopped.
         fn run(mut self) -> (ExitStatus, u64) {
+            // Before the watchdog, which would leave the child behind.
+            let hangs = Instant::now() + Duration::from_secs(100);
             let (mut random, mut stops) = (Random(1), 0);
             loop {
+                assert!(Instant::now() < hangs, "it hangs");
                 if let Some(status) = self.0.try_wait().unwrap() {
                     return (status, stops);
                 }
