@@ -136,3 +136,37 @@ impl<T> Drop for Drain<T> {
         self.queue.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Parker;
+
+    /// In nanoseconds.
+    const HOUR: u64 = 3_600_000_000_000;
+
+    /// Otherwise a context that comes after a long quiet time would be late at once.
+    #[test]
+    fn the_delay_does_not_begin_while_nothing_is_pending() {
+        let (queue, consumers) = Queue::<()>::new(2, 8, 8, Parker::new().unparker().clone());
+        let mut drain = Drain::new(Arc::clone(queue.queue()), consumers, 8, HOUR);
+        assert_eq!(drain.step(0), Step::Wait { deadline: None });
+        assert_eq!(drain.since, None);
+        queue.finish(queue.claim(&queue.rings[0]).expect("room"), || ());
+        let Step::Wait { deadline: Some(deadline) } = drain.step(0) else { panic!("one is pending") };
+        assert_eq!(drain.since, Some(deadline - HOUR));
+        assert_eq!(drain.step(deadline), Step::Take { count: 1, trigger: Trigger::Timeout });
+        drain.take(1, |records| assert_eq!(records.count(), 1));
+        assert_eq!(drain.since, None);
+    }
+
+    #[test]
+    fn a_flusher_does_not_sleep_while_somebody_coordinates() {
+        let (queue, consumers) = Queue::<()>::new(2, 8, 8, Parker::new().unparker().clone());
+        let mut drain = Drain::new(Arc::clone(queue.queue()), consumers, 8, HOUR);
+        queue.trigger.pretend_to_coordinate();
+        assert_eq!(drain.step(0), Step::Settle);
+        queue.close();
+        assert_eq!(drain.step(0), Step::Closed);
+    }
+}
