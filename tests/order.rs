@@ -111,3 +111,14 @@ fn no_producer_and_no_shard_is_always_first() {
     let order: Vec<_> = (0..6).map(|_| numbers(&flusher.next_batch().unwrap())[0]).collect();
     assert_eq!(order, [1, 2, 3, 11, 12, 13]);
 }
+
+/// One slot per shard: as many contexts are accepted as there are shards that some thread fell to.
+#[test]
+fn threads_are_spread_over_the_shards() {
+    let (collector, _flusher) = by_size(1).with_queue_capacity(8).with_shards(8).build().unwrap();
+    for number in 1..=64 {
+        let collector = collector.clone();
+        thread::spawn(move || _ = collector.push(&context(number))).join().unwrap();
+    }
+    assert!(collector.stats().pending() >= 6, "{} of 8 shards were used", collector.stats().pending());
+}
