@@ -146,6 +146,13 @@ mod timer {
         }
     }
 
+    #[cfg(test)]
+    impl Timer {
+        pub(crate) fn gave_up_on_tokio(&self) -> bool {
+            self.no_tokio
+        }
+    }
+
     /// Starts a thread that notifies the flusher at the last time it was told, until the timer
     /// is dropped.
     fn start<T: Send + 'static>(queue: Arc<Queue<T>>) -> Option<Sender<Instant>> {
@@ -218,5 +225,6 @@ mod tests {
         collector.push(&context).expect("room");
         assert!(flusher.poll_next_batch(cx).is_pending());
         assert_eq!(flusher.waiting.settling, 0, "it waits for a batch now");
+        assert!(!flusher.waiting.timer.gave_up_on_tokio(), "without a runtime there is nothing to ask");
     }
 }
