@@ -189,3 +189,97 @@ impl<T> Drop for Drain<T> {
         self.queue.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Handle;
+
+    /// In nanoseconds.
+    const HOUR: u64 = 3_600_000_000_000;
+
+    /// Two shards; batches of `size`.
+    fn drain(size: u32) -> (Handle<()>, Drain<()>) {
+        let (queue, consumers) = Queue::new(2, 8, size, 0);
+        let drain = Drain::new(Arc::clone(queue.queue()), consumers, size, HOUR);
+        (queue, drain)
+    }
+
+    fn push(queue: &Handle<()>, shard: usize) {
+        queue.finish(queue.claim(&queue.rings[shard]).expect("room"), || ());
+    }
+
+    fn deadline(step: Step) -> u64 {
+        let Step::Wait { deadline: Some(deadline) } = step else { panic!("{step:?}") };
+        deadline
+    }
+
+    /// Otherwise a context that comes after a long quiet time would be late at once.
+    #[test]
+    fn the_delay_does_not_begin_while_nothing_is_pending() {
+        let (queue, mut drain) = drain(8);
+        for _ in 0..3 {
+            assert_eq!(drain.step(0), Step::Wait { deadline: None });
+            let before = queue.trigger.clock.now();
+            push(&queue, 0);
+            let due = deadline(drain.step(0));
+            assert!(due >= before + HOUR);
+            assert_eq!(deadline(drain.step(due - 1)), due, "it does not move");
+            assert_eq!(drain.step(due), Step::Take { count: 1, trigger: Trigger::Timeout });
+            drain.take(1, |records| assert_eq!(records.count(), 1));
+        }
+    }
+
+    /// What a batch leaves behind has the delay of its own time, under load for ever, too.
+    #[test]
+    fn who_was_left_behind_is_not_older_than_it_is() {
+        let (queue, mut drain) = drain(2);
+        push(&queue, 0);
+        for _ in 0..5 {
+            let before = queue.trigger.clock.now();
+            push(&queue, 0);
+            push(&queue, 0);
+            assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Size });
+            drain.take(2, |records| assert_eq!(records.count(), 2));
+            // Known to be later than the look before the last.
+            assert!(drain.shards[0].since < queue.trigger.clock.now());
+            if drain.shards[0].marked_at > before {
+                assert!(deadline(drain.step(0)) > HOUR);
+            }
+        }
+        let since = drain.shards[0].since;
+        let before = queue.trigger.clock.now();
+        push(&queue, 0);
+        assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Size });
+        drain.take(2, |records| assert_eq!(records.count(), 2));
+        push(&queue, 0);
+        assert!(deadline(drain.step(0)) >= before + HOUR && since < before);
+    }
+
+    /// An entry that is due but was never published makes nobody else due, and is looked for.
+    #[test]
+    fn a_claim_in_flight_makes_others_no_older() {
+        let (queue, mut drain) = drain(8);
+        let claim = queue.rings[0].claim(1).expect("room");
+        let overdue = deadline(drain.step(0));
+        assert_eq!(drain.step(overdue), Step::Settle);
+        push(&queue, 1);
+        queue.trigger.ask_flush();
+        assert_eq!(drain.step(0), Step::Take { count: 1, trigger: Trigger::Manual });
+        drain.take(1, |records| assert_eq!(records.count(), 1));
+        assert_eq!(drain.step(0), Step::Settle, "the flush is for the claim, too");
+        push(&queue, 1);
+        assert_eq!(drain.step(0), Step::Settle, "and not for what came later");
+        let _ = claim.publish(|| ());
+        assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Manual });
+    }
+
+    #[test]
+    fn a_flusher_does_not_sleep_while_somebody_coordinates() {
+        let (queue, mut drain) = drain(8);
+        queue.trigger.pretend_to_coordinate();
+        assert_eq!(drain.step(0), Step::Settle);
+        queue.close();
+        assert_eq!(drain.step(0), Step::Closed);
+    }
+}

@@ -407,6 +407,15 @@ mod tests {
         }
     }
 
+    /// All in one run would be as slow as a list.
+    #[test]
+    fn links_are_spread_over_the_table() {
+        let set = filled(100);
+        let taken = |slot: usize| set.table[slot % set.table.len()] != 0;
+        let runs = (0..set.table.len()).filter(|&slot| taken(slot) && !taken(slot + 1)).count();
+        assert!(runs > 25, "{runs} runs");
+    }
+
     #[test]
     fn a_batch_of_a_collector_needs_no_larger_table() {
         let policy = LinkPolicy { max_links: 1 << 20, ..LinkPolicy::default() };

@@ -179,6 +179,13 @@ mod timer {
         }
     }
 
+    #[cfg(test)]
+    impl Timer {
+        pub(crate) fn gave_up_on_tokio(&self) -> bool {
+            self.no_tokio
+        }
+    }
+
     /// Starts a thread that notifies the flusher at the last time it was told, until the timer
     /// is dropped.
     fn start<T: Send + 'static>(queue: Arc<Queue<T>>) -> Option<Sender<Option<Instant>>> {
@@ -228,5 +235,34 @@ mod timer {
         ) -> Poll<()> {
             Poll::Pending
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collector::LinkCollector;
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    use std::task::Waker;
+
+    /// An executor that runs nothing else would spin until the claim in flight is published.
+    #[test]
+    fn a_flusher_yields_some_times_before_it_sleeps() {
+        let (collector, mut flusher) = LinkCollector::builder().build().expect("valid");
+        flusher.receiver.queue().trigger.pretend_to_coordinate();
+        let cx = &mut Context::from_waker(Waker::noop());
+        for _ in 0..SETTLE_POLLS + 4 {
+            assert!(flusher.poll_next_batch(cx).is_pending());
+        }
+        assert_eq!(flusher.receiver.waiting.settling, SETTLE_POLLS);
+        let ids = (TraceId::from(1_u128), SpanId::from(1));
+        let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, false, TraceState::NONE);
+        collector.push(&context).expect("room");
+        assert!(flusher.poll_next_batch(cx).is_pending());
+        assert_eq!(flusher.receiver.waiting.settling, 0, "it waits for a batch now");
+        assert!(
+            !flusher.receiver.waiting.timer.gave_up_on_tokio(),
+            "without a runtime there is nothing to ask"
+        );
     }
 }

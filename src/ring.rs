@@ -515,3 +515,68 @@ impl<T> Drop for Take<'_, T> {
         self.ring.head.store(*self.head, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that dies between claim and publish leaves a slot without a value: it is not
+    /// dropped, and what others published around it is, once.
+    #[test]
+    fn a_ring_drops_what_was_published_and_no_more() {
+        let value = std::sync::Arc::new(());
+        let (rings, mut consumers) = Ring::shards(1, 8);
+        let claim = || rings[0].claim(1).expect("room");
+        for _ in 0..3 {
+            let _ = claim().publish(|| std::sync::Arc::clone(&value));
+        }
+        consumers[0].look();
+        drop(consumers[0].take(1).next());
+        assert_eq!(std::sync::Arc::strong_count(&value), 3);
+        let _ = claim();
+        let _ = claim().publish(|| std::sync::Arc::clone(&value));
+        consumers[0].look();
+        assert_eq!((consumers[0].claimed(), consumers[0].published()), (4, 2));
+        drop((rings, consumers));
+        assert_eq!(std::sync::Arc::strong_count(&value), 1);
+    }
+
+    /// Claims one position; whether it must be reported.
+    fn reports(ring: &Ring<u32>) -> bool {
+        ring.claim(1).expect("room").publish(|| 0)
+    }
+
+    #[test]
+    fn claims_below_the_limit_are_not_reported_and_the_next_one_is() {
+        let (rings, _consumers) = Ring::shards(1, 8);
+        let ring = &rings[0];
+        assert!(reports(ring), "the very first one");
+        let tail = ring.snapshot().tail;
+        assert!(ring.allow(tail.wrapping_add(3)));
+        assert_eq!([(); 4].map(|()| reports(ring)), [false, false, false, true]);
+        // A limit that was passed already: nobody passes any further unseen.
+        assert!(!ring.allow(tail.wrapping_add(2)));
+        assert!(reports(ring));
+        // Nor a claim that would end beyond it: it gets what is below.
+        assert!(ring.allow(ring.snapshot().tail.wrapping_add(1)));
+        let claim = ring.claim(2).expect("room");
+        assert_eq!((claim.len(), claim.publish(|| 0)), (1, false));
+        assert_eq!(ring.snapshot().pending(), 7);
+        assert!(reports(ring));
+        assert_eq!(ring.claim(1).err(), Some(PushError::Full));
+    }
+
+    #[test]
+    fn a_closed_ring_stays_closed_and_keeps_its_count() {
+        let (rings, mut consumers) = Ring::shards(1, 4);
+        let ring = &rings[0];
+        assert!(ring.allow(ring.snapshot().head.wrapping_add(4)));
+        assert!(!reports(ring));
+        ring.close();
+        assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
+        assert!(ring.allow(ring.snapshot().head.wrapping_add(4)), "nothing can pass unseen");
+        assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
+        consumers[0].look();
+        assert_eq!((consumers[0].closed(), consumers[0].claimed()), (true, 1));
+    }
+}

@@ -283,3 +283,99 @@ impl TriggerState {
         self.flush_asked.load(Ordering::Relaxed) && self.flush_asked.swap(false, Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl TriggerState {
+        /// As a coordinator leaves it that was suspended.
+        pub(crate) fn pretend_to_coordinate(&self) {
+            self.coordinator.store(BUSY, Ordering::Relaxed);
+        }
+
+        fn rates(&self) -> Vec<u32> {
+            self.shares.iter().map(|share| share.rate.load(Ordering::Relaxed)).collect()
+        }
+    }
+
+    /// While the coordinator is suspended every report wakes the flusher, unless it was told.
+    #[test]
+    fn a_report_wakes_the_flusher_if_the_coordinator_may_not_have() {
+        use std::sync::Arc;
+        use std::sync::atomic::AtomicUsize;
+        use std::task::{Wake, Waker};
+
+        struct Wakes(AtomicUsize);
+        impl Wake for Wakes {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let (rings, _consumers) = Ring::<()>::shards(1, 8);
+        for (notes, told, woken) in [
+            (BUSY, NOTHING, 1),
+            (BUSY | DRAINED, NOTHING, 1),
+            (REPORTED, NOTHING, 1),
+            (DRAINED, NOTHING, 1),
+            (BUSY | REPORTED, NOTHING, 1),
+            (BUSY | REPORTED | DRAINED, NOTHING, 1),
+            (BUSY, ARMED, 0),
+            (BUSY, FIRED, 0),
+        ] {
+            let trigger = TriggerState::new(8, &rings);
+            trigger.coordinator.store(notes, Ordering::Relaxed);
+            trigger.told.store(told, Ordering::Relaxed);
+            let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+            trigger.signal.waker.register(&Waker::from(Arc::clone(&wakes)));
+            trigger.report(&rings);
+            assert_eq!(wakes.0.load(Ordering::Relaxed), woken, "notes {notes:03b}, told {told}");
+            assert!(trigger.is_busy());
+            assert_eq!(trigger.coordinator.load(Ordering::Relaxed), notes | REPORTED);
+        }
+        assert!(!TriggerState::new(8, &rings).is_busy());
+    }
+
+    /// In proportion to rate and pending; what rounding leaves goes to shards that are behind the
+    /// fullest, then to the others, one each, and none to a shard that nobody uses.
+    #[test]
+    fn what_is_spare_is_divided_by_use() {
+        for (rates, pending, spare, expected) in [
+            (&[30, 10][..], &[0, 10][..], 10, &[6, 4][..]),
+            (&[3, 1], &[0, 1], 5, &[3, 2]),
+            (&[0, 10, 10], &[0, 0, 1], 2, &[0, 1, 1]),
+            (&[10, 10], &[1, 0], 2, &[1, 1]),
+            (&[5, 5], &[1, 1], 0, &[0, 0]),
+        ] {
+            let (rings, _consumers) = Ring::<()>::shards(rates.len(), 64);
+            let trigger = TriggerState::new(64, &rings);
+            for (share, rate) in trigger.shares.iter().zip(rates) {
+                share.rate.store(*rate, Ordering::Relaxed);
+            }
+            let snapshots: Vec<_> =
+                pending.iter().map(|&pending| Snapshot { head: 5, tail: 5 + pending }).collect();
+            let allowances = trigger.divide(spare, &snapshots);
+            assert_eq!(
+                allowances.as_slice(),
+                expected,
+                "rates {rates:?}, pending {pending:?}, spare {spare}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rate_is_what_came_between_two_drains() {
+        let (rings, _consumers) = Ring::<()>::shards(2, 64);
+        let trigger = TriggerState::new(64, &rings);
+        for (counts, rates) in [([3, 0], [3, 0]), ([0, 1], [0, 1]), ([0, 0], [0, 0])] {
+            for (ring, count) in rings.iter().zip(counts) {
+                for _ in 0..count {
+                    let _ = ring.claim(1).expect("room").publish(|| ());
+                }
+            }
+            trigger.drained(&rings);
+            assert_eq!(trigger.rates(), rates);
+        }
+    }
+}

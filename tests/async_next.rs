@@ -126,6 +126,18 @@ async fn a_paused_clock_is_believed() {
     }
 }
 
+/// As does one on which the flusher was not polled at first.
+#[test]
+fn a_paused_clock_that_comes_later_is_believed() {
+    let _watchdog = watchdog();
+    let (collector, mut flusher) = by_size(9).build().unwrap();
+    collector.push(&context(1)).unwrap();
+    assert!(poll(&mut flusher, &Waker::from(unpark())).is_pending());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let batch = runtime.unwrap().block_on(flusher.next()).unwrap();
+    assert_eq!(batch.trigger(), Trigger::Timeout);
+}
+
 /// The timer of a batch that was full in time does not end the wait for the next one: the clock is
 /// set between the two deadlines, which are 50 ms apart or more.
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use batchlink::{Flusher, LinkCollector, PushError, Unsampled};
+use batchlink::{Duplicates, Flusher, LinkCollector, PushError, Unsampled};
 use common::*;
 use opentelemetry::trace::{Link, SpanContext, TraceFlags};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -281,6 +281,15 @@ fn every_outcome_is_counted_in_its_place() {
         assert_stats(&collector.stats(), 16, 0, 0, 0);
         assert_eq!(collector.stats().truncated(), 6);
     }
+}
+
+#[test]
+fn a_collector_links_duplicates_again_if_told() {
+    let (collector, mut flusher) = by_size(3).with_duplicates(Duplicates::Keep).build().unwrap();
+    assert_eq!(collector.push_all(&[context(1), context(1), context(2)]), 3);
+    let batch = flusher.next_batch().unwrap();
+    assert_account(&batch);
+    assert_eq!((numbers(&batch), batch.duplicates()), (vec![1, 1, 2], 0));
 }
 
 #[test]

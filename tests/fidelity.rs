@@ -144,6 +144,12 @@ fn the_type_of_a_link_is_chosen_by_the_flusher_unless_the_link_has_one() {
     let named = LinkCollector::builder().with_link_type(String::from("row"));
     assert_eq!(types(named), [of_type("row"), of_type("own")]);
     assert_eq!(types(LinkCollector::builder().without_link_type()), [vec![], of_type("own")]);
+
+    let mut set = LinkSet::builder().with_link_type("row").build().unwrap();
+    set.insert(&context(1));
+    set.insert_link(own.clone());
+    let links = set.finish().into_links();
+    assert_eq!([&links[0].attributes, &links[1].attributes], [&of_type("row"), &of_type("own")]);
 }
 
 /// Notes what it is shown, and samples nothing.

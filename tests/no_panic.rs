@@ -156,6 +156,25 @@ fn a_handler_that_panics_when_dropped_is_reported() {
     assert_eq!(handle.shutdown(), Err(ShutdownError::AlreadyShutdown));
 }
 
+#[test]
+fn a_shutdown_that_runs_out_of_time_says_what_is_missing() {
+    let _watchdog = watchdog();
+    let (collector, flusher) = by_size(1).with_queue_capacity(8).build().unwrap();
+    let (release, released) = mpsc::channel::<()>();
+    let (busy, begun) = mpsc::channel();
+    let handle = flusher.spawn(move |_batch| {
+        _ = busy.send(());
+        _ = released.recv();
+    });
+    let handle = handle.unwrap();
+    collector.push(&context(1)).unwrap();
+    begun.recv().unwrap();
+    assert_eq!(collector.push_all(&[context(2), context(3)]), 2);
+    let ended = handle.shutdown_with_timeout(Duration::from_millis(10));
+    assert_eq!(ended, Err(ShutdownError::Timeout { pending: 2 }));
+    drop(release);
+}
+
 /// The timeout holds whatever the thread is busy with, its handler's `Drop` included.
 #[test]
 fn a_handler_that_is_slow_to_drop_does_not_hold_up_shutdown() {

@@ -97,3 +97,28 @@ fn the_first_ones_are_linked() {
     }
     assert_eq!(numbers(&flusher.try_next().unwrap()), [5, 3, 4]);
 }
+
+/// Producers take the shards in turn, and batches begin at each shard in turn, so that under a steady load
+/// nobody's contexts are always the last to leave.
+#[test]
+fn no_producer_and_no_shard_is_always_first() {
+    let (collector, mut flusher) = by_size(1).with_queue_capacity(6).with_shards(3).build().unwrap();
+    let producers = [collector.producer(), collector.producer(), collector.producer()];
+    for (producer, number) in producers.iter().zip(1..) {
+        producer.push(&context(number)).unwrap();
+        producer.push(&context(10 + number)).unwrap();
+    }
+    let order: Vec<_> = (0..6).map(|_| numbers(&flusher.next_batch().unwrap())[0]).collect();
+    assert_eq!(order, [1, 2, 3, 11, 12, 13]);
+}
+
+/// One slot per shard: as many contexts are accepted as there are shards that some thread fell to.
+#[test]
+fn threads_are_spread_over_the_shards() {
+    let (collector, _flusher) = by_size(1).with_queue_capacity(8).with_shards(8).build().unwrap();
+    for number in 1..=64 {
+        let collector = collector.clone();
+        thread::spawn(move || _ = collector.push(&context(number))).join().unwrap();
+    }
+    assert!(collector.stats().pending() >= 6, "{} of 8 shards were used", collector.stats().pending());
+}

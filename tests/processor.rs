@@ -29,11 +29,11 @@ fn by_size(size: usize, tracer: SdkTracer) -> (Submitter<u64, u64, Text>, BatchP
         .with_max_delay(NEVER)
         .with_shards(1)
         .build(tracer)
-        .unwrap()
+        .expect("valid")
 }
 
 fn spans(exporter: &InMemorySpanExporter, name: &str) -> Vec<SpanData> {
-    exporter.get_finished_spans().unwrap().into_iter().filter(|span| span.name == name).collect()
+    exporter.get_finished_spans().expect("exported").into_iter().filter(|span| span.name == name).collect()
 }
 
 fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
@@ -573,7 +573,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn silence_panics() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload_as_str() != Some("on purpose") {
+        if panic.payload().downcast_ref() != Some(&"on purpose") {
             hook(panic);
         }
     }));

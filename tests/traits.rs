@@ -4,7 +4,7 @@
 //! compile-fail examples in its documentation as well.
 
 use batchlink::*;
-use opentelemetry::trace::{Link, SpanContext};
+use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use std::error::Error;
 use std::fmt::{Debug, Display};
@@ -89,4 +89,39 @@ fn what_is_shown_is_what_is_documented() {
     assert_eq!(Timeout.to_string(), "no batch was due within the given time");
     let timeout = ShutdownError::Timeout { pending: 3 }.to_string();
     assert_eq!(timeout, "the flusher did not finish in time: 3 contexts were not yet taken");
+    let panicked = ShutdownError::Panicked { pending: 4 }.to_string();
+    assert_eq!(panicked, "the flusher's thread panicked: 4 contexts were not taken");
+    assert_eq!(ShutdownError::AlreadyShutdown.to_string(), "the flusher was already shut down");
+}
+
+/// Whoever walks the chain of errors comes to the reason.
+#[test]
+fn a_rejected_link_names_its_reason_as_its_source() {
+    let (collector, flusher) = LinkCollector::builder().build().unwrap();
+    drop(flusher);
+    let link = Link::with_context(SpanContext::new(
+        TraceId::from(1_u128),
+        SpanId::from(1),
+        TraceFlags::SAMPLED,
+        false,
+        TraceState::NONE,
+    ));
+    let rejected = collector.push_link(link).unwrap_err();
+    assert_eq!(rejected.to_string(), "link not accepted: the collector is closed");
+    let source = rejected.source().and_then(|source| source.downcast_ref::<PushError>());
+    assert_eq!(source, Some(&PushError::Closed));
+}
+
+/// The handles' `Debug` shows the counters, for logs and assertions.
+#[test]
+fn handles_show_their_counters() {
+    let (collector, flusher) = LinkCollector::builder().build().unwrap();
+    collector.push(&SpanContext::NONE).unwrap();
+    let stats = format!("{:?}", collector.stats());
+    assert!(stats.contains("invalid: 1"), "{stats}");
+    assert_eq!(format!("{collector:?}"), format!("LinkCollector {{ stats: {stats}, .. }}"));
+    assert_eq!(format!("{:?}", collector.producer()), "Producer { .. }");
+    assert_eq!(format!("{flusher:?}"), format!("Flusher {{ stats: {stats}, .. }}"));
+    let handle = flusher.spawn(drop).unwrap();
+    assert!(format!("{handle:?}").starts_with("FlusherHandle { stats: Stats { "), "{handle:?}");
 }

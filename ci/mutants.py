@@ -1,0 +1,266 @@
+"""Runs the mutants of src/ that cargo-mutants makes, and holds the survivors against a list.
+
+cargo-mutants builds the crate once per mutant. Here all mutants are in one build: a function's body
+becomes a `match` on a number from the environment, with a copy of the body for each of its mutants.
+Mutants that do not build are found by the compiler's errors and left out. All tests are in that
+build too, as modules of the unit tests: one binary, run once per mutant until the first failure.
+
+Left out are tests/worker_pool.rs and tests/memory.rs, which need processes of their own, the tests in
+the documentation; and code under a `batchlink_*` cfg, such as the doubles for loom, which the tests do
+not compile.
+
+A survivor is named by file, mutation and the text of its line, never by a number, so that the list
+outlives edits elsewhere. The run fails on a survivor without a reason, on a reason that names no
+mutant, and on a mutant that is said to survive and does not.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LIST = ROOT / "ci" / "mutants_survivors.txt"
+WORK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "mutants"
+CRATE = WORK / "crate"
+RESULTS = WORK / "results.json"
+LEFT_OUT = {"worker_pool", "memory"}
+# Run only for what survives all others.
+SLOW = {"config", "conservation", "link_set", "oracle", "order", "trigger"}
+
+# A top-level item under a cfg of ours, as rustfmt lays it out.
+CFG_ITEM = re.compile(
+    r"^#\[cfg\((?:any\()?batchlink_[^\n]*\n(?:(?:#\[|//)[^\n]*\n)*[^\n;]*\{\n(?:[^}\n][^\n]*\n|\n)*\}\n", re.MULTILINE)
+SIGNATURE = re.compile(r"^ *(?:pub(?:\(\w+\))? )?(?:async )?fn [^{]*\{", re.MULTILINE)
+
+LIBRARY = """
+#[cfg(test)]
+extern crate self as batchlink;
+#[cfg(test)]
+#[path = "../tests/all.rs"]
+mod suite;
+
+pub(crate) mod chosen {
+    #![allow(unsafe_code)]
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static MUTANT: AtomicU32 = AtomicU32::new(0);
+
+    // Before main, so that no test sees the allocation.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static READ: extern "C" fn() = read;
+
+    extern "C" fn read() {
+        let number = std::env::var("BATCHLINK_MUTANT").ok().and_then(|text| text.parse().ok());
+        MUTANT.store(number.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    pub(crate) fn mutant() -> u32 {
+        MUTANT.load(Ordering::Relaxed)
+    }
+}
+"""
+
+
+def copy_crate():
+    CRATE.mkdir(parents=True, exist_ok=True)
+    for name in ("src", "tests"):
+        shutil.rmtree(CRATE / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, CRATE / name)
+    for name in ("README.md", "Cargo.lock"):
+        shutil.copy(ROOT / name, CRATE)
+    manifest = (ROOT / "Cargo.toml").read_text()
+    manifest = re.sub(r"\n\[workspace\](?:\n[^\[\n].*)*", "\n[workspace]", manifest)
+    manifest = manifest.replace("[package]\n", "[package]\nautotests = false\nautoexamples = false\n", 1)
+    (CRATE / "Cargo.toml").write_text(manifest)
+    for file in (CRATE / "src").glob("*.rs"):
+        # Lines keep their numbers.
+        file.write_text(CFG_ITEM.sub(lambda item: "\n" * item[0].count("\n"), file.read_text()))
+    modules = {file.stem for file in (CRATE / "tests").glob("*.rs")} - LEFT_OUT
+    names = {name: f"slow_{name}" if name in SLOW else name for name in sorted(modules)}
+    (CRATE / "tests" / "all.rs").write_text(
+        "".join(f'#[path = "{file}.rs"]\nmod {name};\n' for file, name in names.items()))
+    # It starts itself again as a child, by the name of a test.
+    config = CRATE / "tests" / "config.rs"
+    config.write_text(config.read_text().replace('"child"', '"suite::slow_config::child"'))
+
+
+class Mutant:
+    def __init__(self, number, made, text):
+        self.number, self.file = number, made["file"]
+        _, self.line, _, what = re.fullmatch(r"(.*?):(\d+):(\d+): (.*)", made["name"]).groups()
+        self.name = f"{self.file}: {what}"
+        self.code = " ".join(text.splitlines()[int(self.line) - 1].split())
+        self.key = self.name, self.code
+        starts = [0]
+        for line in text.splitlines(keepends=True):
+            starts.append(starts[-1] + len(line))
+        at = lambda place: starts[place["line"] - 1] + place["column"] - 1
+        span, function = made["span"], made["function"]["span"]
+        self.start, self.end = at(span["start"]), at(span["end"])
+        self.body_end = at(function["end"]) - 1
+        self.body = SIGNATURE.search(text, starts[function["start"]["line"] - 1], self.body_end).end()
+        self.replacement = made["replacement"]
+
+
+def list_mutants():
+    listed = subprocess.run(["cargo", "mutants", "--dir", CRATE, "--list", "--json", "--gitignore=false"],
+                            check=True, capture_output=True, text=True).stdout
+    texts, mutants = {}, []
+    for number, made in enumerate(json.loads(listed), 1):
+        text = texts.setdefault(made["file"], (CRATE / made["file"]).read_text())
+        # Outside of functions nothing can be chosen when the tests run.
+        if made["function"]:
+            mutants.append(Mutant(number, made, text))
+    return texts, mutants
+
+
+def write(texts, mutants):
+    """Writes the files with all mutants; gives {(file, line): mutant} for the lines of each."""
+    where = {}
+    for file, text in texts.items():
+        bodies = collections.defaultdict(list)
+        for mutant in mutants:
+            if mutant.file == file:
+                bodies[mutant.body, mutant.body_end].append(mutant)
+        written, line, done = [], 1, 0
+
+        def put(piece):
+            nonlocal line
+            written.append(piece)
+            line += piece.count("\n")
+
+        for (start, end), choices in sorted(bodies.items()):
+            put(text[done:start] + "\nmatch crate::chosen::mutant() {\n")
+            for mutant in choices:
+                first = line
+                put(f"{mutant.number} => {{\n{text[start:mutant.start]}{mutant.replacement}{text[mutant.end:end]}\n}}\n")
+                where.update({(file, number): mutant for number in range(first, line)})
+            put("_ => {" + text[start:end] + "}\n}\n")
+            done = end
+        put(text[done:])
+        if file == "src/lib.rs":
+            put(LIBRARY)
+        (CRATE / file).write_text("".join(written))
+    if "src/lib.rs" not in texts:
+        (CRATE / "src/lib.rs").write_text((ROOT / "src/lib.rs").read_text() + LIBRARY)
+    return where
+
+
+def build(texts, mutants):
+    """The test binary with as many of the mutants as build, and those."""
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(WORK / "build"), CARGO_INCREMENTAL="0")
+    command = ["cargo", "test", "--all-features", "--lib", "--no-run", "--quiet", "--message-format=json"]
+    while True:
+        where = write(texts, mutants)
+        done = subprocess.run(command, cwd=CRATE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        if done.returncode == 0:
+            return next(m["executable"] for m in messages if m.get("executable")), mutants
+        bad, unclear = set(), []
+        for message in messages:
+            if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
+                spans = [span for span in message["message"]["spans"] if span["is_primary"]]
+                guilty = {where.get((span["file_name"], span["line_start"])) for span in spans} - {None}
+                bad |= guilty
+                if spans and not guilty:
+                    unclear.append(message["message"]["rendered"])
+        if not bad:
+            raise SystemExit("error: does not build:\n" + "\n".join(unclear) + done.stderr)
+        mutants = [mutant for mutant in mutants if mutant not in bad]
+
+
+def run(binary, number, timeout):
+    """Runs the quick tests, then the slow ones, until one fails: "survived", "noticed" or "hung"."""
+    for part in ["--skip", "suite::slow_"], ["suite::slow_"]:
+        outcome = run_part(binary, number, timeout, part)
+        if outcome[0] != "survived":
+            break
+    return outcome
+
+
+def run_part(binary, number, timeout, part):
+    # RUSTC_BOOTSTRAP: the harness stops at a failure only if it is told so with -Z.
+    # Many threads: a test that hangs does not keep others from failing.
+    environment = dict(os.environ, BATCHLINK_MUTANT=str(number), RUSTC_BOOTSTRAP="1", RUST_TEST_THREADS="16")
+    process = subprocess.Popen([binary, "-Zunstable-options", "--fail-fast", *part], cwd=CRATE, env=environment,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               errors="replace", start_new_session=True)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return "hung", ""
+    failed = re.findall(r"^test (\S+).* FAILED$", output, re.MULTILINE)
+    return ("survived", "") if process.returncode == 0 else ("noticed", failed[0] if failed else output[-200:])
+
+
+def survivors():
+    """The list: {(mutation, line): reason}. A block is the mutation, its line of code, and the reason."""
+    reasons = {}
+    for block in re.split(r"\n\s*\n", LIST.read_text()):
+        lines = [line for line in block.splitlines() if line and not line.startswith("#")]
+        if not lines:
+            continue
+        if len(lines) < 3 or not all(line.startswith("    ") for line in lines[1:]):
+            raise SystemExit(f"error: {LIST.name}: not a mutation, its line and a reason:\n{block}")
+        reasons[lines[0], " ".join(lines[1].split())] = " ".join(" ".join(lines[2:]).split())
+    return reasons
+
+
+def judge(results, reasons, everything):
+    found = collections.defaultdict(set)
+    for result in results:
+        found[result["name"], result["code"]].add(result["outcome"])
+    errors = [("SURVIVED without a reason", key) for key, how in found.items() if "survived" in how and key not in reasons]
+    errors += [("NOTICED, but said to survive", key) for key, how in found.items() if "survived" not in how and key in reasons]
+    if everything:
+        errors += [("HAS A REASON, but is no mutant", key) for key in reasons if key not in found]
+    for what, (mutation, code) in errors:
+        print(f"{what}:\n{mutation}\n    {code}")
+    counts = collections.Counter(result["outcome"] for result in results)
+    print(f"mutants: {len(results)} in all, {counts['noticed']} failed a test, {counts['hung']} hung, "
+          f"{counts['survived']} survived; {len(errors)} errors")
+    return not errors
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("only", nargs="*", help="only mutants whose name contains one of these, such as ring.rs; in that order")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--timeout", type=int, default=60, help="seconds until a mutant counts as hung")
+    options = parser.parse_args()
+    reasons = survivors()
+    copy_crate()
+    texts, mutants = list_mutants()
+    listed = len(mutants)
+    began = time.monotonic()
+    binary, mutants = build(texts, mutants)
+    print(f"{len(mutants)} of {listed} mutants build ({time.monotonic() - began:.0f} s)", flush=True)
+    outcome, test = run(binary, 0, 10 * options.timeout)
+    if outcome != "survived":
+        raise SystemExit(f"error: without any mutant the tests {outcome}: {test}")
+    if options.only:
+        mutants = [mutant for only in options.only for mutant in mutants if only in mutant.name]
+    results = []
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        for mutant, (outcome, test) in zip(mutants, pool.map(lambda m: run(binary, m.number, options.timeout), mutants)):
+            results.append({"name": mutant.name, "code": mutant.code, "outcome": outcome, "test": test})
+            RESULTS.write_text(json.dumps(results, indent=1))
+            print(f"{outcome:8} {mutant.name} ({mutant.line}) {test}", flush=True)
+    print(f"{time.monotonic() - began:.0f} s")
+    sys.exit(not judge(results, reasons, not options.only))
+
+
+if __name__ == "__main__":
+    main()
