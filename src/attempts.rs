@@ -232,10 +232,10 @@ impl State {
             link.attributes.push(KeyValue::new(PREVIOUS, i64::from(earlier.number)));
             let error = earlier.error.clone().map(|error| KeyValue::new("previous.error", error));
             link.attributes.extend(error);
-            set.insert_link(link) != Outcome::Truncated
+            set.insert_link(link) == Outcome::Linked
         };
-        // The set keeps what comes first: so the first attempt, then the latest. What it has no room
-        // for it will have no room for later.
+        // The set keeps what comes first: so the first attempt, then the latest. What it does not link now
+        // it will not link later: it is forgotten, or memory would not be bounded.
         let mut earlier = mem::take(&mut self.earlier);
         let latest = earlier.split_off(earlier.len().min(1));
         earlier.retain(&mut admit);
@@ -289,5 +289,27 @@ impl RetryOutcome {
             attributes.push(KeyValue::new("retry.exhausted", true));
         }
         attributes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
+
+    #[test]
+    fn no_more_attempts_are_kept_than_can_be_linked() {
+        for flags in [TraceFlags::SAMPLED, TraceFlags::NOT_SAMPLED] {
+            let set = LinkSet::builder().with_max_links(3).build().unwrap();
+            let attempts = Attempts::new("call").with_link_set(set);
+            for number in 1..=100 {
+                let ids = (TraceId::from(1_u128), SpanId::from(number));
+                let context = SpanContext::new(ids.0, ids.1, flags, false, TraceState::NONE);
+                attempts.collect(&context, Err("no"));
+                attempts.start(&opentelemetry::global::tracer("no sdk")).fail("no");
+                let kept = lock(&attempts.state).earlier.len();
+                assert!(kept <= 3 + 2, "{kept} are kept");
+            }
+        }
     }
 }

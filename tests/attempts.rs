@@ -171,6 +171,18 @@ fn the_work_runs_in_the_attempts_span() {
 }
 
 #[test]
+fn a_span_ends_with_its_operation_whoever_holds_its_context() {
+    let exporter = Exporter::default();
+    let attempt = Attempts::new("call").start(&exporter.tracer());
+    let held = attempt.context().clone();
+    assert_eq!(held.span().span_context(), &attempt.span_context());
+    attempt.succeed();
+    assert_eq!(exporter.span("call").status, Status::Ok);
+    drop(held);
+    assert_eq!(exporter.spans().len(), 1);
+}
+
+#[test]
 fn attempts_of_other_processes_are_collected() {
     let exporter = Exporter::default();
     let attempts = Attempts::new("handle_message");

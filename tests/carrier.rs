@@ -217,7 +217,7 @@ fn spoilt(random: &mut Random, header: &str, faults: u64) -> String {
 fn what_is_refused_is_what_the_specification_refuses() {
     let mut generator = Random(2);
     let (mut read, mut refused) = (0, 0);
-    for _ in 0..10_000 {
+    for _ in 0..5000 {
         let context = random(&mut generator);
         let version = ["00", "00", "01", "ff"][generator.below(4) as usize];
         let faults = generator.below(4);
@@ -236,7 +236,7 @@ fn what_is_refused_is_what_the_specification_refuses() {
         assert_eq!(members, w3c::tracestate(&state), "{state:?}");
         *if members.is_some() { &mut read } else { &mut refused } += 1;
     }
-    assert!(read > 2500 && refused > 2500, "{read} read, {refused} refused");
+    assert!(read > 1000 && refused > 1000, "{read} read, {refused} refused");
 }
 
 /// Stricter than the SDK, and else of one mind with it.

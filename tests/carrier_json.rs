@@ -78,6 +78,9 @@ fn what_is_refused_is_named() {
         ),
         (with("trace_id", json!("0".repeat(32))), "invalid trace_id"),
         (with("trace_id", json!("feed")), "invalid trace_id"),
+        (with("trace_id", json!("1".repeat(34))), "invalid trace_id"),
+        (with("span_id", json!("1".repeat(17))), "invalid span_id"),
+        (with("trace_flags", json!("011")), "invalid trace_flags"),
         (
             with("trace_id", json!(7)),
             "invalid value: integer `7`, expected trace_id: 32 lower-case hex digits",
