@@ -92,7 +92,8 @@ fn run(args: &Args) -> common::Result {
 
     // It is quiet now: what is left leaves by timeout, if that is not too long to watch.
     let started = Instant::now();
-    while validate.stats().queue().pending() > 0 && started.elapsed() < Duration::from_secs(1) {
+    let patience = Duration::from_secs(if args.max_delay_ms > 1000 { 0 } else { 30 });
+    while validate.stats().queue().pending() > 0 && started.elapsed() < patience {
         thread::sleep(Duration::from_millis(1));
     }
     // From the first stage to the last, so that each delivers before the next one closes.

@@ -30,10 +30,10 @@ pub(super) fn write(
     for roots in traces {
         tree.trace(&roots)?;
     }
-    for (name, count) in hidden {
-        writeln!(out, "… {} of {name} {ALL}", counted(count, "more trace"))?;
+    for (name, count) in &hidden {
+        writeln!(out, "… {} of {name} {ALL}", counted(*count, "more trace"))?;
     }
-    if !counters.is_empty() {
+    if !hidden.is_empty() && !counters.is_empty() {
         writeln!(out)?;
     }
     for (name, count) in counters {
