@@ -2,10 +2,12 @@
 //! alike and look alike after each.
 
 use super::choices::{Choices, Item, mark, one_of};
-use super::{assert_stats, by_size, context, oracle};
-use batchlink::{Counts, Duplicates, Flusher, LinkBatch, LinkCollector, Producer, Stats, Trigger, Unsampled};
+use super::{NEVER, assert_stats, by_size, context, oracle};
+use batchlink::{Counts, Duplicates, Flusher, LinkBatch, LinkCollector, LinkCollectorBuilder};
+use batchlink::{LinkSetBuilder, Producer, Stats, Trigger, Unsampled};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// A collector, as configured.
@@ -15,6 +17,7 @@ pub struct Setup {
     shards: usize,
     capacity: usize,
     policy: oracle::Policy,
+    no_delay: bool,
 }
 
 impl Setup {
@@ -34,7 +37,8 @@ impl Setup {
                 ..oracle::Policy::choose(choices, 1)
             },
         };
-        Self { size, shards, capacity, policy }
+        let no_delay = choices.below(4) == 3;
+        Self { size, shards, capacity, policy, no_delay }
     }
 }
 
@@ -48,6 +52,24 @@ impl oracle::Policy {
             max_links: most as usize - choices.below(most) as usize,
         }
     }
+
+    pub fn configure(&self, builder: LinkCollectorBuilder) -> LinkCollectorBuilder {
+        let builder = builder.with_max_links(self.max_links).with_duplicates(self.duplicates);
+        let builder = builder.with_unsampled(self.unsampled);
+        match self.link_type {
+            Some(link_type) => builder.with_link_type(link_type),
+            None => builder.without_link_type(),
+        }
+    }
+
+    pub fn configure_set(&self, builder: LinkSetBuilder) -> LinkSetBuilder {
+        let builder = builder.with_max_links(self.max_links).with_duplicates(self.duplicates);
+        let builder = builder.with_unsampled(self.unsampled);
+        match self.link_type {
+            Some(link_type) => builder.with_link_type(link_type),
+            None => builder.without_link_type(),
+        }
+    }
 }
 
 /// One call. The number is that of the handle it is made through.
@@ -57,6 +79,7 @@ pub enum Call {
     PushLink(usize, Item),
     PushCurrent(usize, Option<Item>),
     PushAll(usize, Vec<Item>),
+    /// Without waiting: what is due must be there, and a test that waits in vain says nothing.
     NextBatch,
     TryNext,
     Flush,
@@ -119,30 +142,26 @@ pub struct Session {
     oracle: oracle::Collector,
     links: oracle::LinkSet,
     totals: Counts,
-    flushes: Vec<Trigger>,
+    flushes: HashMap<Trigger, u64>,
 }
 
 impl Session {
     pub fn new(setup: Setup) -> Self {
-        let Setup { size, shards, capacity, policy } = setup;
+        let Setup { size, shards, capacity, policy, no_delay } = setup;
         let builder = by_size(size).with_shards(shards).with_queue_capacity(capacity);
-        let builder = builder.with_max_links(policy.max_links).with_duplicates(policy.duplicates);
-        let builder = builder.with_unsampled(policy.unsampled);
-        let builder = match policy.link_type {
-            Some(link_type) => builder.with_link_type(link_type),
-            None => builder.without_link_type(),
-        };
+        let builder = policy.configure(builder).with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
         let (collector, flusher) = builder.build().expect("valid");
         let slots = (capacity / shards).max(size).next_power_of_two();
+        let oracle = oracle::Collector::new(size, slots, shards);
         let mut session = Self {
             handles: vec![(Handle::Collector(collector), own_shard(shards))],
             producers: 0,
             flusher: Some(flusher),
             shards,
-            oracle: oracle::Collector::new(size, slots, shards),
+            oracle: if no_delay { oracle.without_delay() } else { oracle },
             links: oracle::LinkSet::new(policy),
             totals: Counts::default(),
-            flushes: Vec::new(),
+            flushes: HashMap::new(),
         };
         (0..shards).for_each(|_| session.new_producer());
         session
@@ -183,9 +202,10 @@ impl Session {
             }
             Call::NextBatch => {
                 let Some(flusher) = &mut self.flusher else { return };
+                let due = self.oracle.due();
                 let batch = flusher.next_batch_timeout(Duration::ZERO);
                 let found = batch.as_ref().map(|batch| batch.as_ref().map(LinkBatch::trigger));
-                assert_eq!(found.map_err(|timeout| *timeout), self.oracle.due());
+                assert_eq!(found.map_err(|timeout| *timeout), due);
                 batch.ok().flatten().into_iter().for_each(|batch| self.check_batch(batch));
             }
             Call::TryNext => {
@@ -231,6 +251,17 @@ impl Session {
         self.check_stats();
     }
 
+    /// Everybody goes but the flusher, which delivers what is left.
+    pub fn end(mut self) {
+        while !self.handles.is_empty() {
+            self.call(&Call::Drop(0));
+        }
+        while self.oracle.pending() > 0 && self.flusher.is_some() {
+            self.call(&Call::NextBatch);
+        }
+        self.call(&Call::NextBatch);
+    }
+
     fn handle(&self, which: usize) -> Option<(&Handle, usize)> {
         let (handle, shard) = self.handles.get(which % self.handles.len().max(1))?;
         Some((handle, *shard))
@@ -261,7 +292,7 @@ impl Session {
         let (links, counts) = self.links.finish();
         assert_eq!((batch.counts(), batch.links()), (counts, &*links));
         assert_eq!(batch.attributes(), oracle::attributes(&counts, batch.trigger().as_str()));
-        self.flushes.push(batch.trigger());
+        *self.flushes.entry(batch.trigger()).or_default() += 1;
         let totals = &mut self.totals;
         totals.linked += counts.linked;
         totals.duplicates += counts.duplicates;
@@ -286,8 +317,8 @@ impl Session {
         assert_eq!((stats.truncated(), stats.unsampled()), (truncated, unsampled));
         assert_eq!(stats.trace_states_dropped(), trace_states_dropped);
         for trigger in [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown] {
-            let flushes = self.flushes.iter().filter(|&&flush| flush == trigger).count();
-            assert_eq!(stats.flushes(trigger), flushes as u64, "{trigger}");
+            let flushes = self.flushes.get(&trigger).copied().unwrap_or_default();
+            assert_eq!(stats.flushes(trigger), flushes, "{trigger}");
         }
     }
 }

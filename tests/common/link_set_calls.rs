@@ -35,13 +35,7 @@ pub struct SetSession {
 impl SetSession {
     /// `shift`: where the ids differ, in bits from the right, up to 40.
     pub fn new(policy: oracle::Policy, shift: u32) -> Self {
-        let builder = LinkSet::builder().with_max_links(policy.max_links);
-        let builder = builder.with_unsampled(policy.unsampled).with_duplicates(policy.duplicates);
-        let builder = match policy.link_type {
-            Some(link_type) => builder.with_link_type(link_type),
-            None => builder.without_link_type(),
-        };
-        let set = builder.build().expect("valid");
+        let set = policy.configure_set(LinkSet::builder()).build().expect("valid");
         Self { set, oracle: oracle::LinkSet::new(policy), shift, received: 0 }
     }
 

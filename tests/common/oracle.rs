@@ -15,10 +15,11 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId, TraceState};
 use std::collections::{HashSet, VecDeque};
 
-/// A collector with a delay that never ends, and its flusher.
+/// A collector, and its flusher; its delay never ends unless told.
 pub struct Collector {
     size: usize,
     slots: usize,
+    no_delay: bool,
     shards: Vec<Shard>,
     flush_asked: bool,
     closed: bool,
@@ -41,6 +42,7 @@ impl Collector {
         Self {
             size,
             slots,
+            no_delay: false,
             shards: vec![Shard::default(); shards],
             flush_asked: false,
             closed: false,
@@ -49,6 +51,11 @@ impl Collector {
             rejected_closed: 0,
             invalid: 0,
         }
+    }
+
+    /// With a delay of zero: whatever is pending is due.
+    pub fn without_delay(self) -> Self {
+        Self { no_delay: true, ..self }
     }
 
     pub fn pending(&self) -> usize {
@@ -115,6 +122,7 @@ impl Collector {
             pending if pending >= self.size => Ok(Some(Trigger::Size)),
             _ if self.closed => Ok(Some(Trigger::Shutdown)),
             _ if self.shards.iter().any(|shard| shard.to_flush > 0) => Ok(Some(Trigger::Manual)),
+            _ if self.no_delay => Ok(Some(Trigger::Timeout)),
             _ => Err(Timeout),
         }
     }

@@ -1,0 +1,4 @@
+//! A link set against the oracle.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| batchlink_fuzz::dedup_truncation(data));
