@@ -8,9 +8,9 @@ use crate::record::Record;
 use crate::ring::Ring;
 use crate::stats::Stats;
 use crate::sync::{Arc, Ordering, Parker, thread_key};
+use crate::unwind::caught;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Collects span contexts from many threads for the links of batch spans.
 ///
@@ -279,10 +279,7 @@ fn push_with_state(
 fn push_current(queue: &Queue<Record>, ring: &Ring<Record>) -> Result<(), PushError> {
     // A thread that is ending may have lost its current context; asking for it then panics.
     let push = || opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context()));
-    catch_unwind(AssertUnwindSafe(push)).unwrap_or_else(|panic| {
-        std::mem::forget(panic);
-        count_invalid(ring)
-    })
+    caught(push).unwrap_or_else(|| count_invalid(ring))
 }
 
 fn push_link(queue: &Queue<Record>, ring: &Ring<Record>, link: Link) -> Result<(), RejectedLink> {

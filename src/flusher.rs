@@ -11,7 +11,7 @@ use crate::ring::Consumer;
 use crate::stats::Stats;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Backoff, Mutex, Parker, mpsc, park};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::unwind::{caught, discard};
 use std::sync::PoisonError;
 use std::time::Duration;
 use std::{fmt, io};
@@ -178,11 +178,8 @@ impl Flusher {
             let _running = running;
             let (mut flusher, mut handler) = (self, handler);
             while let Some(batch) = flusher.next_batch() {
-                let call = AssertUnwindSafe(|| handler(batch));
-                if let Err(panic) = catch_unwind(call) {
+                if caught(|| handler(batch)).is_none() {
                     flusher.drain.queue().totals.add_handler_panic();
-                    // What was thrown may panic again when it is dropped.
-                    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
                 }
             }
         })?;
@@ -251,7 +248,7 @@ impl FlusherHandle {
             return Err(ShutdownError::Timeout { pending: self.queue.pending() });
         }
         thread.join().map_err(|panic| {
-            std::mem::forget(panic);
+            discard(panic);
             ShutdownError::Panicked { pending: self.queue.pending() }
         })
     }

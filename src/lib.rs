@@ -18,6 +18,7 @@ mod ring;
 mod stats;
 mod sync;
 mod trigger;
+mod unwind;
 
 pub use batch::{Counts, LinkBatch, Trigger};
 #[cfg(any(batchlink_loom, batchlink_hooks))]

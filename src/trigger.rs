@@ -24,8 +24,6 @@ use crate::ring::{Ring, Snapshot, distance};
 use crate::sync::unmodelled;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Clock, Ordering, Unparker};
 use arrayvec::ArrayVec;
-#[cfg(feature = "tokio")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The most shards of one collector: a scan keeps its snapshots on the stack.
 pub(crate) const MAX_SHARDS: usize = 128;
@@ -63,9 +61,8 @@ impl Signal {
         #[cfg(feature = "tokio")]
         {
             // A waker is the user's code, and this thread may be coordinating: its panic must not
-            // leave the role taken. What was thrown may panic again when dropped.
-            let wake = AssertUnwindSafe(|| self.waker.wake());
-            let _ = catch_unwind(wake).map_err(std::mem::forget);
+            // leave the role taken.
+            let _ = crate::unwind::caught(|| self.waker.wake());
         }
     }
 }
