@@ -3,7 +3,7 @@
 # ci/shuttle.sh [schedules]; the nightly run asks for more. A failure names the file of its schedule:
 # BATCHLINK_REPLAY=<file> cargo test --release <scenario> in shuttle-tests/ runs it again.
 set -euo pipefail
-schedules=${1:-30000}
+schedules=${1:-100000}
 cd "$(dirname "$0")/../shuttle-tests"
 cargo test --release --test scenarios --no-run
 began=$SECONDS

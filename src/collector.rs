@@ -10,9 +10,9 @@ use crate::record::Record;
 use crate::ring::Ring;
 use crate::stats::Stats;
 use crate::sync::{Arc, Ordering, thread_key};
+use crate::unwind::caught;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Collects span contexts from many threads for the links of batch spans.
@@ -449,10 +449,7 @@ fn push_current(queue: &Queue<Record>, ring: &Ring<Record>, invalid: Invalid) ->
     // A thread that is ending may have lost its current context; asking for it then panics.
     let push =
         || opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context(), invalid));
-    catch_unwind(AssertUnwindSafe(push)).unwrap_or_else(|panic| {
-        std::mem::forget(panic);
-        count_invalid(ring)
-    })
+    caught(push).unwrap_or_else(|| count_invalid(ring))
 }
 
 fn push_link(

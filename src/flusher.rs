@@ -7,12 +7,11 @@ use crate::link_set::LinkSet;
 use crate::queue::Queue;
 use crate::record::Record;
 use crate::ring::Consumer;
-use crate::stats::{Stats, Totals};
+use crate::stats::Stats;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Mutex, mpsc};
+use crate::unwind::caught;
 use crate::wait::{Due, Receiver};
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::time::Duration;
 use std::{fmt, io};
@@ -131,7 +130,9 @@ impl Flusher {
         let (mut flusher, mut handler) = (self, handler);
         let run = move || {
             while let Some(batch) = flusher.next_batch() {
-                shielded(&totals.totals, || handler(batch));
+                if caught(|| handler(batch)).is_none() {
+                    totals.totals.add_handler_panic();
+                }
             }
         };
         FlusherHandle::spawn(queue, run)
@@ -141,20 +142,7 @@ impl Flusher {
 /// Logs, through the user's subscriber: its panic must not cost a batch, nor end the process when it
 /// comes out of a drop.
 fn logged(log: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(log)).map_err(std::mem::forget);
-}
-
-/// Calls the user's code; a panic is counted and otherwise forgotten.
-pub(crate) fn shielded(totals: &Totals, call: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(call)) {
-        count_panic(totals, panic);
-    }
-}
-
-pub(crate) fn count_panic(totals: &Totals, panic: Box<dyn Any + Send>) {
-    totals.add_handler_panic();
-    // What was thrown may panic again when it is dropped.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
+    let _ = caught(log);
 }
 
 impl Drop for Flusher {
@@ -226,9 +214,8 @@ impl FlusherHandle {
         let (running, ended) = mpsc::channel();
         let thread = thread::Builder::new().name("batchlink-flusher".into()).spawn(move || {
             // With the handler, which it drops. Not by joining the thread: its locals go after this,
-            // and may take their time. What was thrown may panic again when dropped.
-            let result = catch_unwind(AssertUnwindSafe(run)).map_err(std::mem::forget);
-            let _ = running.send(result);
+            // and may take their time.
+            let _ = running.send(caught(run).ok_or(()));
         })?;
         Ok(Self { queue: Box::new(queue), running: Mutex::new(Some(Running { ended, thread })) })
     }

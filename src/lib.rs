@@ -32,6 +32,7 @@ mod saga;
 mod stats;
 mod sync;
 mod trigger;
+mod unwind;
 mod wait;
 
 pub use attempts::{Attempts, RetryOutcome};

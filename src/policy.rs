@@ -2,12 +2,12 @@
 
 use crate::batch::add_new;
 use crate::links::LINK_TYPE;
+use crate::unwind::caught;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId};
 use opentelemetry::{Key, KeyValue};
-use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 /// What a [`LinkSet`](crate::LinkSet) does with a context whose sampled flag is off.
@@ -140,8 +140,7 @@ impl LinkAttributes {
     #[inline(never)]
     fn add_to(&self, link: &mut Link, index: usize) -> bool {
         let own = link.attributes.len();
-        let make = AssertUnwindSafe(|| (self.0)(&link.span_context, index, &mut link.attributes));
-        let made = catch_unwind(make).map_err(discard).is_ok();
+        let made = caught(|| (self.0)(&link.span_context, index, &mut link.attributes)).is_some();
         if !made {
             link.attributes.truncate(own);
         }
@@ -152,12 +151,5 @@ impl LinkAttributes {
 impl fmt::Debug for LinkAttributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LinkAttributes").finish_non_exhaustive()
-    }
-}
-
-/// Drops what was thrown, which may panic again.
-fn discard(panic: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
     }
 }

@@ -25,9 +25,9 @@
 use crate::count::{Step, count};
 use crate::error::PushError;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled};
+use crate::unwind::caught;
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Positions in a word and in `seq` are modulo 2³¹.
 const MASK: u32 = (1 << 31) - 1;
@@ -328,7 +328,7 @@ impl<T> Drop for Ring<T> {
                 // so no claimant and no consumer is left.
                 let value = slot.value.with(|value| unsafe { (*value).assume_init_read() });
                 // One whose drop panics must not keep the others from theirs.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(value))).map_err(std::mem::forget);
+                let _ = caught(|| drop(value));
             }
         }
     }

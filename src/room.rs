@@ -7,9 +7,9 @@
 
 use crate::error::PushError;
 use crate::sync::{AtomicBool, Mutex, Ordering, Parker};
+use crate::unwind::caught;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -51,7 +51,7 @@ impl Room {
         if self.awaited.swap(false, Ordering::AcqRel) {
             for waker in self.with_line(|line| std::mem::take(&mut line.wakers)).into_values() {
                 // A waker is the user's code, and the others must be woken too.
-                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake())).map_err(std::mem::forget);
+                let _ = caught(|| waker.wake());
             }
         }
     }

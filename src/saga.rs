@@ -4,14 +4,14 @@ use crate::link_set::LinkSet;
 use crate::links;
 use crate::operation::{Operation, lock, shortened};
 use crate::policy::LinkPolicy;
+use crate::unwind::caught;
 use opentelemetry::trace::{Span, SpanContext, Tracer};
 use opentelemetry::{Context, KeyValue, StringValue};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::iter::FusedIterator;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use std::{mem, vec};
+use std::vec;
 
 /// The steps of a long transaction, and their undoing: a span for each compensation, linked to the
 /// step that it undoes.
@@ -106,11 +106,7 @@ impl<C> Saga<C> {
         for step in &mut steps {
             let span = step.start(tracer);
             // A panic drops the span's operation, which then has failed.
-            let call = AssertUnwindSafe(|| drop(span.run(|cx| undo(step.undo, cx))));
-            if let Err(panic) = catch_unwind(call) {
-                // What was thrown may panic again when it is dropped.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(mem::forget);
-            }
+            let _ = caught(|| drop(span.run(|cx| undo(step.undo, cx))));
         }
         steps.outcome()
     }

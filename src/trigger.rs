@@ -23,8 +23,8 @@ use crate::count::{Step, count};
 use crate::ring::{Ring, Snapshot, distance};
 use crate::sync::unmodelled;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, AtomicWaker, Clock, Ordering};
+use crate::unwind::caught;
 use arrayvec::ArrayVec;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The most shards of one collector: a scan keeps its snapshots on the stack.
 pub(crate) const MAX_SHARDS: usize = 128;
@@ -54,9 +54,8 @@ impl Signal {
     pub(crate) fn notify(&self) {
         count(Step::Notification);
         // A waker is the user's code, and this thread may be coordinating: its panic must not
-        // leave the role taken. What was thrown may panic again when dropped.
-        let wake = AssertUnwindSafe(|| self.waker.wake());
-        let _ = catch_unwind(wake).map_err(std::mem::forget);
+        // leave the role taken.
+        let _ = caught(|| self.waker.wake());
     }
 }
 

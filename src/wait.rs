@@ -8,7 +8,7 @@ use crate::queue::Queue;
 use crate::ring::Consumer;
 use crate::sync::{Arc, Backoff, Parker};
 #[cfg(feature = "processor")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::unwind::caught;
 use std::time::Duration;
 
 /// How often to look for a claim that was not published yet, once yielding did not help: its
@@ -99,8 +99,7 @@ impl<T> Receiver<T> {
             self.drain.take(count, |take| {
                 for entry in take {
                     // It may be the user's, and its drop may panic; the others must go too.
-                    let drop_it = AssertUnwindSafe(|| drop(entry));
-                    let _ = catch_unwind(drop_it).map_err(std::mem::forget);
+                    let _ = caught(|| drop(entry));
                 }
             });
         }

@@ -260,23 +260,30 @@ fn flush_of_nothing_makes_no_batch() {
 /// A flusher that already waits hears of a flush, of a close, and of the last handle's end.
 #[test]
 fn a_waiting_flusher_is_woken() {
-    type Ask = fn(LinkCollector);
+    // Gives the collector back, so that it stays, or not.
+    type Ask = fn(LinkCollector) -> Option<LinkCollector>;
     let asks: [(Ask, Trigger); 3] = [
         (
             |collector| {
                 collector.flush();
-                std::mem::forget(collector)
+                Some(collector)
             },
             Trigger::Manual,
         ),
         (
             |collector| {
                 collector.close();
-                std::mem::forget(collector)
+                Some(collector)
             },
             Trigger::Shutdown,
         ),
-        (drop, Trigger::Shutdown),
+        (
+            |collector| {
+                drop(collector);
+                None
+            },
+            Trigger::Shutdown,
+        ),
     ];
     for (ask, trigger) in asks {
         let _watchdog = watchdog();
@@ -293,7 +300,7 @@ fn a_waiting_flusher_is_woken() {
         waiting.wait();
         // So that it is parked, most likely; if it is not, the test is only weaker.
         thread::sleep(Duration::from_millis(20));
-        ask(collector);
+        let _stays = ask(collector);
         assert_eq!(thread.join().unwrap(), Some((1, trigger)));
     }
 }

@@ -9,6 +9,7 @@ use crate::link_set::LinkSet;
 use crate::policy::{Duplicates, Unsampled};
 use crate::queue::{MAX_WEIGHT, Queue};
 use crate::sync::Arc;
+use crate::unwind::caught;
 use crate::wait::Receiver;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanBuilder, TraceContextExt, Tracer};
@@ -16,7 +17,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// Weighs an item.
@@ -153,7 +153,7 @@ where
             let mut parts: Vec<Vec<Item<T, R, E>>> = Vec::new();
             places.clear();
             for item in items {
-                let Ok(key) = catch_unwind(AssertUnwindSafe(|| key(&item.payload))) else {
+                let Some(key) = caught(|| key(&item.payload)) else {
                     parts.push(vec![item]);
                     continue;
                 };

@@ -5,10 +5,11 @@ use super::build::{BatchProcessorBuilder, Divide};
 use super::{Item, Outcomes, ProcessorStats};
 use crate::batch::Trigger;
 use crate::error::Timeout;
-use crate::flusher::{FlusherHandle, count_panic, shielded};
+use crate::flusher::FlusherHandle;
 use crate::link_set::LinkSet;
 use crate::queue::MAX_WEIGHT;
 use crate::sync::Arc;
+use crate::unwind::{caught, discard};
 use crate::wait::{Due, Receiver};
 use opentelemetry::trace::{Link, SpanBuilder, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
@@ -145,7 +146,9 @@ where
     /// [`Stats::handler_panics`](crate::Stats::handler_panics), and the next batch comes as usual.
     pub fn run(&mut self, mut handler: impl FnMut(Batch<T, R, E>)) {
         while let Some(batch) = self.next_batch() {
-            shielded(&self.receiver.queue().totals, || handler(batch));
+            if caught(|| handler(batch)).is_none() {
+                self.receiver.queue().totals.add_handler_panic();
+            }
         }
     }
 
@@ -282,7 +285,8 @@ where
             Ok(result) => answer.complete(result),
             Err(panic) => {
                 answer.panicked();
-                count_panic(&self.receiver.queue().totals, panic);
+                self.receiver.queue().totals.add_handler_panic();
+                discard(panic);
             }
         }
     }

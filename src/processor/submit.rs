@@ -8,10 +8,10 @@ use crate::queue::Handle;
 use crate::record::bounded;
 use crate::ring::{Claim, Ring};
 use crate::sync::{Arc, thread_key};
+use crate::unwind::caught;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use std::error::Error;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Gives items to a [`BatchProcessor`](super::BatchProcessor). Clone it into every thread or task
@@ -210,10 +210,7 @@ impl<T, R, E> Submitter<T, R, E> {
 fn current() -> SpanContext {
     let current = || opentelemetry::Context::map_current(|cx| cx.span().span_context().clone());
     // A thread that is ending may have lost its current context; asking for it then panics.
-    catch_unwind(AssertUnwindSafe(current)).unwrap_or_else(|panic| {
-        std::mem::forget(panic);
-        SpanContext::NONE
-    })
+    caught(current).unwrap_or(SpanContext::NONE)
 }
 
 fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {

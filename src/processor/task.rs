@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::run::BatchProcessor;
-use crate::flusher::count_panic;
+use crate::unwind::discard;
 use futures_core::Stream;
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt;
@@ -45,7 +45,8 @@ where
     {
         while let Some(batch) = self.next().await {
             if let Err(panic) = caught(async { handler(batch).await }).await {
-                count_panic(&self.receiver.queue().totals, panic);
+                self.receiver.queue().totals.add_handler_panic();
+                discard(panic);
             }
         }
     }
