@@ -4,4 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo clippy --workspace --all-targets --all-features -- -D warnings
 cargo clippy --all-targets --no-default-features -- -D warnings
-(cd loom-tests && cargo clippy --all-targets -- -D warnings)
+for package in loom-tests shuttle-tests fuzz; do
+    (cd "$package" && cargo clippy --all-targets -- -D warnings)
+done

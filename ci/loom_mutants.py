@@ -33,7 +33,7 @@ SHORT = {"LOOM_MAX_PREEMPTIONS": "1"}
 def weakenings():
     """A mutant per ordering, keyed `file function field.operation ordering`."""
     found = {}
-    for name in ("src/ring.rs", "src/trigger.rs"):
+    for name in ("src/ring.rs", "src/trigger.rs", "src/queue.rs", "src/room.rs"):
         text = (ROOT / name).read_text()
         text = text.split("#[cfg(test)]")[0]
         function = operation = None

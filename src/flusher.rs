@@ -59,7 +59,7 @@ impl Flusher {
         }
     }
 
-    /// What is pending right now, up to one batch ([`Trigger::Manual`]); `None` if nothing is.
+    /// What is pending right now, up to one batch ([`Trigger::Manual`](crate::Trigger::Manual)); `None` if nothing is.
     /// Never waits, and does not say whether the collector is closed: [`next_batch`](Self::next_batch)
     /// does.
     pub fn try_next(&mut self) -> Option<LinkBatch> {

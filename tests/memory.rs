@@ -78,7 +78,7 @@ impl Config {
 
     /// README.md: slots, shards and the collector itself.
     fn queue(&self) -> usize {
-        32 * self.slots() + 576 * self.shards + 512
+        32 * self.slots() + 608 * self.shards + 512
     }
 
     /// README.md: the links of one batch.

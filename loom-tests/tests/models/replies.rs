@@ -6,6 +6,7 @@ use loom::thread;
 use opentelemetry::trace::SpanContext;
 use opentelemetry::trace::noop::NoopTracer;
 use std::convert::Infallible;
+use std::time::Duration;
 
 type Pair = (Submitter<u64, u64, Infallible>, BatchProcessor<u64, u64, Infallible>);
 
@@ -101,6 +102,26 @@ fn two_submitters_complete_the_weight() {
         for thread in threads {
             thread.join().unwrap();
         }
+    });
+}
+
+/// A weight that is found, by a processor that nobody woke, is one of published items.
+#[test]
+fn what_weighs_enough_is_published() {
+    check(3, || {
+        let (submitter, mut processor) = processor(4, Some(2));
+        let poll = thread::spawn(move || {
+            let found = processor.next_batch_timeout(Duration::ZERO);
+            if let Ok(batch) = found {
+                let batch = batch.unwrap();
+                assert_eq!((batch.len(), batch.trigger()), (2, Trigger::Weight));
+            }
+            processor
+        });
+        let other = spawn(submitter.clone(), |submitter| submitter.submit(1).unwrap());
+        submitter.submit(1).unwrap();
+        other.join().unwrap();
+        poll.join().unwrap();
     });
 }
 
