@@ -12,10 +12,10 @@ work=${CARGO_TARGET_DIR:-$PWD/target}/san
 debian=$work/debian
 host=x86_64-unknown-linux-gnu
 
-# Not `config` and `worker_pool`, whose work is done by processes that they start, nor `traits`, whose work is
-# done when it is compiled.
+# Not `config`, `faults` and `worker_pool`, whose work is done by processes that they start, nor `traits`, whose
+# work is done when it is compiled, nor `memory`, whose allocator counts what a sanitizer adds.
 tests=$(find tests -maxdepth 1 -name '*.rs' -printf '%f\n' | sort |
-    sed -e 's/\.rs$//' -e '/^\(config\|traits\|worker_pool\)$/d' -e 's/^/--test /')
+    sed -e 's/\.rs$//' -e '/^\(config\|faults\|memory\|traits\|worker_pool\)$/d' -e 's/^/--test /')
 
 main() {
     package
@@ -32,10 +32,10 @@ main() {
 # The same package without what only the examples depend on, which would take most of the time to build.
 package() {
     mkdir -p "$work/package"
-    sed -e '/^members = /d' -e '/^exclude = /d' -e '/^\(clap\|indicatif\|opentelemetry-otlp\|serde\|serde_json\) = /d' \
+    sed -e '/^members = /d' -e '/^exclude = /d' -e '/^\(clap\|indicatif\|opentelemetry-otlp\) = /d' \
         Cargo.toml >"$work/package/Cargo.toml"
     cp Cargo.lock "$work/package"
-    ln -sfn "$PWD/src" "$PWD/tests" "$PWD/README.md" "$work/package"
+    ln -sfn "$PWD/src" "$PWD/tests" "$PWD/examples" "$PWD/README.md" "$work/package"
 }
 
 thread() {

@@ -231,8 +231,8 @@ impl<T> Ring<T> {
             let free = self.capacity() - distance(head, word.tail()).min(self.capacity());
             if free == 0 {
                 // Full only if it was so at one moment: the consumer may have taken, and others
-                // claimed, between the two loads.
-                if self.head.load(Ordering::Acquire) as u32 & MASK == head {
+                // claimed, between the two loads. Relaxed: no slot is touched because of it.
+                if self.head.load(Ordering::Relaxed) as u32 & MASK == head {
                     return Err(PushError::Full);
                 }
                 continue;

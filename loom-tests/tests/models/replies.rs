@@ -92,7 +92,7 @@ fn last_answer_sees_the_others() {
 /// Whoever completes the weight wakes the processor, which finds it all published.
 #[test]
 fn two_submitters_complete_the_weight() {
-    check(3, || {
+    check(2, || {
         let (submitter, mut processor) = processor(4, Some(3));
         let threads =
             [1, 2].map(|weight| spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap()));
