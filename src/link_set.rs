@@ -220,6 +220,16 @@ impl LinkSet {
         context.with(|context| self.insert(context))
     }
 
+    /// The link that this set would make, for another span; `None` if it would make none.
+    #[cfg(feature = "processor")]
+    pub(crate) fn link_to(&self, context: &SpanContext, index: usize) -> Option<Link> {
+        let sampled = context.is_sampled() || self.policy.unsampled == Unsampled::Keep;
+        let mut link = (context.is_valid() && sampled).then(|| Link::with_context(context.clone()))?;
+        // Without the attributes of a closure that panics; the batch's own link has counted that.
+        let _ = self.policy.complete(&mut link, index);
+        Some(link)
+    }
+
     /// Contexts given since the last [`finish`](Self::finish).
     pub fn received(&self) -> u64 {
         self.counts.received

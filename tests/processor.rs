@@ -120,6 +120,7 @@ fn every_item_has_a_span_of_its_own() {
     for (index, (item, (event, error, status))) in items.iter().zip(said).enumerate() {
         assert_eq!(item.parent_span_id, batch.span_context.span_id());
         assert_eq!(item.links[0].span_context, request);
+        assert_eq!(text(&item.links[0].attributes, "link.type").as_deref(), Some("batch_item"));
         assert_eq!(text(&item.attributes, "item.index"), Some(index.to_string()));
         assert_eq!(item.events[0].name, event);
         assert_eq!(text(&item.events[0].attributes, "error").as_deref(), error);
@@ -431,6 +432,26 @@ fn a_payload_may_panic_when_it_is_dropped() {
             .map_err(|refused| std::mem::forget(refused.into_item()))
             .is_err()
     );
+}
+
+/// Nothing but the payload itself is ever on the stack: not a slot for each, nor the ring.
+#[test]
+fn large_payloads_need_no_large_stack() {
+    type Large = [u8; 100_000];
+    let run = || {
+        let (_provider, tracer, _exporter) = telemetry();
+        let (submitter, mut processor) = BatchProcessor::<Large, (), Text>::builder("batch")
+            .with_max_batch_size(64)
+            .with_shards(1)
+            .with_queue_capacity(64)
+            .build(tracer)
+            .unwrap();
+        (0..64).for_each(|n| submitter.submit([n; 100_000]).unwrap());
+        let batch = processor.next_batch().unwrap();
+        assert!(batch.payloads().map(|payload| payload[99_999]).eq(0..64));
+    };
+    // A third of what the payloads take together.
+    thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
 }
 
 /// 8 submitters, random failures, panics and callers who give up: one answer each, and every count

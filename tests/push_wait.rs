@@ -5,7 +5,6 @@ mod common;
 use batchlink::{Flusher, LinkCollector, Producer, PushError};
 use common::*;
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use opentelemetry::trace::SpanContext;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -194,7 +193,7 @@ async fn back_pressure_on_tasks_loses_nothing() {
             }
         })
     });
-    let tasks = join_all(tasks.collect::<Vec<_>>());
+    let tasks = futures_util::future::join_all(tasks.collect::<Vec<_>>());
     drop(collector);
     let taken = async {
         let mut taken = Vec::new();

@@ -28,7 +28,7 @@ fn header(line: &[u8]) -> Option<Header> {
 }
 
 fn texts<'a>(headers: &'a [Header], key: &str) -> Vec<&'a str> {
-    let of_key = headers.iter().filter(|(name, _)| name.to_ascii_lowercase() == key.to_ascii_lowercase());
+    let of_key = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key));
     of_key.filter_map(|(_, value)| std::str::from_utf8(value).ok()).collect()
 }
 

@@ -11,7 +11,7 @@ use crate::queue::MAX_WEIGHT;
 use crate::sync::Arc;
 use crate::unwind::{caught, discard};
 use crate::wait::{Due, Receiver};
-use opentelemetry::trace::{Link, SpanBuilder, Status, TraceContextExt};
+use opentelemetry::trace::{SpanBuilder, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
 use std::borrow::Cow;
@@ -252,7 +252,7 @@ where
         let index = i64::try_from(item.index()).unwrap_or(i64::MAX);
         let builder = SpanBuilder::from_name(self.item_name.clone())
             .with_attributes([KeyValue::new("item.index", index)])
-            .with_links(vec![Link::with_context(item.span_context().clone())]);
+            .with_links(self.set.link_to(item.span_context(), item.index()).into_iter().collect());
         (self.start)(builder, parent)
     }
 
