@@ -9,6 +9,7 @@ use crate::record::bounded;
 use crate::ring::{Claim, Ring};
 use crate::sync::{Arc, thread_key};
 use crate::unwind::caught;
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use std::error::Error;
 use std::fmt;
@@ -215,10 +216,13 @@ impl<T, R, E> Submitter<T, R, E> {
 }
 
 /// The active span's context; an invalid one if there is none.
+#[inline]
 fn current() -> SpanContext {
-    let current = || opentelemetry::Context::map_current(|cx| bounded(cx.span().span_context()));
+    // Written in place: handed out through both closures it would be copied twice, just written.
+    let mut context = SpanContext::NONE;
     // A thread that is ending may have lost its current context; asking for it then panics.
-    caught(current).unwrap_or(SpanContext::NONE)
+    let _ = caught(|| Context::map_current(|cx| context = bounded(cx.span().span_context())));
+    context
 }
 
 fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
