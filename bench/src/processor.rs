@@ -7,7 +7,7 @@ use crate::rounds::{Effort, Progress, rotate};
 use crate::source::{Kind, Source};
 use crate::targets::{Goal, Target};
 use batch_aint_one::{BatchingPolicy, Limits, OnFull, Processor};
-use batchlink::{Batch, BatchProcessor, Submitter};
+use batchlink::{Batch, BatchProcessor, BatchProcessorBuilder, Submitter};
 use opentelemetry::trace::SpanContext;
 use opentelemetry::trace::noop::NoopTracer;
 use std::convert::Infallible;
@@ -36,6 +36,7 @@ const UNIT: &str = "ns/item";
 
 const BATCHLINK: &str = "batchlink";
 const LINKED: &str = "batchlink, with links";
+const BARE: &str = "batchlink, with links, no link.type";
 const THREAD: &str = "batchlink, on its own thread";
 const AINT_ONE: &str = "batch-aint-one";
 const MPSC: &str = "tokio mpsc + Vec";
@@ -120,13 +121,12 @@ fn submits<S: Sink>(items: usize, open: impl FnOnce() -> (S, JoinHandle<u64>)) -
 
 type Add = BatchProcessor<u64, u64, Infallible>;
 
+fn builder() -> BatchProcessorBuilder<u64, u64, Infallible> {
+    BatchProcessor::builder("add").with_max_batch_size(BATCH).with_max_delay(DELAY).with_queue_capacity(ROOM)
+}
+
 fn add() -> (Submitter<u64, u64, Infallible>, Add) {
-    BatchProcessor::builder("add")
-        .with_max_batch_size(BATCH)
-        .with_max_delay(DELAY)
-        .with_queue_capacity(ROOM)
-        .build(NoopTracer::new())
-        .expect("valid")
+    builder().build(NoopTracer::new()).expect("valid")
 }
 
 fn increment(batch: Batch<u64, u64, Infallible>) {
@@ -162,13 +162,21 @@ impl Caller for Linked {
     }
 }
 
-fn batchlink_linked(items: usize) -> Duration {
+fn linked(items: usize, builder: BatchProcessorBuilder<u64, u64, Infallible>) -> Duration {
     let contexts = Source::new(Kind::Plain, BATCH, 0).contexts.into();
     calls(items, || {
-        let (submitter, processor) = add();
+        let (submitter, processor) = builder.build(NoopTracer::new()).expect("valid");
         tokio::spawn(run(processor));
         Linked(submitter, contexts)
     })
+}
+
+fn batchlink_linked(items: usize) -> Duration {
+    linked(items, builder())
+}
+
+fn batchlink_bare(items: usize) -> Duration {
+    linked(items, builder().without_link_type())
 }
 
 fn batchlink_thread(items: usize) -> Duration {
@@ -395,9 +403,10 @@ fn mpsc_waiting(items: usize) -> Duration {
     })
 }
 
-const CALLS: [(&str, Run); 7] = [
+const CALLS: [(&str, Run); 8] = [
     (BATCHLINK, batchlink),
     (LINKED, batchlink_linked),
+    (BARE, batchlink_bare),
     (THREAD, batchlink_thread),
     (AINT_ONE, aint_one),
     (MPSC, mpsc_call),
