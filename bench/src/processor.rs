@@ -358,7 +358,9 @@ fn batchlink_summed() -> (Submitter<u64, u64, Infallible>, JoinHandle<u64>) {
     let (submitter, mut processor) = add();
     let task = tokio::spawn(async move {
         let mut sum = 0;
-        processor.run_async(|batch| std::future::ready(sum += batch.payloads().sum::<u64>())).await;
+        while let Some(batch) = processor.next().await {
+            sum += batch.payloads().sum::<u64>();
+        }
         sum
     });
     (submitter, task)
