@@ -46,6 +46,7 @@ fn is_too_long(state: &TraceState) -> bool {
     length.saturating_sub(1) > MAX_TRACE_STATE
 }
 
+#[inline]
 fn without_state(context: &SpanContext) -> SpanContext {
     SpanContext::new(
         context.trace_id(),
@@ -56,10 +57,15 @@ fn without_state(context: &SpanContext) -> SpanContext {
     )
 }
 
-/// The context, without its trace state if that is too long.
+/// A copy of the context, without its trace state if that is too long.
 #[cfg(feature = "processor")]
-pub(crate) fn bounded(context: SpanContext) -> SpanContext {
-    if is_too_long(context.trace_state()) { without_state(&context) } else { context }
+#[inline]
+pub(crate) fn bounded(context: &SpanContext) -> SpanContext {
+    // Without a state there is nothing to clone, and a clone is a call into another crate.
+    if Record::is_plain(context) || is_too_long(context.trace_state()) {
+        return without_state(context);
+    }
+    context.clone()
 }
 
 impl Record {

@@ -10,6 +10,7 @@ pub mod items;
 pub mod locks;
 pub mod ours;
 pub mod plots;
+pub mod processor;
 pub mod queues;
 pub mod report;
 pub mod results;

@@ -4,7 +4,7 @@ use batchlink_bench::alloc::Counting;
 use batchlink_bench::results::{self, Results, Row};
 use batchlink_bench::rounds::{Effort, Progress};
 use batchlink_bench::runs::{allocs, contention, cycle, latency, link_set, push, scaling, timeout};
-use batchlink_bench::{plots, report, targets};
+use batchlink_bench::{plots, processor, report, targets};
 use clap::{ArgGroup, Parser, ValueEnum};
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ static ALLOCATOR: Counting = Counting;
 /// Runs batchlink and everybody else side by side on the same work: prints tables, writes
 /// results.json and SVG plots. Timings are medians; only ratios within one run count.
 #[derive(Debug, Parser)]
-#[command(version, group(ArgGroup::new("effort").required(true).args(["quick", "full", "scaling"])))]
+#[command(version, group(ArgGroup::new("effort").required(true).args(["quick", "full", "scaling", "processor"])))]
 struct Options {
     /// 3 rounds, one to two minutes
     #[arg(long)]
@@ -26,6 +26,10 @@ struct Options {
     /// 16 to 65536 instead; needs RUSTFLAGS="--cfg batchlink_count"
     #[arg(long)]
     scaling: bool,
+    /// What an item costs in a `BatchProcessor`, beside other ways to batch, instead; 9 rounds, a
+    /// minute or two
+    #[arg(long)]
+    processor: bool,
     /// Tiny work in one round: whether it runs, not how fast
     #[arg(long)]
     smoke: bool,
@@ -36,7 +40,7 @@ struct Options {
     #[arg(long, value_name = "DIR", default_value = "target/batchlink-bench")]
     out: PathBuf,
     /// Also put targets and tables into this Markdown file, between its lines
-    /// `<!-- begin NAME -->` and `<!-- end NAME -->` (targets, tables, scaling)
+    /// `<!-- begin NAME -->` and `<!-- end NAME -->` (targets, tables, scaling, processor)
     #[arg(long, value_name = "FILE")]
     write_md: Option<PathBuf>,
 }
@@ -60,7 +64,7 @@ enum Bench {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let effort = match (options.smoke, options.full) {
+    let effort = match (options.smoke, options.full || options.processor) {
         (true, _) => Effort::SMOKE,
         (false, true) => Effort::FULL,
         (false, false) => Effort::QUICK,
@@ -72,6 +76,8 @@ fn main() -> anyhow::Result<()> {
             eprintln!("error: {}", scaling::HOW);
             std::process::exit(2);
         }
+    } else if options.processor {
+        processor::bench(&mut results, &progress, effort);
     } else {
         timed(&mut results, &progress, effort, &options.only);
     }
@@ -102,30 +108,38 @@ fn timed(results: &mut Results, progress: &Progress, effort: Effort, only: &[Ben
     }
 }
 
-/// Tables, files. A run with counters and a run with clocks are different builds: each keeps what
-/// the other one left in results.json.
+/// Which of the runs a figure is of.
+fn section(bench: &str) -> &'static str {
+    match bench {
+        "scaling" => "scaling",
+        "processor" => "processor",
+        _ => "tables",
+    }
+}
+
+/// Tables, files. Runs of another kind may be other builds: each keeps what the others left in
+/// results.json.
 fn finish(options: &Options, results: &Results) -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.out)?;
     let path = options.out.join("results.json");
     let rows = results.rows();
-    let of_scaling = |row: &Row| row.bench == "scaling";
-    let kept: Vec<Row> =
-        results::read(&path).into_iter().filter(|row| of_scaling(row) != options.scaling).collect();
-    let (scaling, all): (&[Row], Vec<Row>) = match options.scaling {
-        true => (&rows, kept.iter().chain(&rows).cloned().collect()),
-        false => (&kept, rows.iter().chain(&kept).cloned().collect()),
+    let own = match options {
+        Options { scaling: true, .. } => "scaling",
+        Options { processor: true, .. } => "processor",
+        _ => "tables",
     };
+    let kept: Vec<Row> = results::read(&path).into_iter().filter(|row| section(&row.bench) != own).collect();
+    let all: Vec<Row> = rows.iter().chain(&kept).cloned().collect();
     results::write(&path, &all)?;
     plots::write(&options.out, &all)?;
 
     let circumstances = report::circumstances();
     let tables = report::tables(&rows);
-    let sections = match options.scaling {
-        true => vec![("scaling", format!("{circumstances}\n{tables}"))],
-        false => {
-            let targets = report::targets(&targets::targets(results, scaling));
-            vec![("targets", format!("{circumstances}\n{targets}")), ("tables", tables)]
-        }
+    let with_targets = |targets| format!("{circumstances}\n{}", report::targets(targets));
+    let sections = match own {
+        "scaling" => vec![(own, format!("{circumstances}\n{tables}"))],
+        "processor" => vec![(own, format!("{}\n{tables}", with_targets(&processor::targets(results))))],
+        _ => vec![("targets", with_targets(&targets::targets(results, &kept))), (own, tables)],
     };
     for (_, text) in &sections {
         println!("{text}");

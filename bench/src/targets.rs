@@ -16,13 +16,13 @@ pub struct Target {
 }
 
 #[derive(Clone, Copy)]
-enum Goal {
+pub enum Goal {
     AtMost(f64),
     AtLeast(f64),
 }
 
 impl Target {
-    fn new(what: &str, goal: Goal, measured: Option<[f64; 3]>, against: &str) -> Self {
+    pub fn new(what: &str, goal: Goal, measured: Option<[f64; 3]>, against: &str) -> Self {
         let (target, reached) = match goal {
             Goal::AtMost(most) => (format!("≤ {most}"), measured.map(|[value, ..]| value <= most)),
             Goal::AtLeast(least) => (format!("≥ {least}"), measured.map(|[value, ..]| value >= least)),

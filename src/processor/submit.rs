@@ -9,6 +9,7 @@ use crate::record::bounded;
 use crate::ring::{Claim, Ring};
 use crate::sync::{Arc, thread_key};
 use crate::unwind::caught;
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use std::error::Error;
 use std::fmt;
@@ -54,7 +55,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub fn submit_with_context(&self, item: T, context: &SpanContext) -> Result<(), Rejected<T>> {
-        self.put(self.item(item, context.clone(), None)).map_err(Rejected::from)
+        self.put(self.item(item, bounded(context), None)).map_err(Rejected::from)
     }
 
     /// As [`submit`](Self::submit), but waits for room: back-pressure. **Blocks the thread**; not
@@ -102,7 +103,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`CallError::Closed`] also if the processor went before it took the item;
     /// [`CallError::Failed`], [`CallError::Panicked`], [`CallError::Unanswered`]: the handler's.
     pub async fn call(&self, item: T) -> Result<R, CallError<E>> {
-        self.call_with_context(item, &current()).await
+        self.answer(item, current()).await
     }
 
     /// As [`call`](Self::call), linked to the span given.
@@ -111,9 +112,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub async fn call_with_context(&self, item: T, context: &SpanContext) -> Result<R, CallError<E>> {
-        let (caller, answer) = oneshot::async_channel();
-        self.put(self.item(item, context.clone(), Some(caller))).map_err(refused)?;
-        answered(answer.await)
+        self.answer(item, bounded(context)).await
     }
 
     /// As [`call`](Self::call), but waits for room first: back-pressure.
@@ -174,21 +173,31 @@ impl<T, R, E> Submitter<T, R, E> {
         ProcessorStats::new(self.queue.stats(), &self.outcomes)
     }
 
+    async fn answer(&self, item: T, context: SpanContext) -> Result<R, CallError<E>> {
+        let (caller, answer) = oneshot::async_channel();
+        self.put(self.item(item, context, Some(caller))).map_err(refused)?;
+        answered(answer.await)
+    }
+
     #[inline(always)]
     fn ring(&self) -> &Ring<Item<T, R, E>> {
         &self.rings[((u64::from(thread_key()) * self.rings.len() as u64) >> 32) as usize]
     }
 
-    /// Everything that is the user's code, or allocates, comes before the claim.
+    /// Everything that is the user's code, or allocates, comes before the claim. Inlined, as the
+    /// two below: an item would be copied at every call.
+    #[inline(always)]
     fn item(&self, payload: T, context: SpanContext, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
         let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&payload));
-        Item { payload, context: bounded(context), weight, caller }
+        Item { payload, context, weight, caller }
     }
 
+    #[inline(always)]
     fn put(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
         self.finish(self.queue.claim(self.ring()), item)
     }
 
+    #[inline(always)]
     fn finish(
         &self,
         claim: Result<Claim<'_, Item<T, R, E>>, PushError>,
@@ -207,10 +216,13 @@ impl<T, R, E> Submitter<T, R, E> {
 }
 
 /// The active span's context; an invalid one if there is none.
+#[inline]
 fn current() -> SpanContext {
-    let current = || opentelemetry::Context::map_current(|cx| cx.span().span_context().clone());
+    // Written in place: handed out through both closures it would be copied twice, just written.
+    let mut context = SpanContext::NONE;
     // A thread that is ending may have lost its current context; asking for it then panics.
-    caught(current).unwrap_or(SpanContext::NONE)
+    let _ = caught(|| Context::map_current(|cx| context = bounded(cx.span().span_context())));
+    context
 }
 
 fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
