@@ -10,17 +10,30 @@ cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --p
 targets=("${@:2}")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cargo +nightly fuzz list)
 
-cargo +nightly fuzz build
-for target in "${targets[@]}"; do
-    corpus=fuzz/target/corpus/$target log=fuzz/target/$target.log
+fuzz() {
+    local target=$1 corpus=fuzz/target/corpus/$1 log=fuzz/target/$1.log executed
     mkdir -p "$corpus"
-    options=(-max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=1600 -print_final_stats=1)
+    local options=(-max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=1600 -print_final_stats=1)
     [ ! -f "fuzz/$target.dict" ] || options+=("-dict=fuzz/$target.dict")
     if ! cargo +nightly fuzz run "$target" "$corpus" "fuzz/seeds/$target" -- "${options[@]}" >"$log" 2>&1; then
         tail -n 80 "$log"
         echo "fuzz: $target FAILED" >&2
-        exit 1
+        return 1
     fi
     executed=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     echo "fuzz: $target: $executed executions, $(grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [^ ]+' "$log" | tail -n 1)"
+}
+
+cargo +nightly fuzz build
+# Two at a time: a target is one thread.
+running=0 failed=0
+for target in "${targets[@]}"; do
+    if [ $((running += 1)) -gt 2 ]; then
+        wait -n || failed=1
+    fi
+    fuzz "$target" &
 done
+while [ "$(jobs -rp | wc -l)" -gt 0 ] || [ -n "$(jobs -p)" ]; do
+    wait -n || { status=$?; [ "$status" -eq 127 ] && break; failed=1; }
+done
+exit "$failed"

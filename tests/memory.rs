@@ -106,7 +106,8 @@ fn a_collector_takes_what_is_documented() {
         let least = config.queue() + 16 * config.size - 512;
         assert!((least..=most).contains(&takes), "{config:?}: {takes} bytes, not {least} to {most}");
         drop(built);
-        assert_eq!(memory::held(), before, "{config:?} left something behind");
+        // Less, if the test harness gave something back meanwhile.
+        assert!(memory::held() <= before, "{config:?} left something behind");
     }
 }
 
@@ -148,7 +149,7 @@ fn a_full_collector_stays_within_the_formula() {
             let peak = memory::take_peak() - before;
             assert!(peak <= most, "{config:?}, {kind}: {peak} bytes of {most}");
             drop((collector, flusher, batch));
-            assert_eq!(memory::held(), before, "{config:?}, {kind}: something was left behind");
+            assert!(memory::held() <= before, "{config:?}, {kind}: something was left behind");
         }
     }
 }
