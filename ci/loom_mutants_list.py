@@ -2,7 +2,6 @@
 
 FRESH = ("the swap in `coordinate` acquires for the coordinator; for others it keeps the reading of `told` fresh, "
          "which matters only while a coordinator is suspended")
-SEQUENCE = ("in the models the release sequences of the other claims and of `allow` say enough; needed if there are none")
 LAST = ("it orders the pushes through other handles before the close, which needs it for nothing: it changes each "
         "word by a read-modify-write")
 LOCKED = "the lock of the line orders the same two: whoever is in it was put there before"
@@ -10,17 +9,14 @@ NO_TIME = "time stands still in a model; tests/trigger.rs has the delay"
 
 # key of loom_mutants.weakenings -> (hints, reason to survive)
 WEAKENED = {
-    "ring.rs claim word.compare_exchange_weak AcqRel->Release":
+    "ring.rs claim word.compare_exchange_weak Acquire->Relaxed":
         ("slot_is_reused_under_the_flushers_limit", None),
-    "ring.rs claim word.compare_exchange_weak AcqRel->Acquire": ("full_is_said_of_full_rings_only", SEQUENCE),
-    "ring.rs claim_and_report word.load Acquire->Relaxed": ("full_is_said_of_full_rings_only", None),
     "ring.rs claim_and_report word.compare_exchange Release->Relaxed":
-        ("full_is_said_of_full_rings_only", SEQUENCE),
-    "ring.rs claim_and_report head.load Acquire->Relaxed": ("slot_is_published_and_reused", None),
-    "ring.rs snapshot head.load Acquire->Relaxed": ("slot_is_reused_under_a_producers_limit", None),
+        ("claim_tells_of_the_head_that_made_room", None),
+    "ring.rs now head.load Acquire->Relaxed": ("slot_is_published_and_reused", None),
+    "ring.rs now word.load Acquire->Relaxed": ("claim_tells_of_the_head_that_made_room", None),
     "ring.rs allow word.compare_exchange_weak Release->Relaxed":
         ("slot_is_reused_under_the_flushers_limit", None),
-    "ring.rs taken_and_pending head.load Acquire->Relaxed": ("stats_race_everything", None),
     "ring.rs put seq.store Release->Relaxed": ("drain_races_push", None),
     "ring.rs look seq.load Acquire->Relaxed": ("drain_races_push", None),
     "ring.rs drop head.store Release->Relaxed": ("slot_is_published_and_reused", None),
@@ -64,36 +60,30 @@ MUTANTS = [
     ("allowances sum to r", [(TRIGGER, "self.size - 1 - pending as u32", "self.size - pending as u32")],
      "last_of_a_batch_reports", None),
     ("idle: one may pass unseen",
-     [(TRIGGER, "all_seen &= ring.allow(shard.tail);", "all_seen &= ring.allow(shard.tail.wrapping_add(1));")],
+     [(TRIGGER, "all_seen &= ring.allow(shard.tail);", "all_seen &= ring.allow(shard.tail + 1);")],
      "rearm_races_push", None),
     ("new: one may pass unseen",
      [(RING, "Word::new(first, first)", "Word::new(first.wrapping_add(1), first)")],
      "suspended_scan_holds_up_nobody", None),
     ("fired: limit one past the capacity",
-     [(TRIGGER, "shard.head.wrapping_add(ring.capacity())", "shard.head.wrapping_add(ring.capacity() + 1)")],
+     [(TRIGGER, "shard.head + u64::from(ring.capacity())", "shard.head + u64::from(ring.capacity()) + 1")],
      "full_shard_refuses", None),
     ("fired: limits not opened, then closed",
-     [(TRIGGER, "shard.head.wrapping_add(ring.capacity())", "shard.tail.wrapping_sub(1)")],
+     [(TRIGGER, "shard.head + u64::from(ring.capacity())", "shard.tail - 1")],
      "two_producers_complete_a_batch", None),
     ("limit behind the tail",
-     [(RING, "word.with_limit(if seen { limit } else { word.tail() })", "word.with_limit(limit)")],
-     "push_all_fills_a_shard", None),
+     [(RING, "limit.max(now.tail) as u32", "limit as u32")], "push_all_fills_a_shard", None),
     ("limit raised by two on the slow path",
      [(RING, "next.with_limit(tail) } else", "next.with_limit(tail.wrapping_add(1)) } else")],
      "full_shard_refuses", None),
-    ("tail before head in snapshot",
-     [(RING, "        let tail = Word(self.word.load(Ordering::Relaxed)).tail();\n        Snapshot", "        Snapshot"),
-      (RING, "    pub(crate) fn snapshot(&self) -> Snapshot {\n",
-       "    pub(crate) fn snapshot(&self) -> Snapshot {\n"
-       "        let tail = Word(self.word.load(Ordering::Relaxed)).tail();\n")],
-     "", "corrects itself: `pending` underflows only if the flusher takes between the two loads, and then its "
-     "note makes the coordinator scan again; until then limits are wide and the flusher gets a needless hint"),
-    ("tail before head in statistics",
-     [(RING, "        let tail = Word(self.word.load(Ordering::Relaxed)).tail();\n        (head - FIRST", "        (head - FIRST"),
-      (RING, "    pub(crate) fn taken_and_pending(&self) -> (u64, u32) {\n",
-       "    pub(crate) fn taken_and_pending(&self) -> (u64, u32) {\n"
-       "        let tail = Word(self.word.load(Ordering::Relaxed)).tail();\n")],
+    ("word before head",
+     [(RING, "            let word = Word(self.word.load(Ordering::Acquire));\n            // Unmoved", "            // Unmoved"),
+      (RING, "            // `head` first: the consumer",
+       "            let word = Word(self.word.load(Ordering::Acquire));\n            // `head` first: the consumer")],
      "stats_race_everything", None),
+    ("head not looked at again",
+     [(RING, "if self.head.load(Ordering::Relaxed) == head {", "if true {")],
+     "claim_tells_of_the_head_that_made_room", None),
 
     # Claim, publish, take
     ("report before publish",
@@ -173,10 +163,10 @@ MUTANTS = [
        "        self.signal.notify();\n        self.flush_asked.swap(true, Ordering::Release);")],
      "flush_follows_push", None),
     ("waker registered after the look",
-     [(POLL, "        self.drain.queue().trigger.signal.waker.register(cx.waker());\n", ""),
+     [(POLL, "        self.drain.queue().trigger.signal.waker.register(&alarm);\n", ""),
       (POLL, "                self.waiting.asleep = true;\n",
        "                self.waiting.asleep = true;\n"
-       "                self.drain.queue().trigger.signal.waker.register(cx.waker());\n")],
+       "                self.drain.queue().trigger.signal.waker.register(&alarm);\n")],
      "register_races_wake", None),
 
     # Deciding what is due

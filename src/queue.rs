@@ -183,15 +183,15 @@ impl<T> Queue<T> {
 
     /// Accepted and not yet taken.
     pub(crate) fn pending(&self) -> u64 {
-        self.rings.iter().map(|ring| u64::from(ring.taken_and_pending().1)).sum()
+        self.rings.iter().map(|ring| u64::from(ring.snapshot().pending())).sum()
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.totals.read();
         for ring in self.rings.iter() {
-            let (taken, pending) = ring.taken_and_pending();
-            stats.received += taken;
-            stats.pending += u64::from(pending);
+            let now = ring.snapshot();
+            stats.received += now.taken();
+            stats.pending += u64::from(now.pending());
             stats.rejected_full += ring.refusals.full.load(Ordering::Relaxed);
             stats.rejected_closed += ring.refusals.closed.load(Ordering::Relaxed);
             stats.invalid += ring.refusals.invalid.load(Ordering::Relaxed);

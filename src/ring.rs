@@ -13,11 +13,11 @@
 //!
 //! | step | ordering | partner |
 //! |---|---|---|
-//! | claim (fast) | word CAS, Acquire | Release in [`Ring::allow`], whose caller read `head` |
-//! | refusal | word load, Acquire | Release of the word CAS of every claim |
-//! | claim (slow) | `head` load, Acquire | Release in [`Consumer::take`] |
+//! | claim (fast) | word CAS, Acquire | Release of the word CAS in [`Ring::allow`] |
+//! | claim (slow) | `head` load, Acquire, [`Ring::now`] | Release in [`Take`]'s drop |
+//! | now | word load, Acquire | Release of both CASes that raise the limit |
 //! | publish | `seq` store, Release | Acquire in [`Consumer::look`] |
-//! | take | `head` store, Release | both Acquire loads of `head` |
+//! | take | `head` store, Release | `head` load, Acquire, [`Ring::now`] |
 //!
 //! This is the only module with `unsafe`.
 #![allow(unsafe_code)]
@@ -129,17 +129,22 @@ unsafe impl<T: Send> Sync for Ring<T> {}
 // SAFETY: as above; owning a ring is owning the values in it.
 unsafe impl<T: Send> Send for Ring<T> {}
 
-/// What a scan reads of one shard.
+/// Head and tail of one shard, as they were at one moment; all bits of both positions.
 #[derive(Clone, Copy)]
 pub(crate) struct Snapshot {
-    pub(crate) head: u32,
-    pub(crate) tail: u32,
+    pub(crate) head: u64,
+    pub(crate) tail: u64,
 }
 
 impl Snapshot {
-    /// Claimed and not yet taken.
+    /// Entries taken since the ring was made.
+    pub(crate) fn taken(self) -> u64 {
+        self.head - FIRST
+    }
+
+    /// Claimed and not yet taken: at most the capacity.
     pub(crate) fn pending(self) -> u32 {
-        distance(self.head, self.tail)
+        (self.tail - self.head) as u32
     }
 }
 
@@ -203,9 +208,9 @@ impl<T> Ring<T> {
             let next = word.with_tail(first.wrapping_add(granted));
             count(Step::Claim);
             // Acquire: pairs with the Release in `allow`. Whoever raised the limit to cover these
-            // positions had seen the consumer leave their slots.
-            // Release: pairs with the Acquire load of the word in `claim_and_report`.
-            match self.word.compare_exchange_weak(word.0, next.0, Ordering::AcqRel, Ordering::Relaxed) {
+            // positions had seen the consumer leave their slots. (No Release: this thread knows no
+            // head that the limit's own Release, whose sequence goes on here, does not tell of.)
+            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ring: self, first, count: granted, report: false }),
                 Err(now) => word = Word(now),
             }
@@ -218,24 +223,13 @@ impl<T> Ring<T> {
     fn claim_and_report(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
         count(Step::SlowPath);
         loop {
-            // `head` before `word`: a tail read later is not behind this head.
-            // Acquire: pairs with the Release in `Consumer::take`; slots below head + capacity
-            // are ours to write.
-            let head = self.head.load(Ordering::Acquire) as u32 & MASK;
-            // Acquire: pairs with the Release of every claim, so that the second look at `head`
-            // below is not older than the claims counted here.
-            let word = Word(self.word.load(Ordering::Acquire));
+            let (word, now) = self.now();
             if word.closed() {
                 return Err(PushError::Closed);
             }
-            let free = self.capacity() - distance(head, word.tail()).min(self.capacity());
+            let free = self.capacity() - now.pending();
             if free == 0 {
-                // Full only if it was so at one moment: the consumer may have taken, and others
-                // claimed, between the two loads. Relaxed: no slot is touched because of it.
-                if self.head.load(Ordering::Relaxed) as u32 & MASK == head {
-                    return Err(PushError::Full);
-                }
-                continue;
+                return Err(PushError::Full);
             }
             let first = word.tail();
             let granted = wanted.min(free);
@@ -244,8 +238,9 @@ impl<T> Ring<T> {
             // The limit moves only as far as this claim: nobody else may pass under it unseen.
             let next = if granted > word.room() { next.with_limit(tail) } else { next };
             count(Step::Claim);
-            // Release: pairs with the Acquire load of the word above. (These slots were proved
-            // free by the load of `head`, and no other claim relies on the limit written here.)
+            // Release: pairs with the Acquire load of the word in `now`, which must find the head
+            // that made room for this claim. (The slots were proved free by the load of `head`,
+            // and no other claim relies on the limit written here.)
             let swapped = self.word.compare_exchange(word.0, next.0, Ordering::Release, Ordering::Relaxed);
             if swapped.is_ok() {
                 return Ok(Claim { ring: self, first, count: granted, report: true });
@@ -253,42 +248,60 @@ impl<T> Ring<T> {
         }
     }
 
-    /// Reads head and tail for a scan.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        // `head` first, with Acquire: the consumer had seen every claim below it, so the tail
-        // read next is not behind it and `pending` cannot underflow. It also makes the slots
-        // below it free for whoever claims under a limit set from it (see `allow`).
-        let head = self.head.load(Ordering::Acquire) as u32 & MASK;
-        let tail = Word(self.word.load(Ordering::Relaxed)).tail();
-        Snapshot { head, tail }
+    /// The word, and head and tail as they were at one moment. Repeats only if the consumer took
+    /// something in between.
+    #[inline]
+    fn now(&self) -> (Word, Snapshot) {
+        loop {
+            // `head` first: the consumer had seen every claim below it, so the tail read next is
+            // not behind it.
+            // Acquire: pairs with the Release in `Take`'s drop; the slots below head + capacity are
+            // there to be written by whoever claims them because of this look.
+            let head = self.head.load(Ordering::Acquire);
+            // Acquire: pairs with the Release of whoever let the tail come this far, in
+            // `claim_and_report` or `allow`, so that the next load finds no head older than the one
+            // that made room for it.
+            let word = Word(self.word.load(Ordering::Acquire));
+            // Unmoved, in all its bits: then word and head belong together, however long this
+            // thread was suspended between the loads, and the tail is within the capacity.
+            if self.head.load(Ordering::Relaxed) == head {
+                let pending = distance(head as u32, word.tail());
+                debug_assert!(pending <= self.capacity());
+                return (word, Snapshot { head, tail: head + u64::from(pending) });
+            }
+        }
     }
 
-    /// Lets producers claim up to `limit` without a report. False if the tail had already passed
-    /// `limit`: then nobody may pass any further unseen, and the caller must count again.
+    /// Head and tail, for a scan and for statistics.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.now().1
+    }
+
+    /// Lets producers claim up to `limit`, at most the capacity above a head that was seen, without
+    /// a report. False if the tail had already passed `limit`: then nobody may pass any further
+    /// unseen, and the caller must count again.
     ///
     /// Called by the coordinator alone.
-    pub(crate) fn allow(&self, limit: u32) -> bool {
-        let limit = limit & MASK;
-        let mut word = Word(self.word.load(Ordering::Relaxed));
+    pub(crate) fn allow(&self, limit: u64) -> bool {
         loop {
+            let (word, now) = self.now();
             if word.closed() {
                 return true;
             }
-            // No limit is further ahead than the capacity; what seems to be is behind, however long
-            // this coordinator was suspended since it read the head that `limit` counts from.
-            let seen = distance(word.tail(), limit) <= self.capacity();
-            let next = word.with_limit(if seen { limit } else { word.tail() });
+            let seen = now.tail <= limit;
+            let next = word.with_limit(limit.max(now.tail) as u32);
             // Nothing to change: the limit that stands was published with a head that freed the
             // slots below it. Only a reporting producer and this coordinator move it.
             if next == word {
                 return seen;
             }
             count(Step::Limit);
-            // Release: pairs with the Acquire in `claim`; passes on the coordinator's Acquire
-            // load of `head`, from which `limit` was computed.
-            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return seen,
-                Err(now) => word = Word(now),
+            // Release: pairs with the Acquire in `claim` and in `now`; passes on the Acquire load
+            // of `head`, from which `limit` was computed.
+            let swapped =
+                self.word.compare_exchange_weak(word.0, next.0, Ordering::Release, Ordering::Relaxed);
+            if swapped.is_ok() {
+                return seen;
             }
         }
     }
@@ -303,14 +316,6 @@ impl<T> Ring<T> {
                 Err(now) => word = Word(now),
             }
         }
-    }
-
-    /// Entries taken since the ring was made, and entries claimed but not yet taken.
-    pub(crate) fn taken_and_pending(&self) -> (u64, u32) {
-        // As in `snapshot`: head first.
-        let head = self.head.load(Ordering::Acquire);
-        let tail = Word(self.word.load(Ordering::Relaxed)).tail();
-        (head - FIRST, distance(head as u32 & MASK, tail))
     }
 }
 
@@ -381,7 +386,7 @@ impl<T> Claim<'_, T> {
         let slot = self.ring.slot(position);
         // SAFETY: `position` was claimed by this producer and by no other, and it is below
         // head + capacity, so the consumer has taken (or never had) what the slot held, and that
-        // happened before this write: through the Acquire of `claim` or of `claim_and_report`.
+        // happened before this write: through the Acquire of `claim`, or of `now` in `claim_and_report`.
         // The consumer does not read the slot before the store below.
         slot.value.with_mut(|cell| unsafe { (*cell).write(make()) });
         // Release: pairs with the Acquire in `Consumer::look`.
@@ -552,13 +557,13 @@ mod tests {
         let ring = &rings[0];
         assert!(reports(ring), "the very first one");
         let tail = ring.snapshot().tail;
-        assert!(ring.allow(tail.wrapping_add(3)));
+        assert!(ring.allow(tail + 3));
         assert_eq!([(); 4].map(|()| reports(ring)), [false, false, false, true]);
         // A limit that was passed already: nobody passes any further unseen.
-        assert!(!ring.allow(tail.wrapping_add(2)));
+        assert!(!ring.allow(tail + 2));
         assert!(reports(ring));
         // Nor a claim that would end beyond it: it gets what is below.
-        assert!(ring.allow(ring.snapshot().tail.wrapping_add(1)));
+        assert!(ring.allow(ring.snapshot().tail + 1));
         let claim = ring.claim(2).expect("room");
         assert_eq!((claim.len(), claim.publish(|| 0)), (1, false));
         assert_eq!(ring.snapshot().pending(), 7);
@@ -570,11 +575,11 @@ mod tests {
     fn a_closed_ring_stays_closed_and_keeps_its_count() {
         let (rings, mut consumers) = Ring::shards(1, 4);
         let ring = &rings[0];
-        assert!(ring.allow(ring.snapshot().head.wrapping_add(4)));
+        assert!(ring.allow(ring.snapshot().head + 4));
         assert!(!reports(ring));
         ring.close();
         assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
-        assert!(ring.allow(ring.snapshot().head.wrapping_add(4)), "nothing can pass unseen");
+        assert!(ring.allow(ring.snapshot().head + 4), "nothing can pass unseen");
         assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
         consumers[0].look();
         assert_eq!((consumers[0].closed(), consumers[0].claimed()), (true, 1));

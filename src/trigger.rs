@@ -20,7 +20,7 @@
 //! in all, or the flusher has been told to come.
 
 use crate::count::{Step, count};
-use crate::ring::{Ring, Snapshot, distance};
+use crate::ring::{Ring, Snapshot};
 use crate::sync::unmodelled;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, AtomicWaker, Clock, Ordering};
 use crate::unwind::caught;
@@ -65,7 +65,7 @@ struct Share {
     /// Contexts that came between the last two drains.
     rate: unmodelled::AtomicU32,
     /// Tail at the last drain.
-    tail: unmodelled::AtomicU32,
+    tail: unmodelled::AtomicU64,
 }
 
 /// The trigger of one collector.
@@ -92,7 +92,7 @@ impl TriggerState {
     pub(crate) fn new<T>(size: u32, rings: &[Ring<T>]) -> Self {
         let shares = rings.iter().map(|ring| Share {
             rate: unmodelled::AtomicU32::new(0),
-            tail: unmodelled::AtomicU32::new(ring.snapshot().tail),
+            tail: unmodelled::AtomicU64::new(ring.snapshot().tail),
         });
         Self {
             size,
@@ -181,14 +181,14 @@ impl TriggerState {
             }
         } else if pending >= u64::from(self.size) {
             for (ring, shard) in rings.iter().zip(&snapshots) {
-                all_seen &= ring.allow(shard.head.wrapping_add(ring.capacity()));
+                all_seen &= ring.allow(shard.head + u64::from(ring.capacity()));
             }
         } else {
             // Below `size`, so it fits.
             let spare = self.size - 1 - pending as u32;
             for ((ring, shard), allowance) in rings.iter().zip(&snapshots).zip(self.divide(spare, &snapshots))
             {
-                all_seen &= ring.allow(shard.tail.wrapping_add(allowance));
+                all_seen &= ring.allow(shard.tail + u64::from(allowance));
             }
         }
         all_seen
@@ -255,8 +255,8 @@ impl TriggerState {
     fn measure_rates<T>(&self, rings: &[Ring<T>]) {
         for (share, ring) in self.shares.iter().zip(rings) {
             let tail = ring.snapshot().tail;
-            let arrived = distance(share.tail.load(Ordering::Relaxed), tail);
-            share.rate.store(arrived, Ordering::Relaxed);
+            let arrived = tail - share.tail.load(Ordering::Relaxed);
+            share.rate.store(u32::try_from(arrived).unwrap_or(u32::MAX), Ordering::Relaxed);
             share.tail.store(tail, Ordering::Relaxed);
         }
     }
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn what_is_spare_is_divided_by_use() {
         for (rates, pending, spare, expected) in [
-            (&[30, 10][..], &[0, 10][..], 10, &[6, 4][..]),
+            (&[30, 10][..], &[0, 10_u32][..], 10, &[6, 4][..]),
             (&[3, 1], &[0, 1], 5, &[3, 2]),
             (&[0, 10, 10], &[0, 0, 1], 2, &[0, 1, 1]),
             (&[10, 10], &[1, 0], 2, &[1, 1]),
@@ -353,7 +353,7 @@ mod tests {
                 share.rate.store(*rate, Ordering::Relaxed);
             }
             let snapshots: Vec<_> =
-                pending.iter().map(|&pending| Snapshot { head: 5, tail: 5 + pending }).collect();
+                pending.iter().map(|&pending| Snapshot { head: 5, tail: 5 + u64::from(pending) }).collect();
             let allowances = trigger.divide(spare, &snapshots);
             assert_eq!(
                 allowances.as_slice(),

@@ -176,3 +176,25 @@ fn full_is_said_of_full_rings_only() {
         assert_eq!(one.join().unwrap().0, Ok(()));
     });
 }
+
+/// A claim past the limit tells which head made room for it, to one who has not seen that head: who
+/// found the word of the second push with the head of the first would take the ring for overfull.
+#[test]
+fn claim_tells_of_the_head_that_made_room() {
+    check(3, || {
+        let (collector, mut flusher) = collector(1, 1, 1, NEVER);
+        collector.push(&cx(1)).unwrap();
+        let other = collector.clone();
+        let other = thread::spawn(move || {
+            assert_eq!(ids(&flusher.try_next().unwrap()), [1]);
+            (other.push(&cx(2)), other, flusher)
+        });
+        let mine = collector.push(&cx(3));
+        let (theirs, _other, mut flusher) = other.join().unwrap();
+        match (mine, theirs) {
+            (Err(PushError::Full), Ok(())) => assert_eq!(drain(&mut flusher), [2]),
+            (Ok(()), Err(PushError::Full)) => assert_eq!(drain(&mut flusher), [3]),
+            both => panic!("there was room for one: {both:?}"),
+        }
+    });
+}
