@@ -3,11 +3,13 @@
 use crate::batch::LinkBatch;
 use crate::drain::Step;
 use crate::flusher::Flusher;
+use crate::unwind::caught;
 use crate::wait::{Due, Receiver, SETTLE_NANOS};
 use futures_core::Stream;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
 /// Polls that yield for a claim in flight before they set a timer for it; with shuttle, whose time stands
 /// still while a claimant may be held up for long, they never do.
@@ -22,6 +24,40 @@ pub(crate) struct Waiting {
     settling: u32,
     /// The last poll was left pending, so the next one is a wake-up.
     asleep: bool,
+    /// Kept to be allocated once: most tasks always come with the same waker.
+    alarm: Option<Arc<Alarm>>,
+}
+
+impl Waiting {
+    /// What to register: it wakes the task.
+    fn alarm(&mut self, task: &Waker) -> Waker {
+        let alarm =
+            self.alarm.take().filter(|alarm| alarm.task.as_ref().is_some_and(|kept| kept.will_wake(task)));
+        let alarm = alarm.unwrap_or_else(|| Arc::new(Alarm { task: Some(task.clone()) }));
+        self.alarm.insert(alarm).clone().into()
+    }
+}
+
+/// A task's waker, which is the user's code, behind one that does not panic when it is cloned or
+/// dropped: [`AtomicWaker`](crate::sync::AtomicWaker) would never register another after that.
+struct Alarm {
+    /// `None` only while it is dropped.
+    task: Option<Waker>,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        let task = self.task.take();
+        let _ = caught(|| drop(task));
+    }
 }
 
 impl Flusher {
@@ -56,7 +92,8 @@ impl<T: Send + 'static> Receiver<T> {
             self.drain.queue().totals.add_wake_up();
         }
         // Before the look: a notification after it then finds this waker.
-        self.drain.queue().trigger.signal.waker.register(cx.waker());
+        let alarm = self.waiting.alarm(cx.waker());
+        self.drain.queue().trigger.signal.waker.register(&alarm);
         let mut not_before = 0;
         loop {
             let (wake_at, deadline) = match self.drain.step(not_before) {

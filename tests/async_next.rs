@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -330,4 +330,43 @@ fn a_waker_that_panics_leaves_the_collector_usable() {
         collector.push(&context(1 + number)).unwrap();
     }
     thread.join().unwrap();
+}
+
+/// Whatever of a waker panics, the flusher is woken by the next one: it would sleep for ever if the panic
+/// had left the registration half done.
+#[test]
+fn a_waker_that_cannot_be_cloned_or_dropped_leaves_the_collector_usable() {
+    struct Dropping;
+    impl Wake for Dropping {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Dropping {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("dropped"));
+        }
+    }
+
+    let _watchdog = watchdog();
+    for broken in [unclonable(), Waker::from(Arc::new(Dropping))] {
+        let (collector, mut flusher) = by_size(4).with_shards(1).build().unwrap();
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            poll(&mut flusher, &broken).is_pending()
+        }));
+        assert!(polled.unwrap_or(true));
+        drop(broken);
+        let thread = thread::spawn(move || block_on(flusher.next()).map(|batch| batch.received()));
+        for number in 1..=4 {
+            thread::sleep(Duration::from_millis(2));
+            collector.push(&context(number)).unwrap();
+        }
+        assert_eq!(thread.join().unwrap(), Some(4));
+    }
+}
+
+#[allow(unsafe_code)] // A waker made of an `Arc` cannot panic when it is cloned.
+fn unclonable() -> Waker {
+    const TABLE: RawWakerVTable =
+        RawWakerVTable::new(|_| std::panic::resume_unwind(Box::new("cloned")), |_| {}, |_| {}, |_| {});
+    // SAFETY: the table's functions use no data.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) }
 }
