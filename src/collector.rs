@@ -417,9 +417,7 @@ fn push_wait(
     };
     // A deadline beyond what `Instant` can hold is none.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let claim = queue.claim_wait(ring, deadline)?;
-    queue.finish(claim, || record);
-    Ok(())
+    queue.push_wait(ring, deadline, record).map_err(|(_, reason)| reason)
 }
 
 async fn push_wait_async(
@@ -431,9 +429,7 @@ async fn push_wait_async(
     let Some(record) = record(context, invalid) else {
         return count_invalid(ring);
     };
-    let claim = queue.claim_async(ring).await?;
-    queue.finish(claim, || record);
-    Ok(())
+    queue.push_wait_async(ring, record).await.map_err(|(_, reason)| reason)
 }
 
 /// What there is to push; `None` if the context is invalid and not to be kept.
@@ -441,15 +437,22 @@ fn record(context: &SpanContext, invalid: Invalid) -> Option<Record> {
     if context.is_valid() {
         return Some(Record::from_context(context));
     }
+    if invalid == Invalid::Drop {
+        return None;
+    }
     let link = Link::with_context(context.clone());
     invalid.keeps(&link).then(|| Record::from_link(link).0)
 }
 
 fn push_current(queue: &Queue<Record>, ring: &Ring<Record>, invalid: Invalid) -> Result<(), PushError> {
+    // Only read in there: a push may wake the flusher's task, and its waker, the user's code, may want
+    // to enter a context of its own.
+    let read = || opentelemetry::Context::map_current(|cx| record(cx.span().span_context(), invalid));
     // A thread that is ending may have lost its current context; asking for it then panics.
-    let push =
-        || opentelemetry::Context::map_current(|cx| push(queue, ring, cx.span().span_context(), invalid));
-    caught(push).unwrap_or_else(|| count_invalid(ring))
+    let Some(record) = caught(read).flatten() else { return count_invalid(ring) };
+    let claim = queue.claim(ring)?;
+    queue.finish(claim, || record);
+    Ok(())
 }
 
 fn push_link(

@@ -126,7 +126,7 @@ impl<T> Drain<T> {
             Trigger::Manual
         } else if overdue {
             Trigger::Timeout
-        } else if held_up || closed || claimed >= self.size {
+        } else if heavy || held_up || closed || claimed >= self.size {
             return Step::Settle;
         } else {
             return Step::Wait { deadline: Some(deadline) };
@@ -272,6 +272,36 @@ mod tests {
         assert_eq!(drain.step(0), Step::Settle, "and not for what came later");
         let _ = claim.publish(|| ());
         assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Manual });
+    }
+
+    /// Its addition crossed the limit and notified; whoever publishes before it notifies nobody.
+    #[test]
+    fn weight_behind_a_claim_in_flight_is_looked_for() {
+        let (queue, consumers) = Queue::new(1, 8, 8, 10);
+        let mut drain = Drain::new(Arc::clone(queue.queue()), consumers, 8, HOUR);
+        let claim = queue.rings[0].claim(1).expect("room");
+        push(&queue, 0);
+        queue.weigh(10);
+        assert_eq!(drain.step(0), Step::Settle);
+        queue.finish(claim, || ());
+        assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Weight });
+    }
+
+    /// What comes while a batch is taken does not wait until it was for its delay to begin.
+    #[test]
+    fn the_time_a_batch_takes_is_no_part_of_the_delay() {
+        let (queue, mut drain) = drain(8);
+        push(&queue, 0);
+        queue.trigger.ask_flush();
+        assert_eq!(drain.step(0), Step::Take { count: 1, trigger: Trigger::Manual });
+        let mut pushed = 0;
+        drain.take(1, |records| {
+            assert_eq!(records.count(), 1);
+            push(&queue, 1);
+            pushed = queue.trigger.clock.now();
+            while queue.trigger.clock.now() == pushed {}
+        });
+        assert!(deadline(drain.step(0)) <= pushed + HOUR);
     }
 
     #[test]

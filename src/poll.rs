@@ -129,8 +129,15 @@ impl<T: Send + 'static> Receiver<T> {
                 self.waiting.asleep = true;
                 return Poll::Pending;
             }
+            let Some(deadline) = deadline else {
+                // Time to look again for a claim in flight, but not within this poll: a paused clock may
+                // be far ahead, and then no timer gives the claimant any time.
+                self.waiting.asleep = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            };
             // The timer's word counts, so that tokio's paused clock works as its users expect.
-            not_before = deadline.unwrap_or(0);
+            not_before = deadline;
         }
     }
 }
@@ -145,18 +152,15 @@ mod timer {
     use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
     use std::task::{Context, Poll};
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
     use tokio::runtime::Handle;
     use tokio::time::{Sleep, sleep_until};
-
-    /// Further away than any flusher lives.
-    const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
     /// One timer, set again with every poll.
     #[derive(Default)]
     pub(crate) struct Timer {
-        /// Kept to be allocated once. It belongs to the runtime in which it was set.
-        sleep: Option<Pin<Box<Sleep>>>,
+        /// Boxed once, with the first timer that is set. A timer belongs to the runtime in which it was set.
+        sleep: Option<Pin<Box<Option<Sleep>>>>,
         /// A runtime was met whose time is not enabled; asking again would panic again.
         no_tokio: bool,
         /// The thread that keeps the time without tokio, once there is one.
@@ -191,9 +195,7 @@ mod timer {
         /// No time is waited for any more: one that was must not wake anybody.
         pub(crate) fn stop(&mut self) {
             if let Some(sleep) = &mut self.sleep {
-                let far = Instant::now() + FAR;
-                // Panics if its runtime is gone; then it wakes nobody.
-                let _ = catch_unwind(AssertUnwindSafe(|| sleep.as_mut().reset(far.into())));
+                sleep.set(None);
             }
             self.thread = self.thread.take().filter(|thread| thread.send(None).is_ok());
         }
@@ -208,11 +210,9 @@ mod timer {
                 self.no_tokio = true;
                 return None;
             };
-            match &mut self.sleep {
-                Some(kept) => kept.set(sleep),
-                none => *none = Some(Box::pin(sleep)),
-            }
-            self.sleep.as_mut().map(|sleep| sleep.as_mut())
+            let kept = self.sleep.get_or_insert_with(|| Box::pin(None));
+            kept.set(Some(sleep));
+            kept.as_mut().as_pin_mut()
         }
     }
 

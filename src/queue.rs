@@ -163,22 +163,54 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Claims one position as soon as there is one; [`PushError::Full`] only if `deadline` is over.
-    /// A refusal is counted. Blocks the thread.
-    pub(crate) fn claim_wait<'a>(
+    /// Pushes `value` as soon as there is room; [`PushError::Full`] only if `deadline` is over. A
+    /// refusal is counted and gives the value back. Blocks the thread.
+    pub(crate) fn push_wait(
         &self,
-        ring: &'a Ring<T>,
+        ring: &Ring<T>,
         deadline: Option<Instant>,
-    ) -> Result<Claim<'a, T>, PushError> {
-        let claimed = self.room.wait(deadline, || ring.claim(1));
-        claimed.inspect_err(|reason| Self::count_refused(ring, *reason, 1))
+        value: T,
+    ) -> Result<(), (T, PushError)> {
+        let mut value = Some(value);
+        let pushed = self.room.wait(deadline, || self.offer(ring, &mut value));
+        self.outcome(ring, pushed, value)
     }
 
-    /// As [`claim_wait`](Self::claim_wait), for tasks. Nothing is claimed before it is ready, and
-    /// whoever awaits it has the claim within the same poll.
-    pub(crate) async fn claim_async<'a>(&self, ring: &'a Ring<T>) -> Result<Claim<'a, T>, PushError> {
-        let claimed = self.room.wait_async(|| ring.claim(1)).await;
-        claimed.inspect_err(|reason| Self::count_refused(ring, *reason, 1))
+    /// As [`push_wait`](Self::push_wait), for tasks. Nothing is claimed before it is ready.
+    pub(crate) async fn push_wait_async(&self, ring: &Ring<T>, value: T) -> Result<(), (T, PushError)> {
+        let mut value = Some(value);
+        let pushed = self.room.wait_async(|| self.offer(ring, &mut value)).await;
+        self.outcome(ring, pushed, value)
+    }
+
+    /// Pushes `value`, unless it is refused. Claims and publishes at once: whoever waits leaves the line
+    /// later, which takes its lock and drops the user's waker.
+    fn offer(&self, ring: &Ring<T>, value: &mut Option<T>) -> Result<(), PushError> {
+        let Some(offered) = value.take() else { return Ok(()) };
+        match ring.claim(1) {
+            Ok(claim) => self.finish(claim, || offered),
+            Err(reason) => {
+                *value = Some(offered);
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of an offer that left `value`.
+    fn outcome(
+        &self,
+        ring: &Ring<T>,
+        offered: Result<(), PushError>,
+        value: Option<T>,
+    ) -> Result<(), (T, PushError)> {
+        match (offered, value) {
+            (Err(reason), Some(value)) => {
+                Self::count_refused(ring, reason, 1);
+                Err((value, reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Accepted and not yet taken.

@@ -107,13 +107,14 @@ impl Place<'_> {
     fn join(&mut self, waker: &Waker) {
         // Cloned before the lock and dropped after it: wakers are the user's code.
         let waker = waker.clone();
-        let _former = self.room.with_line(|line| {
+        let former = self.room.with_line(|line| {
             let ticket = self.ticket.get_or_insert_with(|| {
                 line.next += 1;
                 line.next
             });
             line.wakers.insert(*ticket, waker)
         });
+        let _ = caught(|| drop(former));
         // Release, Acquire: see `open`.
         self.room.awaited.swap(true, Ordering::AcqRel);
     }
@@ -123,7 +124,8 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             // Dropped after the lock: the user's code.
-            let _waker = self.room.with_line(|line| line.wakers.remove(&ticket));
+            let waker = self.room.with_line(|line| line.wakers.remove(&ticket));
+            let _ = caught(|| drop(waker));
         }
     }
 }

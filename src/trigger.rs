@@ -77,9 +77,9 @@ pub(crate) struct TriggerState {
     coordinator: AtomicU8,
     /// [`NOTHING`], [`ARMED`] or [`FIRED`]; written by the coordinator alone.
     told: AtomicU8,
-    /// When the flusher was told that something is pending (see [`Clock`]), after it had been told
-    /// nothing. Written by the coordinator alone. It lets the delay begin with the first context,
-    /// not with the flusher's next look.
+    /// When a push was reported of which the flusher had been told nothing (see [`Clock`]). Written by
+    /// the coordinator alone. It lets the delay begin with the first context, not with the flusher's
+    /// last look, which may be long ago.
     armed_at: AtomicU64,
     /// Somebody asked for a flush and the flusher has not taken notice yet.
     flush_asked: AtomicBool,
@@ -118,6 +118,11 @@ impl TriggerState {
         // the coordinator's next swap, which therefore sees this claim.
         let notes = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);
         if notes == 0 {
+            // Before the scan, which may be held up; and only by who reports: what is found pending after
+            // a drain came after the flusher's last look, whose time the flusher knows.
+            if self.told.load(Ordering::Relaxed) == NOTHING {
+                self.armed_at.store(self.clock.now(), Ordering::Relaxed);
+            }
             self.coordinate(rings, true);
         } else if self.told.load(Ordering::Relaxed) == NOTHING {
             // Whoever coordinates may have been suspended before it could tell: then nobody has
@@ -201,12 +206,8 @@ impl TriggerState {
             _ if pending >= u64::from(self.size) => FIRED,
             _ => ARMED,
         };
-        let told = self.told.load(Ordering::Relaxed);
-        if news <= told {
+        if news <= self.told.load(Ordering::Relaxed) {
             return;
-        }
-        if told == NOTHING {
-            self.armed_at.store(self.clock.now(), Ordering::Relaxed);
         }
         if wake {
             self.signal.notify();
@@ -261,7 +262,7 @@ impl TriggerState {
         }
     }
 
-    /// When the flusher was last told of something pending; 0: never.
+    /// When something was last pending of which the flusher had not been told; 0: never.
     pub(crate) fn armed_at(&self) -> u64 {
         self.armed_at.load(Ordering::Relaxed)
     }

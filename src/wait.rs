@@ -7,8 +7,6 @@ use crate::error::Timeout;
 use crate::queue::Queue;
 use crate::ring::Consumer;
 use crate::sync::{Arc, Backoff, Parker};
-#[cfg(feature = "processor")]
-use crate::unwind::caught;
 use std::time::Duration;
 
 /// How often to look for a claim that was not published yet, once yielding did not help: its
@@ -90,18 +88,13 @@ impl<T> Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Closes, and drops what is left, entry by entry. Waits for claims in flight, so that none is
-    /// left behind where nobody looks any more.
+    /// Closes, and gives what is left to `each`, which must not panic. Waits for claims in flight, so
+    /// that none is left behind where nobody looks any more.
     #[cfg(feature = "processor")]
-    pub(crate) fn discard(&mut self) {
+    pub(crate) fn discard(&mut self, each: impl Fn(T)) {
         self.queue().close();
         while let Some(Due { count, .. }) = self.wait() {
-            self.drain.take(count, |take| {
-                for entry in take {
-                    // It may be the user's, and its drop may panic; the others must go too.
-                    let _ = caught(|| drop(entry));
-                }
-            });
+            self.drain.take(count, |take| take.for_each(&each));
         }
     }
 }

@@ -4,10 +4,10 @@
 
 mod common;
 
-use batchlink::{Flusher, Trigger};
+use batchlink::{Flusher, LinkCollector, Trigger};
 use common::*;
 use futures_util::StreamExt;
-use opentelemetry::trace::SpanContext;
+use opentelemetry::trace::{SpanContext, TraceContextExt};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -369,4 +369,42 @@ fn unclonable() -> Waker {
         RawWakerVTable::new(|_| std::panic::resume_unwind(Box::new("cloned")), |_| {}, |_| {}, |_| {});
     // SAFETY: the table's functions use no data.
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) }
+}
+
+/// An idle flusher has no timer: a paused clock goes on to the next timer there is, however far away.
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_stands_still_while_nothing_is_pending() {
+    let (collector, mut flusher) =
+        LinkCollector::builder().with_max_delay(Duration::from_millis(50)).build().unwrap();
+    let began = tokio::time::Instant::now();
+    collector.push(&context(1)).unwrap();
+    let _ = flusher.next().await.unwrap();
+    // From elsewhere, once the runtime has nothing to do.
+    let elsewhere = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        collector.push(&context(2)).unwrap();
+    });
+    let _ = flusher.next().await.unwrap();
+    elsewhere.join().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+/// The waker of a flusher's task may enter a context: no push holds on to the current one.
+#[test]
+fn push_current_can_wake_one_who_enters_a_context() {
+    struct Entering(AtomicU64);
+    impl Wake for Entering {
+        fn wake(self: Arc<Self>) {
+            let _entered = opentelemetry::Context::new().attach();
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let (collector, mut flusher) = by_size(1).with_shards(1).build().unwrap();
+    let entering = Arc::new(Entering(AtomicU64::new(0)));
+    assert!(poll(&mut flusher, &Waker::from(Arc::clone(&entering))).is_pending());
+    let active = opentelemetry::Context::new().with_remote_span_context(context(1));
+    let _entered = active.attach();
+    collector.push_current().unwrap();
+    assert_eq!(entering.0.load(Ordering::Relaxed), 1);
 }

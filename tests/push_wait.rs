@@ -6,9 +6,11 @@ use batchlink::{Flusher, LinkCollector, Producer, PushError};
 use common::*;
 use futures_util::FutureExt;
 use opentelemetry::trace::SpanContext;
+use std::mem::ManuallyDrop;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
-use std::task::{Context, Wake, Waker};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -206,4 +208,37 @@ async fn back_pressure_on_tasks_loses_nothing() {
     tasks.into_iter().for_each(|task| task.unwrap());
     taken.sort_unstable();
     assert!(taken.into_iter().eq(1..=50 * EACH));
+}
+
+/// A place in the line is given up after the push is published: a panic of the waker's drop would leave a
+/// claim that nobody ever publishes, which holds up its shard for ever.
+#[test]
+#[allow(unsafe_code)] // A waker made of an `Arc` has no code that runs when it is cloned.
+fn a_waker_that_panics_when_dropped_holds_up_nothing() {
+    /// Makes room when it is cloned: after the first attempt, before the second.
+    static FLUSHER: Mutex<Option<Flusher>> = Mutex::new(None);
+    static TABLE: RawWakerVTable = RawWakerVTable::new(
+        |_| {
+            let taken = FLUSHER.lock().unwrap().as_mut().and_then(Flusher::try_next);
+            assert_eq!(taken.map(|batch| batch.received()), Some(4));
+            RawWaker::new(std::ptr::null(), &TABLE)
+        },
+        |_| {},
+        |_| {},
+        |_| std::panic::resume_unwind(Box::new("dropped")),
+    );
+
+    let _watchdog = watchdog();
+    let (collector, flusher) = full();
+    *FLUSHER.lock().unwrap() = Some(flusher);
+    // SAFETY: the table's functions use no data.
+    let waker = ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) });
+    let next = context(5);
+    let mut pushed = Box::pin(collector.push_wait_async(&next));
+    let poll =
+        std::panic::catch_unwind(AssertUnwindSafe(|| pushed.poll_unpin(&mut Context::from_waker(&waker))));
+    assert!(matches!(poll, Ok(Poll::Ready(Ok(())))));
+    let mut flusher = FLUSHER.lock().unwrap().take().unwrap();
+    (6..=8).for_each(|n| collector.push(&context(n)).unwrap());
+    assert_eq!(numbers(&flusher.next_batch().unwrap()), [5, 6, 7, 8]);
 }

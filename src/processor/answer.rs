@@ -2,6 +2,7 @@
 
 use super::batch::BatchSpan;
 use crate::sync::Arc;
+use crate::unwind::caught;
 use std::error::Error;
 use std::fmt;
 
@@ -98,8 +99,7 @@ impl<R, E> Answer<R, E> {
     fn give(mut self, reply: Reply<R, E>) {
         self.settle(reply.is_ok());
         if let Some(caller) = self.caller.take() {
-            // Its caller may have given up.
-            let _ = caller.send(reply);
+            send(caller, reply);
         }
     }
 
@@ -120,9 +120,15 @@ impl<R, E> Drop for Answer<R, E> {
         self.settle(self.caller.is_none() && !panicking);
         if let Some(caller) = self.caller.take() {
             let error = if panicking { CallError::Panicked } else { CallError::Unanswered };
-            let _ = caller.send(Err(error));
+            send(caller, Err(error));
         }
     }
+}
+
+/// The caller may have given up: then the reply is dropped here. That, and waking the caller, is the
+/// user's code, whose panic must not cost others their answers.
+fn send<R, E>(caller: Caller<R, E>, reply: Reply<R, E>) {
+    let _ = caught(|| drop(caller.send(reply)));
 }
 
 impl<R, E> fmt::Debug for Answer<R, E> {

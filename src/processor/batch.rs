@@ -4,6 +4,7 @@ use super::answer::Answer;
 use super::{Item, Outcomes};
 use crate::batch::{Counts, Trigger};
 use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::unwind::caught;
 use opentelemetry::trace::{SpanContext, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue, Value};
 use std::fmt;
@@ -34,8 +35,8 @@ impl BatchSpan {
     }
 }
 
-impl Drop for BatchSpan {
-    fn drop(&mut self) {
+impl BatchSpan {
+    fn end(&self) {
         let succeeded = self.succeeded.load(Ordering::Relaxed);
         let failed = self.size - succeeded;
         let span = self.context.span();
@@ -49,6 +50,13 @@ impl Drop for BatchSpan {
             failed => Status::error(format!("{failed} items failed")),
         });
         span.end();
+    }
+}
+
+impl Drop for BatchSpan {
+    fn drop(&mut self) {
+        // Span processors are the user's code; this may be a handler's unwinding, or an answer of many.
+        let _ = caught(|| self.end());
     }
 }
 

@@ -143,7 +143,7 @@ where
     ///
     /// Size, weight and delay are those of all keys together, so the parts are smaller than
     /// that. Where each key must fill batches of its own, give each a processor. An item for which
-    /// `key` panics gets a batch to itself.
+    /// `key`, or its `Hash` or `Eq`, panics gets a batch to itself.
     pub fn with_key<K: Hash + Eq + Send + 'static>(
         mut self,
         mut key: impl FnMut(&T) -> K + Send + 'static,
@@ -151,18 +151,15 @@ where
         let mut places: HashMap<K, usize> = HashMap::new();
         self.divide = Some(Box::new(move |items| {
             let mut parts: Vec<Vec<Item<T, R, E>>> = Vec::new();
-            places.clear();
             for item in items {
-                let Some(key) = caught(|| key(&item.payload)) else {
-                    parts.push(vec![item]);
-                    continue;
-                };
-                let place = *places.entry(key).or_insert(parts.len());
-                match parts.get_mut(place) {
+                // Keys are hashed, compared and dropped by the user's code.
+                let place = caught(|| *places.entry(key(&item.payload)).or_insert(parts.len()));
+                match place.and_then(|place| parts.get_mut(place)) {
                     Some(part) => part.push(item),
                     None => parts.push(vec![item]),
                 }
             }
+            let _ = caught(|| places.clear());
             parts
         }));
         self
@@ -193,7 +190,10 @@ where
             Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, max_weight.unwrap_or(0));
         let outcomes = Arc::new(Outcomes::default());
         let start: Start = Box::new(move |span: SpanBuilder, parent: &Context| {
-            parent.with_span(span.start_with_context(&tracer, parent))
+            // Samplers and span processors are the user's code. Where they panic there is no span, and what
+            // is done goes on as the parent's, which is not ended by it.
+            caught(|| parent.with_span(span.start_with_context(&tracer, parent)))
+                .unwrap_or_else(|| parent.with_remote_span_context(parent.span().span_context().clone()))
         });
         let receiver = Receiver::new(Arc::clone(queue.queue()), consumers, &config);
         let set = LinkSet::new(config.links, config.max_batch_size as usize);

@@ -67,7 +67,8 @@ impl ProcessorStats {
         self.succeeded
     }
 
-    /// Items that failed: the handler said so, panicked, or gave no answer.
+    /// Items that failed: the handler said so, panicked, or gave no answer, or the processor was
+    /// dropped before it gave them out.
     pub fn failed(&self) -> u64 {
         self.failed
     }

@@ -8,7 +8,7 @@ use crate::error::Timeout;
 use crate::flusher::FlusherHandle;
 use crate::link_set::LinkSet;
 use crate::queue::MAX_WEIGHT;
-use crate::sync::Arc;
+use crate::sync::{Arc, Ordering};
 use crate::unwind::{caught, discard};
 use crate::wait::{Due, Receiver};
 use opentelemetry::trace::{SpanBuilder, Status, TraceContextExt};
@@ -267,20 +267,25 @@ where
         let span = context.span();
         let error = match &result {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => {
+                Some(caught(|| error.to_string()).unwrap_or_else(|| "(its text panicked)".into()))
+            }
             Err(panic) => Some(format!("panicked: {}", message(panic.as_ref()))),
         };
-        match error {
-            None => {
-                span.add_event("item.succeeded", vec![]);
-                span.set_status(Status::Ok);
+        // Span processors are the user's code.
+        let _ = caught(|| {
+            match error {
+                None => {
+                    span.add_event("item.succeeded", vec![]);
+                    span.set_status(Status::Ok);
+                }
+                Some(error) => {
+                    span.add_event("item.failed", vec![KeyValue::new("error", error.clone())]);
+                    span.set_status(Status::error(error));
+                }
             }
-            Some(error) => {
-                span.add_event("item.failed", vec![KeyValue::new("error", error.clone())]);
-                span.set_status(Status::error(error));
-            }
-        }
-        span.end();
+            span.end();
+        });
         match result {
             Ok(result) => answer.complete(result),
             Err(panic) => {
@@ -306,7 +311,14 @@ impl<T, R, E> Unpin for BatchProcessor<T, R, E> {}
 
 impl<T, R, E> Drop for BatchProcessor<T, R, E> {
     fn drop(&mut self) {
-        self.receiver.discard();
+        let parts = std::mem::take(&mut self.parts);
+        let discard = |item: Item<T, R, E>| {
+            self.outcomes.failed.fetch_add(1, Ordering::Relaxed);
+            // It is the user's, and its drop may panic; the others must go too.
+            let _ = caught(|| drop(item));
+        };
+        parts.into_iter().flatten().for_each(discard);
+        self.receiver.discard(discard);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Item, Outcomes, ProcessorStats};
 use crate::error::PushError;
 use crate::queue::Handle;
 use crate::record::bounded;
-use crate::ring::{Claim, Ring};
+use crate::ring::Ring;
 use crate::sync::{Arc, thread_key};
 use crate::unwind::caught;
 use opentelemetry::Context;
@@ -66,7 +66,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`Rejected`] with the item if the processor is closed, also while waiting.
     pub fn submit_wait(&self, item: T) -> Result<(), Rejected<T>> {
         let item = self.item(item, current(), None);
-        self.finish(self.queue.claim_wait(self.ring(), None), item).map_err(Rejected::from)
+        self.wait(item, None).map_err(Rejected::from)
     }
 
     /// As [`submit_wait`](Self::submit_wait), at most for `timeout`.
@@ -77,7 +77,7 @@ impl<T, R, E> Submitter<T, R, E> {
     pub fn submit_wait_timeout(&self, item: T, timeout: Duration) -> Result<(), Rejected<T>> {
         let item = self.item(item, current(), None);
         let deadline = Instant::now().checked_add(timeout);
-        self.finish(self.queue.claim_wait(self.ring(), deadline), item).map_err(Rejected::from)
+        self.wait(item, deadline).map_err(Rejected::from)
     }
 
     /// As [`submit_wait`](Self::submit_wait), for tasks of any executor. Cancel-safe: dropped
@@ -87,9 +87,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub async fn submit_wait_async(&self, item: T) -> Result<(), Rejected<T>> {
-        let item = self.item(item, current(), None);
-        let ring = self.ring();
-        self.finish(self.queue.claim_async(ring).await, item).map_err(Rejected::from)
+        self.wait_async(self.item(item, current(), None)).await.map_err(Rejected::from)
     }
 
     /// Submits an item and waits for its own result, on any executor.
@@ -122,9 +120,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// As there, without [`CallError::Full`].
     pub async fn call_wait(&self, item: T) -> Result<R, CallError<E>> {
         let (caller, answer) = oneshot::async_channel();
-        let item = self.item(item, current(), Some(caller));
-        let ring = self.ring();
-        self.finish(self.queue.claim_async(ring).await, item).map_err(refused)?;
+        self.wait_async(self.item(item, current(), Some(caller))).await.map_err(refused)?;
         answered(answer.await)
     }
 
@@ -194,24 +190,35 @@ impl<T, R, E> Submitter<T, R, E> {
 
     #[inline(always)]
     fn put(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
-        self.finish(self.queue.claim(self.ring()), item)
-    }
-
-    #[inline(always)]
-    fn finish(
-        &self,
-        claim: Result<Claim<'_, Item<T, R, E>>, PushError>,
-        item: Item<T, R, E>,
-    ) -> Result<(), (Item<T, R, E>, PushError)> {
         let weight = item.weight;
-        match claim {
+        match self.queue.claim(self.ring()) {
             Ok(claim) => self.queue.finish(claim, || item),
             Err(reason) => return Err((item, reason)),
         }
+        self.weigh(weight);
+        Ok(())
+    }
+
+    fn wait(&self, item: Item<T, R, E>, deadline: Option<Instant>) -> Result<(), (Item<T, R, E>, PushError)> {
+        let weight = item.weight;
+        self.queue.push_wait(self.ring(), deadline, item)?;
+        self.weigh(weight);
+        Ok(())
+    }
+
+    async fn wait_async(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
+        let weight = item.weight;
+        self.queue.push_wait_async(self.ring(), item).await?;
+        self.weigh(weight);
+        Ok(())
+    }
+
+    /// An item of this weight was published.
+    #[inline(always)]
+    fn weigh(&self, weight: u64) {
         if self.weigh.is_some() {
             self.queue.weigh(weight);
         }
-        Ok(())
     }
 }
 

@@ -105,6 +105,24 @@ fn two_submitters_complete_the_weight() {
     });
 }
 
+/// An item that weighs enough by itself is found behind one that is claimed and not yet published, though
+/// whoever publishes that one crosses no limit.
+#[test]
+fn weight_behind_a_claim_is_found() {
+    check(2, || {
+        let (submitter, mut processor) = processor(4, Some(3));
+        let threads = [3, 3]
+            .map(|weight| spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap()));
+        for _ in 0..2 {
+            let batch = processor.next_batch().unwrap();
+            assert_eq!((batch.len(), batch.trigger()), (1, Trigger::Weight));
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
 /// A weight that is found, by a processor that nobody woke, is one of published items.
 #[test]
 fn what_weighs_enough_is_published() {
