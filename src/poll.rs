@@ -125,17 +125,12 @@ impl<T: Send + 'static> Receiver<T> {
                     true
                 }
             };
-            // A look for a claim in flight is not for this poll: where a paused clock is far ahead, no
-            // timer gives the claimant any time.
-            if !pending && deadline.is_none() {
-                cx.waker().wake_by_ref();
-            }
-            let (false, Some(deadline)) = (pending, deadline) else {
+            if pending {
                 self.waiting.asleep = true;
                 return Poll::Pending;
-            };
+            }
             // The timer's word counts, so that tokio's paused clock works as its users expect.
-            not_before = deadline;
+            not_before = deadline.unwrap_or(0);
         }
     }
 }
@@ -299,17 +294,5 @@ mod tests {
             !flusher.receiver.waiting.timer.gave_up_on_tokio(),
             "without a runtime there is nothing to ask"
         );
-    }
-
-    /// Where every timer has fired already, one poll must not wait for a claim in flight.
-    #[tokio::test(start_paused = true)]
-    async fn a_flusher_yields_where_time_is_far_ahead() {
-        tokio::time::advance(std::time::Duration::from_secs(3600)).await;
-        let (_collector, mut flusher) = LinkCollector::builder().build().expect("valid");
-        flusher.receiver.queue().trigger.pretend_to_coordinate();
-        let cx = &mut Context::from_waker(Waker::noop());
-        for _ in 0..SETTLE_POLLS + 4 {
-            assert!(flusher.poll_next_batch(cx).is_pending());
-        }
     }
 }
