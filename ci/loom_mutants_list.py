@@ -2,8 +2,8 @@
 
 FRESH = ("the swap in `coordinate` acquires for the coordinator; for others it keeps the reading of `told` fresh, "
          "which matters only while a coordinator is suspended")
-LAST = ("it orders the pushes through other handles before the close, which needs it for nothing: it changes each "
-        "word by a read-modify-write")
+LAST = ("loom lets no thread's read-modify-writes pass each other; a processor may, and then a push through one handle could "
+        "find the ring closed by the drop of another that came after it")
 LOCKED = "the lock of the line orders the same two: whoever is in it was put there before"
 NO_TIME = "time stands still in a model; tests/trigger.rs has the delay"
 

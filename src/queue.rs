@@ -261,7 +261,8 @@ impl<T> Clone for Handle<T> {
 
 impl<T> Drop for Handle<T> {
     fn drop(&mut self) {
-        // Release, Acquire: a push through a handle happens before the close by the last one.
+        // Release, Acquire: a push through a handle happens before the close by the last one, and so
+        // cannot be refused because of it.
         if self.0.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.close();
         }
