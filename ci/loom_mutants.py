@@ -131,7 +131,7 @@ def hunt(worker, mutant, seconds, full):
         binary = worker.build(mutant.texts)
     except RuntimeError as error:
         return "error", f"does not build: {error}"
-    hints = [model for hint in mutant.hints.split() for model in seconds if model.endswith("::" + hint)]
+    hints = [model for hint in mutant.hints.split() for model in seconds if f"::{model}".endswith(f"::{hint}")]
     if len(hints) != len(mutant.hints.split()):
         return "error", f"hints name no model: {mutant.hints}"
     late = []

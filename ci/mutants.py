@@ -5,8 +5,8 @@ becomes a `match` on a number from the environment, with a copy of the body for 
 Mutants that do not build are found by the compiler's errors and left out. All tests are in that
 build too, as modules of the unit tests: one binary, run once per mutant until the first failure.
 
-Left out are tests/worker_pool.rs and tests/memory.rs, which need processes of their own, the tests in
-the documentation; and code under a `batchlink_*` cfg, such as the doubles for loom, which the tests do
+Left out are tests/worker_pool.rs and tests/memory.rs, which need processes of their own, tests/traits.rs, whose
+work is done when it is compiled, the tests in the documentation; and code under a `batchlink_*` cfg, such as the doubles for loom, which the tests do
 not compile.
 
 A survivor is named by file, mutation and the text of its line, never by a number, so that the list
@@ -32,14 +32,17 @@ LIST = ROOT / "ci" / "mutants_survivors.txt"
 WORK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "mutants"
 CRATE = WORK / "crate"
 RESULTS = WORK / "results.json"
-LEFT_OUT = {"worker_pool", "memory"}
+LEFT_OUT = {"worker_pool", "memory", "traits"}
 # Run only for what survives all others.
 SLOW = {"config", "conservation", "link_set", "oracle", "order", "trigger"}
+
+# What checkers run instead of src/sync/real.rs.
+NOT_COMPILED = {"src/sync/loom.rs", "src/sync/model.rs", "src/sync/shuttle.rs"}
 
 # A top-level item under a cfg of ours, as rustfmt lays it out.
 CFG_ITEM = re.compile(
     r"^#\[cfg\((?:any\()?batchlink_[^\n]*\n(?:(?:#\[|//)[^\n]*\n)*[^\n;]*\{\n(?:[^}\n][^\n]*\n|\n)*\}\n", re.MULTILINE)
-SIGNATURE = re.compile(r"^ *(?:pub(?:\(\w+\))? )?(?:async )?fn [^{]*\{", re.MULTILINE)
+SIGNATURE = re.compile(r"^ *(?:pub(?:\(\w+\))? )?(?P<constant>const )?(?:async )?fn \w+", re.MULTILINE)
 
 LIBRARY = """
 #[cfg(test)]
@@ -80,9 +83,10 @@ def copy_crate():
         shutil.copy(ROOT / name, CRATE)
     manifest = (ROOT / "Cargo.toml").read_text()
     manifest = re.sub(r"\n\[workspace\](?:\n[^\[\n].*)*", "\n[workspace]", manifest)
+    manifest = re.sub(r"\n\[\[example\]\](?:\n[^\[\n].*)*", "", manifest)
     manifest = manifest.replace("[package]\n", "[package]\nautotests = false\nautoexamples = false\n", 1)
     (CRATE / "Cargo.toml").write_text(manifest)
-    for file in (CRATE / "src").glob("*.rs"):
+    for file in (CRATE / "src").rglob("*.rs"):
         # Lines keep their numbers.
         file.write_text(CFG_ITEM.sub(lambda item: "\n" * item[0].count("\n"), file.read_text()))
     modules = {file.stem for file in (CRATE / "tests").glob("*.rs")} - LEFT_OUT
@@ -92,6 +96,15 @@ def copy_crate():
     # It starts itself again as a child, by the name of a test.
     config = CRATE / "tests" / "config.rs"
     config.write_text(config.read_text().replace('"child"', '"suite::slow_config::child"'))
+
+
+def body(text, at):
+    """Where the body begins of the function whose name ends at `at`: its parameters may have braces, too."""
+    depth = 0
+    while text[at] != "{" or depth:
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        at += 1
+    return at + 1
 
 
 class Mutant:
@@ -108,7 +121,8 @@ class Mutant:
         span, function = made["span"], made["function"]["span"]
         self.start, self.end = at(span["start"]), at(span["end"])
         self.body_end = at(function["end"]) - 1
-        self.body = SIGNATURE.search(text, starts[function["start"]["line"] - 1], self.body_end).end()
+        signature = SIGNATURE.search(text, starts[function["start"]["line"] - 1], self.body_end)
+        self.body, self.constant = body(text, signature.end()), bool(signature["constant"])
         self.replacement = made["replacement"]
 
 
@@ -118,9 +132,11 @@ def list_mutants():
     texts, mutants = {}, []
     for number, made in enumerate(json.loads(listed), 1):
         text = texts.setdefault(made["file"], (CRATE / made["file"]).read_text())
-        # Outside of functions nothing can be chosen when the tests run.
-        if made["function"]:
-            mutants.append(Mutant(number, made, text))
+        # Outside of functions, and in constant ones, nothing can be chosen when the tests run.
+        if made["function"] and made["file"] not in NOT_COMPILED:
+            mutant = Mutant(number, made, text)
+            if not mutant.constant:
+                mutants.append(mutant)
     return texts, mutants
 
 
@@ -191,7 +207,9 @@ def run(binary, number, timeout):
 def run_part(binary, number, timeout, part):
     # RUSTC_BOOTSTRAP: the harness stops at a failure only if it is told so with -Z.
     # Many threads: a test that hangs does not keep others from failing.
-    environment = dict(os.environ, BATCHLINK_MUTANT=str(number), RUSTC_BOOTSTRAP="1", RUST_TEST_THREADS="16")
+    # Large stacks: a function has the variables of all its mutants.
+    environment = dict(os.environ, BATCHLINK_MUTANT=str(number), RUSTC_BOOTSTRAP="1", RUST_TEST_THREADS="16",
+                       RUST_MIN_STACK=str(64 << 20))
     process = subprocess.Popen([binary, "-Zunstable-options", "--fail-fast", *part], cwd=CRATE, env=environment,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                errors="replace", start_new_session=True)

@@ -206,7 +206,7 @@ mod stopped {
     }
 
     fn stop_and_continue(name: &str, flags: &str) -> String {
-        let mut command = crate::example::example(name);
+        let mut command = super::example::example(name);
         let command = command.args(flags.split(' ')).stdout(Stdio::piped());
         let mut child = Stopping(command.spawn().unwrap());
         let mut stdout = child.0.stdout.take().unwrap();

@@ -111,8 +111,8 @@ fn two_submitters_complete_the_weight() {
 fn weight_behind_a_claim_is_found() {
     check(2, || {
         let (submitter, mut processor) = processor(4, Some(3));
-        let threads = [3, 3]
-            .map(|weight| spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap()));
+        let threads =
+            [3, 3].map(|weight| spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap()));
         for _ in 0..2 {
             let batch = processor.next_batch().unwrap();
             assert_eq!((batch.len(), batch.trigger()), (1, Trigger::Weight));

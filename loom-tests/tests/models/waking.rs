@@ -1,8 +1,9 @@
 //! The async flusher: `src/poll.rs`.
 
 use batchlink::{Flusher, Producer, Trigger};
-use batchlink_loom_tests::{Alarm, NEVER, block_on, check, collector, cx, ids, spawn};
+use batchlink_loom_tests::{Alarm, NEVER, block_on, check, collector, cx, ids, sorted, spawn};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -119,5 +120,45 @@ fn suspended_scan_holds_up_nobody() {
         drop(waker);
         first.push(&cx(1)).unwrap();
         assert_eq!(collector.stats().received(), 4);
+    });
+}
+
+/// As above, in a scan that tells of a complete batch. Until it sets the new limits somebody may pass under
+/// the old ones without a word, so whoever has taken everything and sees the scan must not sleep.
+#[test]
+fn old_limits_of_a_suspended_scan_are_not_slept_on() {
+    struct Suspend {
+        flusher: Mutex<Flusher>,
+        second: Producer,
+        /// Not shown to loom. (A panic in a waker is caught.)
+        awake: AtomicBool,
+    }
+    impl Wake for Suspend {
+        fn wake(self: Arc<Self>) {
+            let mut flusher = self.flusher.lock().unwrap();
+            let alarm = Alarm::new();
+            let waker = Arc::clone(&alarm).into();
+            let mut task = Context::from_waker(&waker);
+            let Poll::Ready(Some(batch)) = flusher.poll_next_batch(&mut task) else {
+                panic!("it is complete")
+            };
+            assert_eq!(sorted(&batch), [1, 2, 8]);
+            assert!(flusher.poll_next_batch(&mut task).is_pending());
+            self.second.push(&cx(9)).unwrap();
+            self.awake.store(alarm.rung(), Ordering::Relaxed);
+        }
+    }
+    check(0, || {
+        let (collector, flusher) = collector(3, 4, 2, NEVER);
+        let (first, second) = (collector.producer(), collector.producer());
+        // With it comes an allowance for its shard.
+        second.push(&cx(8)).unwrap();
+        let suspend = Arc::new(Suspend { flusher: Mutex::new(flusher), second, awake: false.into() });
+        let waker = Arc::clone(&suspend).into();
+        let poll = suspend.flusher.lock().unwrap().poll_next_batch(&mut Context::from_waker(&waker));
+        assert!(poll.is_pending());
+        drop(waker);
+        assert_eq!(first.push_all(&[1, 2].map(cx)), 2);
+        assert!(suspend.awake.load(Ordering::Relaxed), "asleep while 9 waits");
     });
 }
