@@ -160,7 +160,7 @@ impl<T> Drain<T> {
     }
 
     /// Takes `count` entries, of those that the last look found published; fewer if `run` leaves
-    /// some of what it is given.
+    /// some of what it is given for later.
     pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(&mut Take<'_, T>)) {
         let shards = self.shards.len();
         let mut left = count;
@@ -168,12 +168,8 @@ impl<T> Drain<T> {
             let consumer = &mut self.shards[(self.first + step) % shards].consumer;
             let part = consumer.published().min(left);
             if part > 0 {
-                let mut take = consumer.take(part);
-                run(&mut take);
+                run(&mut consumer.take(part));
                 left -= part;
-                if take.left() > 0 {
-                    break;
-                }
             }
         }
         self.first = (self.first + 1) % shards;
@@ -302,6 +298,24 @@ mod tests {
             while queue.trigger.clock.now() == pushed {}
         });
         assert!(deadline(drain.step(0)) <= pushed + HOUR);
+    }
+
+    /// Nobody notifies of what is published last.
+    #[test]
+    fn a_claim_in_flight_is_looked_for_when_it_completes_a_batch_or_the_end() {
+        let (queue, mut drain) = drain(2);
+        let claim = queue.rings[0].claim(1).expect("room");
+        let _ = deadline(drain.step(0));
+        push(&queue, 0);
+        assert_eq!(drain.step(0), Step::Settle);
+        let _ = claim.publish(|| ());
+        assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Size });
+        drain.take(2, |records| assert_eq!(records.count(), 2));
+        let claim = queue.rings[0].claim(1).expect("room");
+        queue.close();
+        assert_eq!(drain.step(0), Step::Settle);
+        let _ = claim.publish(|| ());
+        assert_eq!(drain.step(0), Step::Take { count: 1, trigger: Trigger::Shutdown });
     }
 
     #[test]

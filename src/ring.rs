@@ -506,11 +506,6 @@ impl<T> Take<'_, T> {
         let yes = slot.value.with(|cell| wanted(unsafe { (*cell).assume_init_ref() }));
         if yes { self.next() } else { None }
     }
-
-    /// Entries that are yet to be taken.
-    pub(crate) fn left(&self) -> u32 {
-        self.left
-    }
 }
 
 impl<T> Drop for Take<'_, T> {

@@ -5,8 +5,9 @@ mod common;
 use batchlink::links::whole_trace;
 use batchlink::{Duplicates, Invalid, LinkCollector, LinkSet, Outcome, PushError, Unsampled};
 use common::*;
-use opentelemetry::trace::TracerProvider;
+use futures_util::FutureExt;
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample};
 use std::sync::{Arc, Mutex};
@@ -172,6 +173,21 @@ fn trace_state_that_is_too_long_is_dropped_but_was_there() {
     let batch = set.finish();
     assert_eq!(batch.trace_states_dropped(), 1);
     assert_eq!(batch.links()[0].span_context, with_ids(7, 0, TraceState::NONE));
+}
+
+/// Whichever way it is pushed.
+#[test]
+fn one_that_is_kept_is_linked() {
+    let (collector, mut flusher) = by_size(4).with_shards(1).with_invalid(Invalid::Keep).build().unwrap();
+    let bare = |trace| with_ids(trace, 0, TraceState::NONE);
+    collector.push(&bare(1)).unwrap();
+    collector.push_wait(&bare(2)).unwrap();
+    collector.push_wait_async(&bare(3)).now_or_never().unwrap().unwrap();
+    let _entered = Context::new().with_remote_span_context(bare(4)).attach();
+    collector.push_current().unwrap();
+    let batch = flusher.next_batch().unwrap();
+    let linked: Vec<_> = batch.links().iter().map(|link| link.span_context.clone()).collect();
+    assert_eq!(linked, [1, 2, 3, 4].map(bare));
 }
 
 #[test]

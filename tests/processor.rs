@@ -5,10 +5,12 @@ mod common;
 
 use batchlink::{
     Batch, BatchProcessor, BatchProcessorBuilder, CallError, PushError, ShutdownError, Submitter, Timeout,
-    Trigger,
+    Trigger, Unsampled,
 };
 use common::*;
-use opentelemetry::trace::{SpanContext, SpanId, Status, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::trace::{
+    SpanContext, SpanId, Status, TraceContextExt, TraceFlags, Tracer, TracerProvider,
+};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -133,6 +135,27 @@ fn every_item_has_a_span_of_its_own() {
         assert_eq!(item.status, status);
     }
     assert_eq!(submitter.stats().queue().handler_panics(), 1);
+}
+
+/// By the rules of the batch's own links.
+#[test]
+fn an_item_links_what_its_batch_would() {
+    let _watchdog = watchdog();
+    for (unsampled, linked) in [(Unsampled::Drop, 0), (Unsampled::Keep, 1)] {
+        let (_provider, tracer, exporter) = telemetry();
+        let (submitter, mut processor) = BatchProcessor::<u64, u64, Text>::builder("batch")
+            .with_max_batch_size(2)
+            .with_unsampled(unsampled)
+            .with_shards(1)
+            .build(tracer)
+            .unwrap();
+        submitter.submit_with_context(1, &with_flags(1, TraceFlags::NOT_SAMPLED)).unwrap();
+        submitter.submit_with_context(2, &context(2)).unwrap();
+        submitter.close();
+        processor.run_each(|n, _| Ok(n));
+        let links: Vec<_> = spans(&exporter, "process_item").iter().map(|span| span.links.len()).collect();
+        assert_eq!(links, [linked, 1]);
+    }
 }
 
 #[test]

@@ -39,6 +39,20 @@ fn with_room_it_is_a_push() {
     assert_stats(&collector.stats(), 4, 0, 0, 2);
 }
 
+/// A producer waits as the collector does.
+#[test]
+fn a_producer_can_wait_in_each_way() {
+    let (collector, mut flusher) = full();
+    let producer = collector.producer();
+    assert_eq!(producer.push_wait_timeout(&context(5), Duration::ZERO), Err(PushError::Full));
+    assert!(producer.push_wait_async(&context(5)).now_or_never().is_none());
+    assert_eq!(numbers(&flusher.next_batch().unwrap()), [1, 2, 3, 4]);
+    producer.push_wait_timeout(&context(6), Duration::ZERO).unwrap();
+    producer.push_wait_async(&context(7)).now_or_never().unwrap().unwrap();
+    producer.push_wait(&context(8)).unwrap();
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [6, 7, 8]);
+}
+
 #[test]
 fn time_runs_out_and_is_counted_once() {
     let (collector, flusher) = full();
