@@ -268,3 +268,18 @@ impl<T> Drop for Handle<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// And no other: it is the one that wakes the consumer.
+    #[test]
+    fn the_addition_that_reaches_the_limit_says_so() {
+        let weight = Weight::new(10);
+        assert_eq!([4, 5, 1, 3].map(|more| weight.add(more)), [false, false, true, false]);
+        weight.remove(4);
+        assert_eq!([0, 2, u64::MAX].map(|more| weight.add(more)), [false, true, false]);
+        assert!(!Weight::new(0).add(u64::MAX) && !weight.add(1));
+    }
+}

@@ -408,3 +408,20 @@ fn push_current_can_wake_one_who_enters_a_context() {
     collector.push_current().unwrap();
     assert_eq!(entering.0.load(Ordering::Relaxed), 1);
 }
+
+/// A batch that was taken otherwise leaves no timer behind.
+#[tokio::test(start_paused = true)]
+async fn an_idle_flusher_is_woken_by_no_timer_of_an_earlier_wait() {
+    let (collector, mut flusher) =
+        LinkCollector::builder().with_max_delay(Duration::from_secs(60)).build().unwrap();
+    let counter = unpark();
+    let waker = Waker::from(Arc::clone(&counter));
+    assert!(poll(&mut flusher, &waker).is_pending());
+    collector.push(&context(1)).unwrap();
+    assert!(poll(&mut flusher, &waker).is_pending());
+    assert_eq!(flusher.try_next().map(|batch| batch.received()), Some(1));
+    assert!(poll(&mut flusher, &waker).is_pending());
+    counter.1.store(0, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(counter.1.load(Ordering::Relaxed), 0);
+}

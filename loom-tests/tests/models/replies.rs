@@ -109,7 +109,7 @@ fn two_submitters_complete_the_weight() {
 /// whoever publishes that one crosses no limit.
 #[test]
 fn weight_behind_a_claim_is_found() {
-    check(2, || {
+    check(1, || {
         let (submitter, mut processor) = processor(4, Some(3));
         let threads =
             [3, 3].map(|weight| spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap()));
