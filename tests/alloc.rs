@@ -125,9 +125,10 @@ fn threads_allocate_no_more_than_that() {
     handle.shutdown().unwrap();
     drop(handle);
     let per_flush: Vec<u64> = per_flush.iter().collect();
-    // The first of them may still have grown the set.
+    // The first of them may still have grown the set; and the first refusal is logged, if that is on.
     assert!(per_flush.len() > 300);
-    assert!(per_flush[2..].iter().all(|&count| count == 1), "{per_flush:?}");
+    let others = per_flush[2..].iter().filter(|&&count| count != 1).count();
+    assert!(others <= usize::from(cfg!(feature = "internal-logs")), "{per_flush:?}");
 }
 
 #[test]
