@@ -78,7 +78,10 @@ run() {
     fi
     awk -v name="$name" -v build=$((ran - began)) -v took=$((SECONDS - ran)) '
         /^test result: ok/ { tests += $4; files++ }
-        END { printf "san: %s: %d tests of %d binaries in %d s, built in %d s\n", name, tests, files, took, build }
+        END {
+            printf "san: %s: %d tests of %d binaries in %d s, built in %d s\n", name, tests, files, took, build
+            exit tests < 100
+        }
     ' "$log"
 }
 

@@ -12,6 +12,6 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 BATCHLINK_SCHEDULES=$(((schedules + scenarios - 1) / scenarios)) \
     cargo test --release --test scenarios -- --nocapture 2>&1 | tee "$log"
-ran=$(awk '/ schedules, / { sum += $2 } END { print sum + 0 }' "$log")
+ran=$(grep -oE '[0-9]+ schedules, ' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
 echo "shuttle: $ran schedules of $scenarios scenarios hold, $((SECONDS - began)) s"
 [ "$ran" -ge "$schedules" ] || { echo "asked for were $schedules" >&2; exit 1; }

@@ -7,7 +7,14 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/hooks"
 RUSTFLAGS="${RUSTFLAGS:-} --cfg batchlink_hooks --cfg batchlink_count"
 export RUSTFLAGS
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# A filter that finds no test would pass.
+run() {
+    cargo test --quiet --features tokio "$@" | tee "$log"
+    grep -q '^test result: ok. [1-9]' "$log" || { echo "no test was run: $*" >&2; exit 1; }
+}
 # What counts steps counts those of the whole process.
-cargo test --quiet --features tokio --test starvation
-cargo test --quiet --features tokio --test starvation -- --ignored
-cargo test --quiet --features tokio --test faults clock
+run --test starvation
+run --test starvation -- --ignored
+run --test faults clock

@@ -43,7 +43,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 /// ```
 pub struct Flusher {
     pub(crate) receiver: Receiver<Record>,
-    set: LinkSet,
+    pub(crate) set: LinkSet,
     /// Refusals were reported in the log.
     #[cfg(feature = "internal-logs")]
     warned: bool,

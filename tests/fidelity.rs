@@ -211,6 +211,23 @@ fn trace_state_is_kept_up_to_512_bytes() {
     assert_eq!(collector.stats().trace_states_dropped(), 6);
 }
 
+/// Each length there is, on both sides of the limit.
+#[test]
+fn trace_state_of_every_length_is_kept_or_counted() {
+    let mut set = LinkSet::builder().build().unwrap();
+    let (collector, mut flusher) = by_size(1).with_shards(1).build().unwrap();
+    for bytes in 4..=1100 {
+        let state = state_of(bytes);
+        collector.push(&with_state(1, &state)).unwrap();
+        set.insert(&with_state(1, &state));
+        for batch in [flusher.try_next().unwrap(), set.finish()] {
+            let kept = batch.links()[0].span_context.trace_state() == &state;
+            let expected = (bytes <= 512, u64::from(bytes > 512));
+            assert_eq!((kept, batch.trace_states_dropped()), expected, "{bytes} bytes");
+        }
+    }
+}
+
 #[test]
 fn a_refused_link_comes_back_unchanged() {
     let attributes = || vec![KeyValue::new("a", 1), KeyValue::new("b", "two")];

@@ -3,7 +3,7 @@
 use crate::common::choices::mark;
 use crate::common::{assert_account, assert_stats, oracle};
 use crate::producers::{Case, Log};
-use batchlink::{Duplicates, LinkBatch, Stats, Trigger, Unsampled};
+use batchlink::{Duplicates, Invalid, LinkBatch, Stats, Trigger, Unsampled};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
@@ -76,6 +76,7 @@ impl Case {
             max_links: self.size,
             duplicates: Duplicates::Keep,
             unsampled: Unsampled::Keep,
+            invalid: Invalid::Drop,
             link_type: None,
         });
         let mut by_trigger = [0; 4];

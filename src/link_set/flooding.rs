@@ -113,6 +113,15 @@ fn no_two_sets_share_a_key() {
     assert_eq!(layouts.len(), 1000);
 }
 
+/// Nor do two collectors, of one configuration.
+#[test]
+fn no_two_collectors_share_a_key() {
+    let builder = crate::LinkCollector::builder();
+    let layouts: HashSet<Vec<u32>> =
+        (0..100).map(|_| layout(&mut builder.clone().build().expect("valid").1.set)).collect();
+    assert_eq!(layouts.len(), 100);
+}
+
 #[test]
 fn the_keys_of_two_processes_differ() {
     if env::var_os(PRINT).is_some() {

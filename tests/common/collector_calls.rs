@@ -3,7 +3,7 @@
 
 use super::choices::{Choices, Item, mark, one_of};
 use super::{NEVER, assert_stats, by_size, context, oracle};
-use batchlink::{Counts, Duplicates, Flusher, LinkBatch, LinkCollector, LinkCollectorBuilder};
+use batchlink::{Counts, Duplicates, Flusher, Invalid, LinkBatch, LinkCollector, LinkCollectorBuilder};
 use batchlink::{LinkSetBuilder, Producer, Stats, Trigger, Unsampled};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
@@ -34,6 +34,8 @@ impl Setup {
                 max_links: size,
                 duplicates: Duplicates::Keep,
                 unsampled: Unsampled::Keep,
+                // One without a trace id has no mark of its shard.
+                invalid: Invalid::Drop,
                 ..oracle::Policy::choose(choices, 1)
             },
         };
@@ -45,17 +47,19 @@ impl Setup {
 impl oracle::Policy {
     /// With up to `most` links.
     pub fn choose(choices: &mut impl Choices, most: u64) -> Self {
-        Self {
-            duplicates: one_of(choices, &[Duplicates::Drop, Duplicates::Drop, Duplicates::Keep]),
-            unsampled: one_of(choices, &[Unsampled::Drop, Unsampled::Keep]),
-            link_type: one_of(choices, &[Some("batch_item"), None, Some("other")]),
-            max_links: most as usize - choices.below(most) as usize,
-        }
+        let duplicates = one_of(choices, &[Duplicates::Drop, Duplicates::Drop, Duplicates::Keep]);
+        let unsampled = one_of(choices, &[Unsampled::Drop, Unsampled::Keep]);
+        // One choice of both: seeds older than the second mean the same still.
+        let both = choices.below(9) as usize;
+        let link_type = [Some("batch_item"), None, Some("other")][both % 3];
+        let invalid = [Invalid::Drop, Invalid::KeepWithAttributes, Invalid::Keep][both / 3];
+        let max_links = most as usize - choices.below(most) as usize;
+        Self { duplicates, unsampled, link_type, invalid, max_links }
     }
 
     pub fn configure(&self, builder: LinkCollectorBuilder) -> LinkCollectorBuilder {
         let builder = builder.with_max_links(self.max_links).with_duplicates(self.duplicates);
-        let builder = builder.with_unsampled(self.unsampled);
+        let builder = builder.with_unsampled(self.unsampled).with_invalid(self.invalid);
         match self.link_type {
             Some(link_type) => builder.with_link_type(link_type),
             None => builder.without_link_type(),
@@ -64,7 +68,7 @@ impl oracle::Policy {
 
     pub fn configure_set(&self, builder: LinkSetBuilder) -> LinkSetBuilder {
         let builder = builder.with_max_links(self.max_links).with_duplicates(self.duplicates);
-        let builder = builder.with_unsampled(self.unsampled);
+        let builder = builder.with_unsampled(self.unsampled).with_invalid(self.invalid);
         match self.link_type {
             Some(link_type) => builder.with_link_type(link_type),
             None => builder.without_link_type(),
@@ -76,6 +80,8 @@ impl oracle::Policy {
 #[derive(Clone, Debug)]
 pub enum Call {
     Push(usize, Item),
+    /// Without time to wait, which is the same again.
+    PushWait(usize, Item),
     PushLink(usize, Item),
     PushCurrent(usize, Option<Item>),
     PushAll(usize, Vec<Item>),
@@ -97,7 +103,8 @@ impl Call {
         let handle = choices.below(16) as usize;
         let mut item = || Item::choose(choices, SPANS);
         match kind {
-            0..80 => Self::Push(handle, item()),
+            0..60 => Self::Push(handle, item()),
+            60..80 => Self::PushWait(handle, item()),
             80..110 => Self::PushLink(handle, item()),
             110..125 => Self::PushCurrent(handle, Some(item())),
             125..130 => Self::PushCurrent(handle, None),
@@ -152,7 +159,7 @@ impl Session {
         let builder = policy.configure(builder).with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
         let (collector, flusher) = builder.build().expect("valid");
         let slots = (capacity / shards).max(size).next_power_of_two();
-        let oracle = oracle::Collector::new(size, slots, shards);
+        let oracle = oracle::Collector::new(size, slots, shards).with_invalid(policy.invalid);
         let mut session = Self {
             handles: vec![(Handle::Collector(collector), own_shard(shards))],
             producers: 0,
@@ -173,6 +180,12 @@ impl Session {
                 let Some((handle, shard)) = self.handle(*by) else { return };
                 let context = item.context(shard, 0);
                 let real = on!(handle, push(&context));
+                assert_eq!(real, self.oracle.push(shard, Link::with_context(context)));
+            }
+            Call::PushWait(by, item) => {
+                let Some((handle, shard)) = self.handle(*by) else { return };
+                let context = item.context(shard, 0);
+                let real = on!(handle, push_wait_timeout(&context, Duration::ZERO));
                 assert_eq!(real, self.oracle.push(shard, Link::with_context(context)));
             }
             Call::PushLink(by, item) => {

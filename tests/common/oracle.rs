@@ -1,7 +1,7 @@
 //! What a collector and a link set do, without any of their machinery: queues, a set and counts.
 //!
 //! This is the one oracle, for every test that needs one: random calls (`tests/oracle.rs`), calls
-//! that shrink (`tests/proptest.rs`), the fuzz targets and the models in packages of their own,
+//! that shrink (`tests/proptest_oracle.rs`), the fuzz targets and the models in packages of their own,
 //! which reach this file by `#[path]`. Of batchlink it uses the words (`Outcome`, `PushError`),
 //! so that an answer can be compared as it is, and nothing that does anything.
 //!
@@ -10,7 +10,7 @@
 //! [`take`](Collector::take) the batches one by one; what is then left must be what is pending.
 #![allow(dead_code, unreachable_pub)] // each user uses a part of it
 
-use batchlink::{Counts, Duplicates, Outcome, PushError, Timeout, Trigger, Unsampled};
+use batchlink::{Counts, Duplicates, Invalid, Outcome, PushError, Timeout, Trigger, Unsampled};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId, TraceState};
 use std::collections::{HashSet, VecDeque};
@@ -20,6 +20,7 @@ pub struct Collector {
     size: usize,
     slots: usize,
     no_delay: bool,
+    invalid_policy: Invalid,
     shards: Vec<Shard>,
     flush_asked: bool,
     closed: bool,
@@ -43,6 +44,7 @@ impl Collector {
             size,
             slots,
             no_delay: false,
+            invalid_policy: Invalid::Drop,
             shards: vec![Shard::default(); shards],
             flush_asked: false,
             closed: false,
@@ -58,13 +60,17 @@ impl Collector {
         Self { no_delay: true, ..self }
     }
 
+    pub fn with_invalid(self, policy: Invalid) -> Self {
+        Self { invalid_policy: policy, ..self }
+    }
+
     pub fn pending(&self) -> usize {
         self.shards.iter().map(|shard| shard.waiting.len()).sum()
     }
 
     pub fn push(&mut self, shard: usize, link: Link) -> Result<(), PushError> {
         let waiting = &mut self.shards[shard].waiting;
-        if !is_valid(&link.span_context) {
+        if !is_valid(&link.span_context) && !keeps(self.invalid_policy, &link) {
             self.invalid += 1;
             Ok(())
         } else if self.closed {
@@ -153,6 +159,7 @@ pub struct Policy {
     pub max_links: usize,
     pub duplicates: Duplicates,
     pub unsampled: Unsampled,
+    pub invalid: Invalid,
     pub link_type: Option<&'static str>,
 }
 
@@ -170,7 +177,7 @@ impl LinkSet {
     }
 
     pub fn insert(&mut self, link: Link) -> Outcome {
-        let outcome = self.outcome(&link.span_context);
+        let outcome = self.outcome(&link);
         let counts = &mut self.counts;
         counts.received += 1;
         *match outcome {
@@ -188,13 +195,16 @@ impl LinkSet {
         outcome
     }
 
-    fn outcome(&self, context: &SpanContext) -> Outcome {
-        let Policy { max_links, duplicates, unsampled, .. } = self.policy;
-        if !is_valid(context) {
+    fn outcome(&self, link: &Link) -> Outcome {
+        let Policy { max_links, duplicates, unsampled, invalid, .. } = self.policy;
+        let context = &link.span_context;
+        let valid = is_valid(context);
+        let nameless = context.trace_id() == TraceId::INVALID;
+        if !valid && !keeps(invalid, link) {
             Outcome::Invalid
-        } else if unsampled == Unsampled::Drop && context.trace_flags().to_u8() & 1 == 0 {
+        } else if valid && unsampled == Unsampled::Drop && context.trace_flags().to_u8() & 1 == 0 {
             Outcome::Unsampled
-        } else if duplicates == Duplicates::Drop && self.known.contains(&ids(context)) {
+        } else if duplicates == Duplicates::Drop && !nameless && self.known.contains(&ids(context)) {
             Outcome::Duplicate
         } else if self.links.len() == max_links {
             Outcome::Truncated
@@ -250,4 +260,14 @@ fn ids(context: &SpanContext) -> (TraceId, SpanId) {
 
 fn is_valid(context: &SpanContext) -> bool {
     context.trace_id() != TraceId::INVALID && context.span_id() != SpanId::INVALID
+}
+
+/// Whether a link to an invalid context is kept.
+fn keeps(policy: Invalid, link: &Link) -> bool {
+    let says_more = !link.attributes.is_empty() || !link.span_context.trace_state().header().is_empty();
+    match policy {
+        Invalid::Drop => false,
+        Invalid::KeepWithAttributes => says_more,
+        _ => says_more || ids(&link.span_context) != (TraceId::INVALID, SpanId::INVALID),
+    }
 }
