@@ -519,6 +519,15 @@ impl<T> Drop for Take<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+    use std::{cell::Cell, rc::Rc};
+
+    // What goes through a ring changes threads, and is never shared.
+    assert_impl_all!(Ring<Cell<u8>>: Send, Sync);
+    assert_impl_all!(Consumer<Cell<u8>>: Send);
+    assert_not_impl_any!(Ring<Rc<u8>>: Send, Sync);
+    assert_not_impl_any!(Consumer<Rc<u8>>: Send);
+    assert_not_impl_any!(Claim<'static, Rc<u8>>: Send);
 
     /// A thread that dies between claim and publish leaves a slot without a value: it is not
     /// dropped, and what others published around it is, once.

@@ -287,3 +287,11 @@ fn the_link_sets_policy_holds() {
         assert_eq!(spans.last().unwrap().parent_span_id, context(5).span_id());
     }
 }
+
+#[test]
+fn an_operation_shows_its_context() {
+    let exporter = Exporter::default();
+    let operation = Attempts::new("charge_card").start(&exporter.tracer());
+    assert_eq!(format!("{operation:?}"), format!("Operation {{ cx: {:?}, .. }}", operation.context()));
+    operation.succeed();
+}
