@@ -156,7 +156,7 @@ impl<T> Queue<T> {
     }
 
     /// Something of this weight was published.
-    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
+    #[cfg_attr(not(any(test, feature = "processor")), expect(dead_code))]
     pub(crate) fn weigh(&self, weight: u64) {
         if self.weight.add(weight) {
             self.trigger.signal.notify();

@@ -494,8 +494,8 @@ impl<T> Iterator for Take<'_, T> {
 }
 
 impl<T> Take<'_, T> {
-    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
     /// The next entry, if there is one and `wanted` says yes to it.
+    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
     pub(crate) fn next_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         if self.left == 0 {
             return None;

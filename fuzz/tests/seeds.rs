@@ -2,10 +2,12 @@
 
 use std::fs;
 
+type Target = (&'static str, fn(&[u8]));
+
 /// One test, since `config` sets the environment of the process.
 #[test]
 fn seeds_hold() {
-    let targets: [(&str, fn(&[u8])); 6] = [
+    let targets: [Target; 6] = [
         ("carrier", batchlink_fuzz::carrier),
         ("collector_ops", batchlink_fuzz::collector_ops),
         ("config", batchlink_fuzz::config),
