@@ -91,8 +91,8 @@ impl Config {
 
     /// README.md: slots, shards and the collector itself.
     fn queue(&self) -> usize {
-        assert!(include_str!("../README.md").contains("512 bytes and 608 per shard"));
-        32 * self.slots() + 608 * self.shards + 512
+        assert!(include_str!("../README.md").contains("512 bytes and 616 per shard"));
+        32 * self.slots() + 616 * self.shards + 512
     }
 
     /// README.md: the links of one batch.
