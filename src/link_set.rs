@@ -4,6 +4,8 @@ use crate::batch::{Counts, LinkBatch, Trigger};
 use crate::error::ConfigError;
 use crate::links::MaybeContext;
 use crate::policy::{Duplicates, Invalid, LinkAttributes, LinkPolicy, Unsampled};
+#[cfg(feature = "processor")]
+use crate::record::Bounded;
 use crate::record::{Ids, PackedBox, Record, plain_link};
 use ahash::RandomState;
 use opentelemetry::trace::{Link, SpanContext, TraceFlags, TraceId};
@@ -200,6 +202,24 @@ impl LinkSet {
                 Link::with_context(context.clone())
             }),
             false => self.insert_record(Record::from_context(context)),
+        }
+    }
+
+    /// As [`insert`](Self::insert), for what waited beside a payload.
+    #[cfg(feature = "processor")]
+    #[inline]
+    pub(crate) fn insert_bounded(&mut self, Bounded { context, state_dropped }: &Bounded) -> Outcome {
+        if !state_dropped {
+            return self.insert(context);
+        }
+        self.make_room(self.last.max(DEFAULT_MAX_LINKS));
+        if context.is_valid() {
+            return self.insert_record(Record::plain(context, true));
+        }
+        // It had a trace state, for which all but one of the policies keep it.
+        match self.policy.invalid {
+            Invalid::Drop => self.count_invalid(),
+            _ => self.insert_boxed(Box::new(Link::with_context(context.clone())), true),
         }
     }
 

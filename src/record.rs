@@ -57,15 +57,30 @@ fn without_state(context: &SpanContext) -> SpanContext {
     )
 }
 
-/// A copy of the context, without its trace state if that is too long.
+/// A context that waits beside a payload.
 #[cfg(feature = "processor")]
-#[inline]
-pub(crate) fn bounded(context: &SpanContext) -> SpanContext {
-    // Without a state there is nothing to clone, and a clone is a call into another crate.
-    if Record::is_plain(context) || is_too_long(context.trace_state()) {
-        return without_state(context);
+pub(crate) struct Bounded {
+    pub(crate) context: SpanContext,
+    /// It had a trace state that was too long.
+    pub(crate) state_dropped: bool,
+}
+
+#[cfg(feature = "processor")]
+impl Bounded {
+    pub(crate) const NONE: Self = Self { context: SpanContext::NONE, state_dropped: false };
+
+    /// A copy of the context, without its trace state if that is too long.
+    #[inline]
+    pub(crate) fn new(context: &SpanContext) -> Self {
+        // Without a state there is nothing to clone, and a clone is a call into another crate.
+        if Record::is_plain(context) {
+            return Self { context: without_state(context), state_dropped: false };
+        }
+        match is_too_long(context.trace_state()) {
+            true => Self { context: without_state(context), state_dropped: true },
+            false => Self { context: context.clone(), state_dropped: false },
+        }
     }
-    context.clone()
 }
 
 impl Record {

@@ -4,12 +4,12 @@
 mod common;
 
 use batchlink::{
-    Batch, BatchProcessor, BatchProcessorBuilder, CallError, PushError, ShutdownError, Submitter, Timeout,
-    Trigger, Unsampled,
+    Batch, BatchProcessor, BatchProcessorBuilder, CallError, Invalid, LinkCollector, PushError,
+    ShutdownError, Submitter, Timeout, Trigger, Unsampled,
 };
 use common::*;
 use opentelemetry::trace::{
-    SpanContext, SpanId, Status, TraceContextExt, TraceFlags, Tracer, TracerProvider,
+    SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -53,6 +53,40 @@ fn account(span: &SpanData) -> String {
     let keys = ["size", "links", "trigger", "number", "succeeded", "failed", "success_rate"];
     let values = keys.map(|key| text(&span.attributes, &format!("batch.{key}")).unwrap_or("-".into()));
     values.join(" ")
+}
+
+/// Whether or not the rest of the context is valid, for the policies that keep what is not.
+#[test]
+fn a_trace_state_that_is_too_long_does_not_wait_and_is_counted() {
+    let request = |trace, bytes| {
+        let (trace, span) = (TraceId::from(trace), SpanId::from(7));
+        SpanContext::new(trace, span, TraceFlags::SAMPLED, true, state_of(bytes))
+    };
+    let requests = [request(1, 512), request(2, 513), request(0, 513)];
+    for (invalid, links) in [(Invalid::Drop, 2), (Invalid::KeepWithAttributes, 3), (Invalid::Keep, 3)] {
+        let (_provider, tracer, exporter) = telemetry();
+        let config = LinkCollector::builder().with_invalid(invalid);
+        let (submitter, mut processor) = BatchProcessor::<u64, u64, Text>::builder("batch")
+            .with_config(config.with_max_batch_size(3).with_max_delay(NEVER).with_shards(1))
+            .build(tracer)
+            .expect("valid");
+        for (number, request) in requests.iter().enumerate() {
+            submitter.submit_with_context(number as u64, request).unwrap();
+        }
+        let batch = processor.next_batch().expect("full");
+        let lengths: Vec<_> =
+            batch.items().iter().map(|item| item.span_context().trace_state().header().len()).collect();
+        assert_eq!(lengths, [512, 0, 0]);
+        assert_eq!((batch.counts().linked, batch.counts().invalid), (links, 3 - links));
+        assert_eq!(batch.counts().trace_states_dropped, links - 1, "{invalid:?}");
+        batch.succeed_all(|number| *number);
+        let lengths: Vec<_> = spans(&exporter, "batch")[0]
+            .links
+            .iter()
+            .map(|link| link.span_context.trace_state().header().len())
+            .collect();
+        assert_eq!(lengths, [512, 0, 0][..links as usize]);
+    }
 }
 
 #[test]

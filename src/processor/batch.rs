@@ -97,7 +97,7 @@ impl<T, R, E> Batch<T, R, E> {
         let span = Arc::new(span);
         let item = |(index, item): (usize, Item<T, R, E>)| BatchItem {
             payload: item.payload,
-            context: item.context,
+            context: item.request.context,
             index,
             answer: Answer::new(item.caller, Arc::clone(&span)),
         };

@@ -19,15 +19,15 @@ pub use build::BatchProcessorBuilder;
 pub use run::BatchProcessor;
 pub use submit::{Rejected, Submitter};
 
+use crate::record::Bounded;
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
 use answer::Caller;
-use opentelemetry::trace::SpanContext;
 
 /// An item on its way.
 struct Item<T, R, E> {
     payload: T,
-    context: SpanContext,
+    request: Bounded,
     weight: u64,
     /// Who waits for the result, if somebody does.
     caller: Option<Caller<R, E>>,

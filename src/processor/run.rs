@@ -234,7 +234,7 @@ where
         let items = self.parts.pop_front()?;
         self.set.make_room(items.len());
         for item in &items {
-            self.set.insert(&item.context);
+            self.set.insert_bounded(&item.request);
         }
         self.number += 1;
         let links = self.set.finish_as(self.trigger);

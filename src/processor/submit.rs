@@ -5,7 +5,7 @@ use super::build::Weigh;
 use super::{Item, Outcomes, ProcessorStats};
 use crate::error::PushError;
 use crate::queue::Handle;
-use crate::record::bounded;
+use crate::record::Bounded;
 use crate::ring::Ring;
 use crate::sync::{Arc, thread_key};
 use crate::unwind::caught;
@@ -55,7 +55,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub fn submit_with_context(&self, item: T, context: &SpanContext) -> Result<(), Rejected<T>> {
-        self.put(self.item(item, bounded(context), None)).map_err(Rejected::from)
+        self.put(self.item(item, Bounded::new(context), None)).map_err(Rejected::from)
     }
 
     /// As [`submit`](Self::submit), but waits for room: back-pressure. **Blocks the thread**; not
@@ -110,7 +110,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub async fn call_with_context(&self, item: T, context: &SpanContext) -> Result<R, CallError<E>> {
-        self.answer(item, bounded(context)).await
+        self.answer(item, Bounded::new(context)).await
     }
 
     /// As [`call`](Self::call), but waits for room first: back-pressure.
@@ -169,9 +169,9 @@ impl<T, R, E> Submitter<T, R, E> {
         ProcessorStats::new(self.queue.stats(), &self.outcomes)
     }
 
-    async fn answer(&self, item: T, context: SpanContext) -> Result<R, CallError<E>> {
+    async fn answer(&self, item: T, request: Bounded) -> Result<R, CallError<E>> {
         let (caller, answer) = oneshot::async_channel();
-        self.put(self.item(item, context, Some(caller))).map_err(refused)?;
+        self.put(self.item(item, request, Some(caller))).map_err(refused)?;
         answered(answer.await)
     }
 
@@ -183,9 +183,9 @@ impl<T, R, E> Submitter<T, R, E> {
     /// Everything that is the user's code, or allocates, comes before the claim. Inlined, as the
     /// two below: an item would be copied at every call.
     #[inline(always)]
-    fn item(&self, payload: T, context: SpanContext, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
+    fn item(&self, payload: T, request: Bounded, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
         let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&payload));
-        Item { payload, context, weight, caller }
+        Item { payload, request, weight, caller }
     }
 
     #[inline(always)]
@@ -224,12 +224,12 @@ impl<T, R, E> Submitter<T, R, E> {
 
 /// The active span's context; an invalid one if there is none.
 #[inline]
-fn current() -> SpanContext {
+fn current() -> Bounded {
     // Written in place: handed out through both closures it would be copied twice, just written.
-    let mut context = SpanContext::NONE;
+    let mut request = Bounded::NONE;
     // A thread that is ending may have lost its current context; asking for it then panics.
-    let _ = caught(|| Context::map_current(|cx| context = bounded(cx.span().span_context())));
-    context
+    let _ = caught(|| Context::map_current(|cx| request = Bounded::new(cx.span().span_context())));
+    request
 }
 
 fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
