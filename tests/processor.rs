@@ -16,6 +16,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, SdkTracer, SdkTracerProvider, Span, SpanData, SpanProcessor,
 };
+use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -323,6 +324,102 @@ fn what_is_refused_comes_back() {
     let stats = submitter.stats();
     let queue = stats.queue();
     assert_eq!((queue.accepted(), queue.rejected_full(), queue.rejected_closed()), (2, 3, 1));
+}
+
+#[test]
+fn what_is_there_can_be_taken_without_waiting() {
+    let (_provider, tracer, _exporter) = telemetry();
+    let (submitter, mut processor) = by_size(4, tracer);
+    assert!(processor.try_next().is_none());
+    for n in 0..3 {
+        submitter.submit(n).unwrap();
+    }
+    let batch = processor.try_next().expect("three items");
+    assert_eq!(batch.trigger(), Trigger::Manual);
+    for item in batch {
+        let result = if *item.payload() == 1 { Err("no") } else { Ok(1) };
+        item.complete(result);
+    }
+    let stats = submitter.stats();
+    assert_eq!((stats.succeeded(), stats.failed()), (2, 1));
+}
+
+#[test]
+fn a_flush_takes_what_is_pending() {
+    let _watchdog = watchdog();
+    let (_provider, tracer, _exporter) = telemetry();
+    let (submitter, mut processor) = by_size(4, tracer);
+    submitter.submit(1).unwrap();
+    assert_eq!(processor.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout);
+    submitter.flush();
+    let batch = processor.next_batch().expect("flushed");
+    assert_eq!((batch.trigger(), batch.len()), (Trigger::Manual, 1));
+    batch.succeed_all(|n| *n);
+}
+
+/// More is accepted from many threads than one shard has slots.
+#[test]
+fn threads_submit_to_different_shards() {
+    const SLOTS: u64 = 256;
+    let (_provider, tracer, _exporter) = telemetry();
+    let (submitter, _processor) = BatchProcessor::<u64, (), Text>::builder("batch")
+        .with_max_delay(NEVER)
+        .with_queue_capacity(2 * SLOTS as usize)
+        .with_shards(2)
+        .build(tracer)
+        .unwrap();
+    thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| (0..6).for_each(|n| drop(submitter.submit(n))));
+        }
+    });
+    let accepted = submitter.stats().queue().accepted();
+    assert!(accepted > SLOTS, "{accepted}");
+}
+
+#[test]
+fn debug_texts_say_where_things_stand() {
+    let (_provider, tracer, _exporter) = telemetry();
+    let builder = BatchProcessor::<u64, u64, Text>::builder("batch").with_max_batch_size(1);
+    let text = format!("{builder:?}");
+    assert!(text.starts_with("BatchProcessorBuilder { name: \"batch\", queue: "), "{text}");
+    assert!(text.ends_with(", max_batch_weight: None, .. }"), "{text}");
+    let (submitter, mut processor) = builder.build(tracer).unwrap();
+    submitter.submit(7).unwrap();
+    let batch = processor.next_batch().unwrap();
+    let (text, counts) = (format!("{batch:?}"), batch.counts());
+    let start = format!("Batch {{ number: 1, len: 1, trigger: Size, counts: {counts:?}");
+    assert!(text.starts_with(&start), "{text}");
+    assert_eq!(format!("{:?}", batch.items()), "[BatchItem { index: 0, payload: 7, .. }]");
+    batch.succeed_all(|n| *n);
+    let stats = submitter.stats();
+    assert_eq!(format!("{submitter:?}"), format!("Submitter {{ stats: {stats:?}, .. }}"));
+    assert_eq!(format!("{processor:?}"), format!("BatchProcessor {{ stats: {stats:?}, .. }}"));
+    submitter.close();
+    let refused = submitter.submit(8).unwrap_err();
+    assert_eq!(format!("{refused:?}"), "Rejected { reason: Closed, .. }");
+    assert_eq!(refused.source().unwrap().to_string(), PushError::Closed.to_string());
+}
+
+#[test]
+fn a_failed_call_says_why() {
+    let why = |error: CallError<ShutdownError>| (error.to_string(), error.source().map(ToString::to_string));
+    let failed = ShutdownError::AlreadyShutdown.to_string();
+    assert_eq!(
+        why(CallError::Failed(ShutdownError::AlreadyShutdown)),
+        (format!("the item failed: {failed}"), Some(failed))
+    );
+    for (error, words) in [
+        (CallError::Full, "the shard's queue is full"),
+        (CallError::Closed, "the batch processor is closed"),
+        (CallError::Panicked, "the handler panicked"),
+        (CallError::Unanswered, "gave no answer"),
+        (CallError::Timeout, "within the given time"),
+    ] {
+        let (text, source) = why(error);
+        assert!(text.contains(words), "{text}");
+        assert_eq!(source, None);
+    }
 }
 
 #[test]
@@ -695,6 +792,7 @@ impl opentelemetry_sdk::trace::SpanProcessor for Tallying {
 #[cfg(feature = "tokio")]
 mod tasks {
     use super::*;
+    use futures_util::StreamExt;
 
     #[tokio::test]
     async fn batches_run_in_a_task() {
@@ -746,6 +844,29 @@ mod tasks {
         assert_eq!(statuses, [Status::Ok, Status::error("no"), Status::error("panicked: on purpose")]);
     }
 
+    /// Which is a stream of batches, that ends when it is closed and empty.
+    #[tokio::test]
+    async fn a_task_waits_for_room_that_the_processor_makes() {
+        let (_provider, tracer, _exporter) = telemetry();
+        let (submitter, processor) = BatchProcessor::<u64, (), Text>::builder("batch")
+            .with_max_batch_size(2)
+            .with_queue_capacity(2)
+            .with_max_delay(NEVER)
+            .with_shards(1)
+            .build(tracer)
+            .unwrap();
+        let submit = async {
+            for n in 1..=6 {
+                submitter.submit_wait_async(n).await.unwrap();
+            }
+            submitter.close();
+            submitter.submit_wait_async(7).await.unwrap_err().into_item()
+        };
+        let served = processor.map(|batch| batch.payloads().copied().collect::<Vec<_>>()).collect::<Vec<_>>();
+        let (refused, served) = tokio::join!(submit, served);
+        assert_eq!((refused, served), (7, vec![vec![1, 2], vec![3, 4], vec![5, 6]]));
+    }
+
     #[tokio::test]
     async fn items_can_be_answered_from_other_tasks() {
         let (_provider, tracer, exporter) = telemetry();
@@ -757,6 +878,7 @@ mod tasks {
                     tokio::task::yield_now().await;
                     let (payload, answer) = item.into_parts();
                     assert!(answer.is_awaited());
+                    assert_eq!(format!("{answer:?}"), "Answer { is_awaited: true, .. }");
                     answer.succeed(payload);
                 });
             }
