@@ -128,7 +128,8 @@ impl<R, E> Drop for Answer<R, E> {
 /// The caller may have given up: then the reply is dropped here. That, and waking the caller, is the
 /// user's code, whose panic must not cost others their answers.
 fn send<R, E>(caller: Caller<R, E>, reply: Reply<R, E>) {
-    let _ = caught(|| drop(caller.send(reply)));
+    // Out of the channel first, which a panic would leak.
+    let _ = caught(|| drop(caller.send(reply).map_err(oneshot::SendError::into_inner)));
 }
 
 impl<R, E> fmt::Debug for Answer<R, E> {
