@@ -13,9 +13,9 @@ if ! ls "$(rustc --print sysroot)"/lib/rustlib/*/bin/llvm-cov >/dev/null 2>&1; t
     fi
     export LLVM_COV=/usr/bin/llvm-cov-$version LLVM_PROFDATA=/usr/bin/llvm-profdata-$version
 fi
-# Not worker_pool, which tests the example, in processes of their own.
+# Not worker_pool, nor the tests that stop processes, which run the examples.
 tests=$(basename -s .rs -a tests/*.rs | grep -vx worker_pool | sed 's/^/--test /')
 report=${CARGO_TARGET_DIR:-target}/coverage.json
 # shellcheck disable=SC2086 # it is a list
-cargo llvm-cov --quiet --all-features --lib $tests --json --output-path "$report"
+cargo llvm-cov --quiet --all-features --lib $tests --json --output-path "$report" -- --skip stopped::
 python3 ci/coverage.py "$report"
