@@ -205,14 +205,14 @@ impl LinkSet {
         }
     }
 
-    /// As [`insert`](Self::insert), for what waited beside a payload.
+    /// As [`insert`](Self::insert), for what waited beside a payload; after
+    /// [`make_room`](Self::make_room).
     #[cfg(feature = "processor")]
     #[inline]
     pub(crate) fn insert_bounded(&mut self, Bounded { context, state_dropped }: &Bounded) -> Outcome {
         if !state_dropped {
             return self.insert(context);
         }
-        self.make_room(self.last.max(DEFAULT_MAX_LINKS));
         if context.is_valid() {
             return self.insert_record(Record::plain(context, true));
         }

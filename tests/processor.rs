@@ -41,6 +41,19 @@ fn by_size(size: usize, tracer: SdkTracer) -> (Submitter<u64, u64, Text>, BatchP
         .expect("valid")
 }
 
+/// Batches of two, and no more room than that.
+fn room_for_two<T: Send + 'static>(
+    tracer: SdkTracer,
+) -> (Submitter<T, (), Text>, BatchProcessor<T, (), Text>) {
+    BatchProcessor::builder("batch")
+        .with_max_batch_size(2)
+        .with_queue_capacity(2)
+        .with_max_delay(NEVER)
+        .with_shards(1)
+        .build(tracer)
+        .expect("valid")
+}
+
 fn spans(exporter: &InMemorySpanExporter, name: &str) -> Vec<SpanData> {
     exporter.get_finished_spans().expect("exported").into_iter().filter(|span| span.name == name).collect()
 }
@@ -59,6 +72,7 @@ fn account(span: &SpanData) -> String {
 /// Whether or not the rest of the context is valid, for the policies that keep what is not.
 #[test]
 fn a_trace_state_that_is_too_long_does_not_wait_and_is_counted() {
+    let _watchdog = watchdog();
     let request = |trace, bytes| {
         let (trace, span) = (TraceId::from(trace), SpanId::from(7));
         SpanContext::new(trace, span, TraceFlags::SAMPLED, true, state_of(bytes))
@@ -296,13 +310,7 @@ fn a_panic_of_the_handler_fails_what_it_had_and_nothing_else() {
 #[test]
 fn what_is_refused_comes_back() {
     let (_provider, tracer, _exporter) = telemetry();
-    let (submitter, processor) = BatchProcessor::<String, (), Text>::builder("batch")
-        .with_max_batch_size(2)
-        .with_queue_capacity(2)
-        .with_max_delay(NEVER)
-        .with_shards(1)
-        .build(tracer)
-        .unwrap();
+    let (submitter, processor) = room_for_two::<String>(tracer);
     let text = |n: u64| format!("item {n}");
     submitter.submit_wait(text(1)).unwrap();
     submitter.submit_wait_timeout(text(2), Duration::ZERO).unwrap();
@@ -379,6 +387,7 @@ fn threads_submit_to_different_shards() {
 
 #[test]
 fn debug_texts_say_where_things_stand() {
+    let _watchdog = watchdog();
     let (_provider, tracer, _exporter) = telemetry();
     let builder = BatchProcessor::<u64, u64, Text>::builder("batch").with_max_batch_size(1);
     let text = format!("{builder:?}");
@@ -847,14 +856,9 @@ mod tasks {
     /// Which is a stream of batches, that ends when it is closed and empty.
     #[tokio::test]
     async fn a_task_waits_for_room_that_the_processor_makes() {
+        let _watchdog = watchdog();
         let (_provider, tracer, _exporter) = telemetry();
-        let (submitter, processor) = BatchProcessor::<u64, (), Text>::builder("batch")
-            .with_max_batch_size(2)
-            .with_queue_capacity(2)
-            .with_max_delay(NEVER)
-            .with_shards(1)
-            .build(tracer)
-            .unwrap();
+        let (submitter, processor) = room_for_two::<u64>(tracer);
         let submit = async {
             for n in 1..=6 {
                 submitter.submit_wait_async(n).await.unwrap();
