@@ -234,15 +234,12 @@ impl State {
             link.attributes.extend(error);
             set.insert_link(link) == Outcome::Linked
         };
-        // The set keeps what comes first: so the first attempt, then the latest. What it does not link now
-        // it will not link later: it is forgotten, or memory would not be bounded.
-        let mut earlier = mem::take(&mut self.earlier);
-        let latest = earlier.split_off(earlier.len().min(1));
-        earlier.retain(&mut admit);
-        let mut latest: Vec<_> = latest.into_iter().rev().filter(admit).collect();
-        latest.reverse();
-        earlier.append(&mut latest);
-        self.earlier = earlier;
+        // The set keeps what comes first: so the first attempt that it takes, then the latest. What it does
+        // not link now it will not link later: it is forgotten, or memory would not be bounded.
+        let mut earlier = mem::take(&mut self.earlier).into_iter();
+        self.earlier.extend(earlier.find(&mut admit));
+        let latest: Vec<_> = earlier.rev().filter(admit).collect();
+        self.earlier.extend(latest.into_iter().rev());
 
         let batch = self.set.finish();
         self.left_out += batch.truncated();

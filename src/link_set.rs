@@ -242,11 +242,16 @@ impl LinkSet {
 
     /// The link that this set would make, for another span; `None` if it would make none.
     #[cfg(feature = "processor")]
-    pub(crate) fn link_to(&self, context: &SpanContext, index: usize) -> Option<Link> {
-        let sampled = context.is_sampled() || self.policy.unsampled == Unsampled::Keep;
-        let mut link = (context.is_valid() && sampled).then(|| Link::with_context(context.clone()))?;
+    pub(crate) fn link_to(&self, Bounded { context, state_dropped }: &Bounded, index: usize) -> Option<Link> {
+        let mut link = Link::with_context(context.clone());
+        let kept = match context.is_valid() {
+            true => context.is_sampled() || self.policy.unsampled == Unsampled::Keep,
+            // See `insert_bounded`.
+            false if *state_dropped => self.policy.invalid != Invalid::Drop,
+            false => self.policy.invalid.keeps(&link),
+        };
         // Without the attributes of a closure that panics; the batch's own link has counted that.
-        let _ = self.policy.complete(&mut link, index);
+        kept.then(|| _ = self.policy.complete(&mut link, index))?;
         Some(link)
     }
 

@@ -3,20 +3,11 @@
 
 mod common;
 
-use common::Random;
 use common::choices::Choices;
 use common::collector_calls::{Call, Session, Setup};
 use common::link_set_calls::{SetCall, SetSession};
 use common::oracle::Policy;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-/// Says which call it was if one fails.
-fn step<C: std::fmt::Debug>(seed: u64, step: usize, call: C, make: impl FnOnce(&C)) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| make(&call))) {
-        println!("seed {seed}, step {step}: {call:?}");
-        resume_unwind(panic);
-    }
-}
+use common::{Random, step};
 
 #[test]
 fn a_collector_does_what_the_oracle_does() {

@@ -9,7 +9,7 @@ use batchlink::{
 };
 use common::*;
 use opentelemetry::trace::{
-    SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, Tracer, TracerProvider,
+    SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -190,20 +190,34 @@ fn every_item_has_a_span_of_its_own() {
 #[test]
 fn an_item_links_what_its_batch_would() {
     let _watchdog = watchdog();
-    for (unsampled, linked) in [(Unsampled::Drop, 0), (Unsampled::Keep, 1)] {
+    let request = |trace, flags, bytes| {
+        let state = if bytes == 0 { TraceState::NONE } else { state_of(bytes) };
+        SpanContext::new(TraceId::from(trace), SpanId::from(7), flags, true, state)
+    };
+    let (yes, no) = (TraceFlags::SAMPLED, TraceFlags::NOT_SAMPLED);
+    let requests =
+        [request(1, yes, 0), request(2, no, 0), request(0, yes, 0), request(0, no, 10), request(0, yes, 513)];
+    for (invalid, unsampled, linked) in [
+        (Invalid::Drop, Unsampled::Drop, [true, false, false, false, false]),
+        (Invalid::Drop, Unsampled::Keep, [true, true, false, false, false]),
+        (Invalid::KeepWithAttributes, Unsampled::Drop, [true, false, false, true, true]),
+        (Invalid::Keep, Unsampled::Drop, [true, false, true, true, true]),
+    ] {
         let (_provider, tracer, exporter) = telemetry();
-        let (submitter, mut processor) = BatchProcessor::<u64, u64, Text>::builder("batch")
-            .with_max_batch_size(2)
-            .with_unsampled(unsampled)
-            .with_shards(1)
+        let config = LinkCollector::builder().with_invalid(invalid).with_unsampled(unsampled);
+        let (submitter, mut processor) = BatchProcessor::<usize, (), Text>::builder("batch")
+            .with_config(config.with_max_batch_size(5).with_max_delay(NEVER).with_shards(1))
             .build(tracer)
-            .unwrap();
-        submitter.submit_with_context(1, &with_flags(1, TraceFlags::NOT_SAMPLED)).unwrap();
-        submitter.submit_with_context(2, &context(2)).unwrap();
+            .expect("valid");
+        for (index, request) in requests.iter().enumerate() {
+            submitter.submit_with_context(index, request).unwrap();
+        }
         submitter.close();
-        processor.run_each(|n, _| Ok(n));
-        let links: Vec<_> = spans(&exporter, "process_item").iter().map(|span| span.links.len()).collect();
-        assert_eq!(links, [linked, 1]);
+        processor.run_each(|_, _| Ok(()));
+        let items = spans(&exporter, "process_item");
+        assert_eq!(items.iter().map(|span| span.links.len() == 1).collect::<Vec<_>>(), linked);
+        let of_items: Vec<_> = items.into_iter().flat_map(|span| span.links.links).collect();
+        assert_eq!(of_items, spans(&exporter, "batch")[0].links.links);
     }
 }
 
@@ -472,10 +486,12 @@ fn weight_is_a_trigger_and_a_bound() {
     assert_eq!(due(&[5]).unwrap(), [6], "five more would be too much");
     assert_eq!(due(&[]), None, "and wait for their own");
     assert_eq!(due(&[u64::MAX, 0]).unwrap(), [5], "the heavy one does not fit");
-    assert_eq!(due(&[]).unwrap(), [u64::MAX, 0], "it goes with nothing else that weighs");
+    assert_eq!(due(&[]).unwrap(), [u64::MAX], "it goes alone");
     assert_eq!(due(&[9]), None);
     submitter.close();
-    assert_eq!(processor.next_batch().unwrap().trigger(), Trigger::Shutdown);
+    let rest = processor.next_batch().unwrap();
+    assert_eq!((rest.trigger(), rest.payloads().copied().collect()), (Trigger::Shutdown, vec![0, 9]));
+    drop(rest);
     assert!(processor.next_batch().is_none());
     assert!(account(&spans(&exporter, "batch")[0]).starts_with("3 0 weight_limit 1"));
     assert_eq!(submitter.stats().queue().flushes(Trigger::Weight), 4);

@@ -10,7 +10,7 @@ use std::{fs, io};
 
 fn main() -> io::Result<()> {
     // Any bytes are calls; more of them reach further.
-    for target in ["collector_ops", "dedup_truncation"] {
+    for target in ["collector_ops", "dedup_truncation", "operations", "processor"] {
         for (seed, length) in [20, 50, 100, 200, 400, 800, 1600].into_iter().enumerate() {
             let mut random = Random(seed as u64);
             let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();

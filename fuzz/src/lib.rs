@@ -2,6 +2,12 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../tests/common/exported.rs"]
+mod exported;
+#[path = "../../tests/common/operations_calls.rs"]
+mod operations_calls;
+#[path = "../../tests/common/processor_calls.rs"]
+mod processor_calls;
 #[path = "../../tests/common/w3c.rs"]
 mod w3c;
 
@@ -15,10 +21,11 @@ pub use config::config;
 pub use json::json;
 pub use record::record;
 
-use common::choices::{Bytes, Choices, one_of};
+use common::choices::{Bytes, Choices, Item, one_of};
 use common::collector_calls::{Call, Session, Setup};
 use common::link_set_calls::{SetCall, SetSession};
 use common::oracle::Policy;
+use operations_calls::{AttemptsSession, FanSession, How};
 
 /// Any calls on a collector of any (small) size, until there is no more input. What is then still in
 /// its rings is dropped, boxes and all.
@@ -40,6 +47,47 @@ pub fn dedup_truncation(data: &[u8]) {
         session.call(&SetCall::choose(choices, spans));
     }
     session.finish();
+}
+
+/// Any calls on a batch processor, its submitters, callers and batches. All that is left then comes to
+/// its end.
+pub fn processor(data: &[u8]) {
+    let choices = &mut Bytes(data);
+    let end = processor_calls::End::choose(choices);
+    let mut session = processor_calls::Session::new(processor_calls::Setup::choose(choices));
+    while !choices.0.is_empty() {
+        session.call(&processor_calls::Call::choose(choices));
+    }
+    session.end(end);
+}
+
+/// Attempts, a fan-out or a saga, whose operations end in any order.
+pub fn operations(data: &[u8]) {
+    let choices = &mut Bytes(data);
+    let pattern = choices.below(4);
+    let policy = choose_policy(choices);
+    let (number, item, how) = (choices.below(40), Item::choose(choices, 16), How::choose(choices));
+    match pattern {
+        0 => {
+            let mut session = AttemptsSession::new(&policy, number as u32);
+            while !choices.0.is_empty() {
+                session.call(&operations_calls::Call::choose(choices));
+            }
+            session.end();
+        }
+        1 => {
+            let mut session = FanSession::new(&policy, &item);
+            while !choices.0.is_empty() {
+                session.call(&operations_calls::Call::choose(choices));
+            }
+            session.end(&how);
+        }
+        _ => {
+            let mut step = || (Item::choose(choices, 16), How::choose(choices), choices.below(2) == 0);
+            let steps: Vec<_> = (0..number).map(|_| step()).collect();
+            operations_calls::saga(&steps, pattern == 2);
+        }
+    }
 }
 
 fn choose_policy(choices: &mut Bytes<'_>) -> Policy {

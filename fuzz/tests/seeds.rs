@@ -7,12 +7,14 @@ type Target = (&'static str, fn(&[u8]));
 /// One test, since `config` sets the environment of the process.
 #[test]
 fn seeds_hold() {
-    let targets: [Target; 6] = [
+    let targets: [Target; 8] = [
         ("carrier", batchlink_fuzz::carrier),
         ("collector_ops", batchlink_fuzz::collector_ops),
         ("config", batchlink_fuzz::config),
         ("dedup_truncation", batchlink_fuzz::dedup_truncation),
         ("json", batchlink_fuzz::json),
+        ("operations", batchlink_fuzz::operations),
+        ("processor", batchlink_fuzz::processor),
         ("record", batchlink_fuzz::record),
     ];
     for (target, run) in targets {

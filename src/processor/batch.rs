@@ -3,6 +3,7 @@
 use super::answer::Answer;
 use super::{Item, Outcomes};
 use crate::batch::{Counts, Trigger};
+use crate::record::Bounded;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::unwind::caught;
 use opentelemetry::trace::{SpanContext, Status, TraceContextExt};
@@ -97,7 +98,7 @@ impl<T, R, E> Batch<T, R, E> {
         let span = Arc::new(span);
         let item = |(index, item): (usize, Item<T, R, E>)| BatchItem {
             payload: item.payload,
-            context: item.request.context,
+            request: item.request,
             index,
             answer: Answer::new(item.caller, Arc::clone(&span)),
         };
@@ -191,7 +192,7 @@ impl<T, R, E> fmt::Debug for Batch<T, R, E> {
 #[must_use = "an item that is dropped fails its caller"]
 pub struct BatchItem<T, R, E> {
     payload: T,
-    context: SpanContext,
+    pub(super) request: Bounded,
     index: usize,
     answer: Answer<R, E>,
 }
@@ -204,7 +205,7 @@ impl<T, R, E> BatchItem<T, R, E> {
 
     /// The request's span; invalid if it was submitted outside of any.
     pub fn span_context(&self) -> &SpanContext {
-        &self.context
+        &self.request.context
     }
 
     /// The place in the batch, from 0 on.

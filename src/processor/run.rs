@@ -7,7 +7,6 @@ use crate::batch::Trigger;
 use crate::error::Timeout;
 use crate::flusher::FlusherHandle;
 use crate::link_set::LinkSet;
-use crate::queue::MAX_WEIGHT;
 use crate::sync::{Arc, Ordering};
 use crate::unwind::{caught, discard};
 use crate::wait::{Due, Receiver};
@@ -213,12 +212,11 @@ where
     pub(super) fn take(&mut self, Due { count, trigger }: Due) {
         let mut items = Vec::with_capacity(count as usize);
         let queue = Arc::clone(self.receiver.queue());
-        let mut room = queue.weight.limit();
+        // `None`, which is less than any weight, once an item is heavier than all the room: it goes alone.
+        let mut room = Some(queue.weight.limit());
         self.receiver.drain.take(count, |take| {
-            while let Some(item) =
-                take.next_if(|item| item.weight.min(MAX_WEIGHT) <= room || items.is_empty())
-            {
-                room = room.saturating_sub(item.weight);
+            while let Some(item) = take.next_if(|item| items.is_empty() || Some(item.weight) <= room) {
+                room = room.and_then(|room| room.checked_sub(item.weight));
                 queue.weight.remove(item.weight);
                 items.push(item);
             }
@@ -250,9 +248,10 @@ where
 
     pub(super) fn start_item(&self, item: &BatchItem<T, R, E>, parent: &Context) -> Context {
         let index = i64::try_from(item.index()).unwrap_or(i64::MAX);
-        let builder = SpanBuilder::from_name(self.item_name.clone())
-            .with_attributes([KeyValue::new("item.index", index)])
-            .with_links(self.set.link_to(item.span_context(), item.index()).into_iter().collect());
+        let mut builder = SpanBuilder::from_name(self.item_name.clone())
+            .with_attributes([KeyValue::new("item.index", index)]);
+        // `with_links` would drop what the set's policy keeps.
+        builder.links = self.set.link_to(&item.request, item.index()).map(|link| vec![link]);
         (self.start)(builder, parent)
     }
 

@@ -4,7 +4,7 @@ use super::answer::{CallError, Caller, Reply};
 use super::build::Weigh;
 use super::{Item, Outcomes, ProcessorStats};
 use crate::error::PushError;
-use crate::queue::Handle;
+use crate::queue::{Handle, MAX_WEIGHT};
 use crate::record::Bounded;
 use crate::ring::Ring;
 use crate::sync::{Arc, thread_key};
@@ -184,7 +184,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// two below: an item would be copied at every call.
     #[inline(always)]
     fn item(&self, payload: T, request: Bounded, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
-        let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&payload));
+        let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&payload).min(MAX_WEIGHT));
         Item { payload, request, weight, caller }
     }
 

@@ -11,6 +11,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -128,6 +129,14 @@ pub fn watchdog_for(patience: Duration) -> Watchdog {
         }
     });
     Watchdog(alive)
+}
+
+/// Says which call it was if one fails.
+pub fn step<C: std::fmt::Debug>(seed: u64, step: usize, call: C, make: impl FnOnce(&C)) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| make(&call))) {
+        println!("seed {seed}, step {step}: {call:?}");
+        resume_unwind(panic);
+    }
 }
 
 /// A small generator (SplitMix64), so that a run is the same every time.

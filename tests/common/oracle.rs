@@ -21,6 +21,9 @@ pub struct Collector {
     slots: usize,
     no_delay: bool,
     invalid_policy: Invalid,
+    /// Of items, which need no valid context.
+    items: bool,
+    max_weight: u64,
     shards: Vec<Shard>,
     flush_asked: bool,
     closed: bool,
@@ -32,7 +35,8 @@ pub struct Collector {
 
 #[derive(Clone, Default)]
 struct Shard {
-    waiting: VecDeque<Link>,
+    /// With what each weighs.
+    waiting: VecDeque<(Link, u64)>,
     /// How many of them a flush was asked for.
     to_flush: usize,
 }
@@ -45,6 +49,8 @@ impl Collector {
             slots,
             no_delay: false,
             invalid_policy: Invalid::Drop,
+            items: false,
+            max_weight: u64::MAX,
             shards: vec![Shard::default(); shards],
             flush_asked: false,
             closed: false,
@@ -64,13 +70,24 @@ impl Collector {
         Self { invalid_policy: policy, ..self }
     }
 
+    /// A processor's queue, which takes items whatever their contexts. With a bound on the weight of a
+    /// batch there must be one shard: else nobody can say which items are left for later.
+    pub fn of_items(self, max_weight: Option<u64>) -> Self {
+        assert!(max_weight.is_none() || self.shards.len() == 1);
+        Self { items: true, max_weight: max_weight.unwrap_or(u64::MAX), ..self }
+    }
+
     pub fn pending(&self) -> usize {
         self.shards.iter().map(|shard| shard.waiting.len()).sum()
     }
 
     pub fn push(&mut self, shard: usize, link: Link) -> Result<(), PushError> {
+        self.push_heavy(shard, link, 0)
+    }
+
+    pub fn push_heavy(&mut self, shard: usize, link: Link, weight: u64) -> Result<(), PushError> {
         let waiting = &mut self.shards[shard].waiting;
-        if !is_valid(&link.span_context) && !keeps(self.invalid_policy, &link) {
+        if !self.items && !is_valid(&link.span_context) && !keeps(self.invalid_policy, &link) {
             self.invalid += 1;
             Ok(())
         } else if self.closed {
@@ -81,7 +98,7 @@ impl Collector {
             Err(PushError::Full)
         } else {
             self.accepted += 1;
-            waiting.push_back(link);
+            waiting.push_back((link, weight.min(1 << 38)));
             Ok(())
         }
     }
@@ -126,6 +143,7 @@ impl Collector {
             0 if self.closed => Ok(None),
             0 => Err(Timeout),
             pending if pending >= self.size => Ok(Some(Trigger::Size)),
+            _ if self.weights().sum::<u64>() >= self.max_weight => Ok(Some(Trigger::Weight)),
             _ if self.closed => Ok(Some(Trigger::Shutdown)),
             _ if self.shards.iter().any(|shard| shard.to_flush > 0) => Ok(Some(Trigger::Manual)),
             _ if self.no_delay => Ok(Some(Trigger::Timeout)),
@@ -133,9 +151,25 @@ impl Collector {
         }
     }
 
-    /// How many a batch takes: all that is pending, up to its size.
+    fn weights(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().flat_map(|shard| &shard.waiting).map(|&(_, weight)| weight)
+    }
+
+    /// How many a batch takes: all that is pending, up to its size, and its weight if it has more than
+    /// one.
     pub fn next_size(&self) -> usize {
-        self.pending().min(self.size)
+        let mut heavy = 0;
+        let fits = self.weights().take_while(|weight| {
+            heavy += weight;
+            heavy <= self.max_weight
+        });
+        fits.count().max(1).min(self.pending()).min(self.size)
+    }
+
+    /// The consumer is gone: closed, and what was pending went with it. How much that was.
+    pub fn discard(&mut self) -> usize {
+        self.closed = true;
+        self.shards.iter_mut().map(|shard| shard.waiting.drain(..).count()).sum()
     }
 
     /// Takes a batch whose contexts came from these shards, in this order: which shards give how
@@ -145,7 +179,7 @@ impl Collector {
         let mut oldest = |shard: usize| {
             let shard = &mut self.shards[shard];
             shard.to_flush = shard.to_flush.saturating_sub(1);
-            shard.waiting.pop_front().expect("no more from a shard than it was given")
+            shard.waiting.pop_front().expect("no more from a shard than it was given").0
         };
         let batch: Vec<Link> = shards.into_iter().map(&mut oldest).collect();
         assert_eq!(batch.len(), size, "contexts in the batch");

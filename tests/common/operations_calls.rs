@@ -1,0 +1,414 @@
+//! Calls of `Attempts`, `FanOut` and `Saga`, in any order, ended in any order: what they count, and what
+//! their spans and links say, must be what is said here once more.
+
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
+
+use super::common::choices::{Choices, Item, one_of};
+use super::common::oracle::{self, Policy};
+use super::exported::Exporter;
+use batchlink::{Attempts, FanOut, LinkSet, Operation, Outcome, Saga, UndoSteps};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Link, SpanContext, Status};
+use opentelemetry_sdk::trace::SpanData;
+
+/// How an operation ends.
+#[derive(Clone, Debug)]
+pub enum How {
+    Succeed,
+    Fail(String),
+    Run(Result<(), String>),
+    Drop,
+}
+
+impl How {
+    pub fn choose(choices: &mut impl Choices) -> Self {
+        // On both sides of the limit for texts, which may fall into the middle of a character.
+        let bytes = one_of(choices, &[3, 0, 254, 255, 256, 257, 300]);
+        let error = "e".repeat(bytes % 2) + &"é".repeat(bytes / 2);
+        match choices.below(5) {
+            0 => Self::Succeed,
+            1 => Self::Fail(error),
+            2 => Self::Run(Ok(())),
+            3 => Self::Run(Err(error)),
+            _ => Self::Drop,
+        }
+    }
+
+    fn end(&self, operation: Operation) {
+        match self {
+            Self::Succeed => operation.succeed(),
+            Self::Fail(error) => operation.fail(error),
+            Self::Run(result) => assert_eq!(operation.run(|_| result.clone()), *result),
+            Self::Drop => drop(operation),
+        }
+    }
+
+    fn result(&self) -> Result<(), String> {
+        match self {
+            Self::Succeed | Self::Run(Ok(())) => Ok(()),
+            Self::Fail(error) | Self::Run(Err(error)) => Err(error.clone()),
+            Self::Drop => Err("dropped".into()),
+        }
+    }
+}
+
+/// What links keep of an error.
+fn short(error: &str) -> String {
+    let ends = error.char_indices().map(|(at, character)| at + character.len_utf8());
+    error[..ends.take_while(|&end| end <= 256).last().unwrap_or(0)].to_owned()
+}
+
+/// What a span must say in the end.
+#[derive(Debug)]
+struct Expected {
+    name: String,
+    attributes: Vec<KeyValue>,
+    links: Vec<Link>,
+    result: Result<(), String>,
+}
+
+fn check_spans(spans: &[SpanData], expected: &[Expected]) {
+    assert_eq!(spans.len(), expected.len());
+    for (span, Expected { name, attributes, links, result }) in spans.iter().zip(expected) {
+        assert_eq!((&*span.name, &span.attributes, &span.links.links), (&**name, attributes, links));
+        let status = result.clone().map_or_else(Status::error, |()| Status::Ok);
+        assert_eq!(span.status, status);
+    }
+}
+
+fn typed(context: &SpanContext, link_type: &'static str, more: impl IntoIterator<Item = KeyValue>) -> Link {
+    let mut attributes = vec![KeyValue::new("link.type", link_type)];
+    attributes.extend(more);
+    Link::new(context.clone(), attributes, 0)
+}
+
+fn truncation(linked: usize, left_out: u64) -> Vec<KeyValue> {
+    match left_out {
+        0 => vec![],
+        _ => vec![
+            KeyValue::new("links.truncated", true),
+            KeyValue::new("links.original_count", linked as i64 + left_out as i64),
+        ],
+    }
+}
+
+fn link_set(policy: &Policy) -> LinkSet {
+    policy.configure_set(LinkSet::builder()).build().expect("valid")
+}
+
+/// One call of attempts or of a fan-out.
+#[derive(Clone, Debug)]
+pub enum Call {
+    Start,
+    End(usize, How),
+    Collect(Item, How),
+}
+
+impl Call {
+    pub fn choose(choices: &mut impl Choices) -> Self {
+        match choices.below(8) {
+            0..3 => Self::Start,
+            3..6 => Self::End(choices.below(16) as usize, How::choose(choices)),
+            _ => Self::Collect(Item::choose(choices, 16), How::choose(choices)),
+        }
+    }
+}
+
+/// Attempts, and what must come of them.
+pub struct AttemptsSession {
+    attempts: Attempts,
+    max_attempts: u32,
+    exporter: Exporter,
+    /// Under way, by number.
+    running: Vec<(u32, Operation, Expected)>,
+    ended: Vec<Expected>,
+    set: oracle::LinkSet,
+    max_links: usize,
+    /// Those that may still be linked: number, context and error.
+    earlier: Vec<(u32, SpanContext, Option<String>)>,
+    left_out: u64,
+    /// Started, failed, first success, latest error.
+    counts: (u32, u32, Option<u32>, Option<String>),
+}
+
+impl AttemptsSession {
+    pub fn new(policy: &Policy, max_attempts: u32) -> Self {
+        let attempts = Attempts::new("try").with_link_set(link_set(policy)).with_max_attempts(max_attempts);
+        Self {
+            attempts,
+            max_attempts,
+            exporter: Exporter::default(),
+            running: Vec::new(),
+            ended: Vec::new(),
+            set: oracle::LinkSet::new(policy.clone()),
+            max_links: policy.max_links,
+            earlier: Vec::new(),
+            left_out: 0,
+            counts: (0, 0, None, None),
+        }
+    }
+
+    pub fn call(&mut self, call: &Call) {
+        match call {
+            Call::Start => {
+                let operation = self.attempts.start(&self.exporter.tracer());
+                self.counts.0 += 1;
+                let number = self.counts.0;
+                let links = self.links(number);
+                let mut attributes = truncation(links.len(), self.left_out);
+                attributes.push(KeyValue::new("retry.attempt_number", i64::from(number)));
+                self.earlier.push((number, operation.span_context(), None));
+                let expected = Expected { name: "try".into(), attributes, links, result: Ok(()) };
+                self.running.push((number, operation, expected));
+            }
+            Call::End(which, how) => {
+                if !self.running.is_empty() {
+                    let (number, operation, mut expected) =
+                        self.running.swap_remove(which % self.running.len());
+                    how.end(operation);
+                    expected.result = how.result();
+                    if expected.result.is_err() && number >= self.max_attempts {
+                        expected.attributes.push(KeyValue::new("retry.exhausted", true));
+                    }
+                    self.ended.push(expected);
+                    self.count(number, how);
+                }
+            }
+            Call::Collect(item, how) => {
+                let context = item.context(0, 0);
+                self.attempts.collect(&context, how.result());
+                self.counts.0 += 1;
+                self.earlier.push((self.counts.0, context, None));
+                self.count(self.counts.0, how);
+            }
+        }
+        let outcome = self.attempts.outcome();
+        let found = (outcome.attempts, outcome.failed, outcome.succeeded_on, outcome.last_error.clone());
+        assert_eq!(found, self.counts);
+        assert_eq!(outcome.exhausted(), self.counts.0 > 0 && self.counts.0 == self.counts.1);
+    }
+
+    pub fn end(mut self) {
+        while !self.running.is_empty() {
+            self.call(&Call::End(0, How::Drop));
+        }
+        check_spans(&self.exporter.spans(), &self.ended);
+    }
+
+    fn count(&mut self, number: u32, how: &How) {
+        match how.result() {
+            Ok(()) => _ = self.counts.2.get_or_insert(number),
+            Err(error) => {
+                let error = short(&error);
+                self.counts.1 += 1;
+                self.counts.3 = Some(error.clone());
+                let attempt = self.earlier.iter_mut().find(|earlier| earlier.0 == number);
+                attempt.into_iter().for_each(|attempt| attempt.2 = Some(error.clone()));
+            }
+        }
+    }
+
+    /// The first attempt that can be linked, and as many of the latest as there is room for, in order. The
+    /// others never will be.
+    fn links(&mut self, number: u32) -> Vec<Link> {
+        let Self { earlier, set, max_links, .. } = self;
+        let mut links = Vec::new();
+        let mut insert = |&(earlier, ref context, ref error): &(u32, SpanContext, Option<String>)| {
+            let mut link =
+                typed(context, "retry", [KeyValue::new("retry.attempt_number", i64::from(number))]);
+            link.attributes.push(KeyValue::new("previous.attempt_number", i64::from(earlier)));
+            link.attributes.extend(error.clone().map(|error| KeyValue::new("previous.error", error)));
+            let linked = set.insert(link) == Outcome::Linked;
+            links.extend(linked.then_some(earlier));
+            linked
+        };
+        let first = earlier.iter().position(&mut insert).unwrap_or(earlier.len());
+        earlier.iter().skip(first + 1).rev().for_each(|attempt| _ = insert(attempt));
+        assert!(links.len() <= *max_links);
+        earlier.retain(|attempt| links.contains(&attempt.0));
+        links.sort_unstable();
+        let (mut made, counts) = set.finish();
+        self.left_out += counts.truncated;
+        made.sort_by_key(|link| {
+            let of_link = |number: &u32| {
+                link.attributes.contains(&KeyValue::new("previous.attempt_number", i64::from(*number)))
+            };
+            links.iter().position(of_link)
+        });
+        made
+    }
+}
+
+/// A fan-out, and what must come of it.
+pub struct FanSession {
+    fan: FanOut,
+    request: SpanContext,
+    exporter: Exporter,
+    /// Under way, by index.
+    running: Vec<(usize, Operation, Expected)>,
+    ended: Vec<Expected>,
+    set: oracle::LinkSet,
+    /// Started, succeeded, failed.
+    counts: (usize, usize, usize),
+}
+
+impl FanSession {
+    pub fn new(policy: &Policy, request: &Item) -> Self {
+        let request = request.context(0, 0);
+        let mut set = oracle::LinkSet::new(policy.clone());
+        set.insert(typed(&request, "caused_by", []));
+        Self {
+            fan: FanOut::with_link_set(&request, link_set(policy)),
+            request,
+            exporter: Exporter::default(),
+            running: Vec::new(),
+            ended: Vec::new(),
+            set,
+            counts: (0, 0, 0),
+        }
+    }
+
+    pub fn call(&mut self, call: &Call) {
+        match call {
+            Call::Start => {
+                let operation = self.fan.start(&self.exporter.tracer(), "work");
+                let attributes = vec![KeyValue::new("worker.index", self.counts.0 as i64)];
+                let mut set = oracle::LinkSet::new(default_policy());
+                set.insert(typed(&self.request, "spawned_from", []));
+                let links = set.finish().0;
+                let expected = Expected { name: "work".into(), attributes, links, result: Ok(()) };
+                self.running.push((self.counts.0, operation, expected));
+                self.counts.0 += 1;
+            }
+            Call::End(which, how) => {
+                if !self.running.is_empty() {
+                    let (index, operation, mut expected) =
+                        self.running.swap_remove(which % self.running.len());
+                    let context = operation.span_context();
+                    how.end(operation);
+                    expected.result = how.result();
+                    self.ended.push(expected);
+                    self.count(index, &context, how);
+                }
+            }
+            Call::Collect(item, how) => {
+                let context = item.context(0, 0);
+                self.fan.collect("work", &context, how.result());
+                self.counts.0 += 1;
+                self.count(self.counts.0 - 1, &context, how);
+            }
+        }
+        let counts = self.fan.counts();
+        assert_eq!((counts.started, counts.succeeded, counts.failed), self.counts);
+        assert_eq!(counts.result().is_ok(), self.counts.2 == 0);
+    }
+
+    pub fn end(mut self, how: &How) {
+        let counts = self.counts;
+        let (aggregation, found) = self.fan.clone().aggregate(&self.exporter.tracer(), "merge");
+        assert_eq!((found.started, found.succeeded, found.failed), counts);
+        let (links, of_links) = self.set.finish();
+        let mut attributes = truncation(links.len(), of_links.truncated);
+        attributes.push(KeyValue::new("workers.started", counts.0 as i64));
+        attributes.push(KeyValue::new("workers.succeeded", counts.1 as i64));
+        attributes.push(KeyValue::new("workers.failed", counts.2 as i64));
+        how.end(aggregation);
+        self.ended.push(Expected { name: "merge".into(), attributes, links, result: how.result() });
+        // Some are late.
+        while !self.running.is_empty() {
+            self.call(&Call::End(0, How::Succeed));
+        }
+        check_spans(&self.exporter.spans(), &self.ended);
+    }
+
+    fn count(&mut self, index: usize, context: &SpanContext, how: &How) {
+        let about =
+            [KeyValue::new("aggregation.source", "work"), KeyValue::new("worker.index", index as i64)];
+        let mut link = typed(context, "aggregation", about);
+        match how.result() {
+            Ok(()) => self.counts.1 += 1,
+            Err(error) => {
+                self.counts.2 += 1;
+                link.attributes.push(KeyValue::new("worker.failed", true));
+                link.attributes.push(KeyValue::new("worker.error", short(&error)));
+            }
+        }
+        self.set.insert(link);
+    }
+}
+
+/// As a link set is by itself.
+fn default_policy() -> Policy {
+    Policy {
+        max_links: 1,
+        duplicates: Default::default(),
+        unsampled: Default::default(),
+        invalid: Default::default(),
+        link_type: Some("batch_item"),
+    }
+}
+
+/// One step of a saga: its span, and how it will be undone; `false`: the compensation is ended later.
+pub type Step = (Item, How, bool);
+
+/// All steps are undone, by `compensate` or one by one, ended as they say or later in reverse.
+pub fn saga(steps: &[Step], one_by_one: bool) {
+    let exporter = Exporter::default();
+    let tracer = exporter.tracer();
+    let mut saga = Saga::new("order");
+    for (index, (item, ..)) in steps.iter().enumerate() {
+        assert_eq!(saga.steps(), index);
+        saga.completed(format!("step {index}"), &item.context(0, 0), index);
+    }
+    let mut ended = Vec::new();
+    let outcome = if one_by_one {
+        let mut undo: UndoSteps<usize> = saga.undo("sold out");
+        let mut late = Vec::new();
+        for step in &mut undo {
+            let (item, how, now) = &steps[step.index()];
+            assert_eq!((step.undo, step.name()), (step.index(), &*format!("step {}", step.index())));
+            assert_eq!(step.span_context(), &item.context(0, 0));
+            let operation = step.start(&tracer);
+            match now {
+                true => {
+                    how.end(operation);
+                    ended.push(step.index());
+                }
+                false => late.push((step.index(), operation)),
+            }
+        }
+        while let Some((index, operation)) = late.pop() {
+            steps[index].1.end(operation);
+            ended.push(index);
+        }
+        undo.outcome()
+    } else {
+        saga.compensate(&tracer, "sold out", |index, _| {
+            ended.push(index);
+            steps[index].1.result()
+        })
+    };
+    let expected: Vec<Expected> = ended.iter().map(|&index| compensation(index, &steps[index])).collect();
+    let failed: Vec<(usize, String)> =
+        outcome.failed.iter().map(|failure| (failure.index, failure.error.clone())).collect();
+    let errors = ended.iter().filter_map(|&index| Some((index, short(&steps[index].1.result().err()?))));
+    assert_eq!(failed, errors.collect::<Vec<_>>());
+    assert_eq!((outcome.steps, outcome.compensated), (steps.len(), steps.len() - failed.len()));
+    if !one_by_one {
+        assert!(ended.iter().copied().eq((0..steps.len()).rev()), "newest first");
+    }
+    check_spans(&exporter.spans(), &expected);
+}
+
+fn compensation(index: usize, (item, how, _): &Step) -> Expected {
+    let name = format!("step {index}");
+    let step = [KeyValue::new("saga.step", name.clone()), KeyValue::new("saga.step_index", index as i64)];
+    let mut about = vec![KeyValue::new("link.reason", "sold out")];
+    about.extend(step.clone());
+    let mut set = oracle::LinkSet::new(default_policy());
+    set.insert(typed(&item.context(0, 0), "compensation", about));
+    let mut attributes =
+        vec![KeyValue::new("saga.name", "order"), KeyValue::new("compensation.reason", "sold out")];
+    attributes.extend(step);
+    Expected { name: format!("compensate {name}"), attributes, links: set.finish().0, result: how.result() }
+}

@@ -1,0 +1,734 @@
+//! Calls of a batch processor, its submitters, callers and batches, in any order and on one thread,
+//! made on the oracle too: who gets which answer, when each batch span ends, and what it then says.
+
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
+
+use super::common::choices::{Choices, Item, one_of};
+use super::common::{NEVER, by_size, oracle};
+use super::exported::{Exporter, attribute};
+use batchlink::{Answer, Batch, BatchItem, BatchProcessor, CallError, Counts, PushError, Submitter, Trigger};
+use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt};
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_sdk::trace::SpanData;
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::task::{self, Poll, Waker};
+use std::time::Duration;
+
+/// What is submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    id: usize,
+    key: u8,
+    weight: u64,
+}
+
+/// The result of an item is its id, and so is its error.
+type Reply = Result<usize, CallError<usize>>;
+type Processor = BatchProcessor<Payload, usize, usize>;
+
+/// A processor, as configured.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    size: usize,
+    capacity: usize,
+    policy: oracle::Policy,
+    no_delay: bool,
+    max_weight: Option<u64>,
+    by_key: bool,
+}
+
+impl Setup {
+    /// Small, so that it is soon full; one shard, as there is one thread.
+    pub fn choose(choices: &mut impl Choices) -> Self {
+        let size = 1 + choices.below(12) as usize;
+        Self {
+            size,
+            capacity: size + choices.below(12) as usize,
+            policy: oracle::Policy::choose(choices, size as u64 + 2),
+            no_delay: choices.below(4) == 3,
+            max_weight: one_of(choices, &[None, Some(10), Some(1), Some(1 << 38)]),
+            by_key: choices.below(2) == 1,
+        }
+    }
+}
+
+/// How an item is given to a submitter.
+#[derive(Clone, Copy, Debug)]
+pub enum How {
+    Submit,
+    WithContext,
+    /// Without time to wait.
+    WaitTimeout,
+    /// Polled once, and dropped if there was no room.
+    WaitAsync,
+    Call,
+    CallWithContext,
+    CallWait,
+}
+
+/// What is answered.
+#[derive(Clone, Copy, Debug)]
+pub enum Word {
+    Succeed,
+    Fail,
+    Complete(bool),
+    /// Dropped without a word.
+    None,
+}
+
+/// What is done with a whole batch.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// By results of which there may be too few, or too many.
+    Complete(Vec<bool>),
+    SucceedAll,
+    FailAll,
+    /// Its items go their own ways.
+    Scatter,
+    Drop,
+}
+
+/// One call. The numbers are those of the submitter, caller, batch or answer that it is made with.
+#[derive(Clone, Debug)]
+pub enum Call {
+    Give(usize, How, Item, u8, u64),
+    Poll(usize),
+    GiveUp(usize),
+    NextBatch,
+    TryNext,
+    Batch(usize, Fate),
+    Answer(usize, Word),
+    Flush,
+    Close,
+    Clone(usize),
+    Drop(usize),
+    DropProcessor,
+}
+
+impl Call {
+    pub fn choose(choices: &mut impl Choices) -> Self {
+        use How::*;
+        let kind = choices.below(256);
+        let which = choices.below(16) as usize;
+        match kind {
+            0..110 => {
+                let how = one_of(
+                    choices,
+                    &[Submit, Call, Call, CallWithContext, CallWait, WithContext, WaitTimeout, WaitAsync],
+                );
+                let weight = one_of(choices, &[1, 0, 2, 3, 5, 9, 10, 11, (1 << 38) - 1, u64::MAX]);
+                let item = Item::choose(choices, 16);
+                Self::Give(which, how, item, choices.below(4) as u8, weight)
+            }
+            110..125 => Self::Poll(which),
+            125..130 => Self::GiveUp(which),
+            130..160 => Self::NextBatch,
+            160..175 => Self::TryNext,
+            175..200 => {
+                let results = choices.below(14);
+                let mut complete = || Fate::Complete((0..results).map(|_| choices.below(2) == 0).collect());
+                let fate = match results {
+                    0..8 => complete(),
+                    8 => Fate::SucceedAll,
+                    9 => Fate::FailAll,
+                    10 => Fate::Drop,
+                    _ => Fate::Scatter,
+                };
+                Self::Batch(which, fate)
+            }
+            200..232 => {
+                let words =
+                    [Word::Succeed, Word::Fail, Word::Complete(true), Word::Complete(false), Word::None];
+                Self::Answer(which, one_of(choices, &words))
+            }
+            232..242 => Self::Flush,
+            242..247 => Self::Clone(which),
+            247..253 => Self::Drop(which),
+            253..255 => Self::Close,
+            _ => Self::DropProcessor,
+        }
+    }
+}
+
+/// How a session ends.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// With what is in it.
+    Drop,
+    /// What is left is handled batch by batch, or item by item.
+    Run,
+    RunEach,
+}
+
+impl End {
+    pub fn choose(choices: &mut impl Choices) -> Self {
+        one_of(choices, &[Self::Drop, Self::Run, Self::RunEach])
+    }
+}
+
+/// What the oracle knows of an item.
+struct Known {
+    context: SpanContext,
+    payload: Payload,
+    /// Somebody called.
+    called: bool,
+    /// In which batch it came, by number from 0.
+    batch: Option<usize>,
+    reply: Option<Reply>,
+}
+
+/// A call that waits.
+struct Caller {
+    id: usize,
+    future: Pin<Box<dyn Future<Output = Reply>>>,
+    /// The item waits for room.
+    outside: bool,
+}
+
+/// What a batch span must say in the end.
+struct Made {
+    items: usize,
+    links: Vec<Link>,
+    counts: Counts,
+    trigger: Trigger,
+    answered: usize,
+    succeeded: usize,
+}
+
+/// What the span of an item must say, and the batch's number.
+struct ItemSpan {
+    id: usize,
+    index: usize,
+    batch: usize,
+    span: SpanId,
+}
+
+/// A processor and the oracle, side by side.
+pub struct Session {
+    submitters: Vec<Submitter<Payload, usize, usize>>,
+    processor: Option<Processor>,
+    callers: Vec<Caller>,
+    batches: Vec<(usize, Batch<Payload, usize, usize>)>,
+    answers: Vec<(usize, Answer<usize, usize>)>,
+    exporter: Exporter,
+    model: Model,
+}
+
+/// What must be the case.
+struct Model {
+    policy: oracle::Policy,
+    by_key: bool,
+    queue: oracle::Collector,
+    links: oracle::LinkSet,
+    items: Vec<Known>,
+    /// In the queue, by id.
+    waiting: VecDeque<usize>,
+    /// Taken, but not given out yet.
+    parts: VecDeque<Vec<usize>>,
+    trigger: Trigger,
+    made: Vec<Made>,
+    /// In the order in which their spans end.
+    ended: Vec<usize>,
+    succeeded: u64,
+    failed: u64,
+}
+
+impl Session {
+    pub fn new(setup: Setup) -> Self {
+        let Setup { size, capacity, policy, no_delay, max_weight, by_key } = setup;
+        let config = by_size(size).with_shards(1).with_queue_capacity(capacity);
+        let config = policy.configure(config).with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
+        let mut builder = BatchProcessor::builder("batch").with_config(config).with_item_span_name("item");
+        if let Some(weight) = max_weight {
+            builder = builder.with_max_batch_weight(weight, |payload: &Payload| payload.weight);
+        }
+        if by_key {
+            builder = builder.with_key(|payload| payload.key);
+        }
+        let exporter = Exporter::default();
+        let (submitter, processor) = builder.build(exporter.tracer()).expect("valid");
+        let queue = oracle::Collector::new(size, capacity.next_power_of_two(), 1).of_items(max_weight);
+        let model = Model {
+            by_key,
+            queue: if no_delay { queue.without_delay() } else { queue },
+            links: oracle::LinkSet::new(policy.clone()),
+            policy,
+            items: Vec::new(),
+            waiting: VecDeque::new(),
+            parts: VecDeque::new(),
+            trigger: Trigger::Manual,
+            made: Vec::new(),
+            ended: Vec::new(),
+            succeeded: 0,
+            failed: 0,
+        };
+        Self {
+            submitters: vec![submitter],
+            processor: Some(processor),
+            callers: Vec::new(),
+            batches: Vec::new(),
+            answers: Vec::new(),
+            exporter,
+            model,
+        }
+    }
+
+    pub fn call(&mut self, call: &Call) {
+        match call {
+            Call::Give(by, how, item, key, weight) => self.give(*by, *how, item, *key, *weight),
+            Call::Poll(which) => self.poll(*which),
+            Call::GiveUp(which) => {
+                if !self.callers.is_empty() {
+                    self.callers.swap_remove(which % self.callers.len());
+                    self.submitters_left();
+                }
+            }
+            Call::NextBatch => {
+                let Some(processor) = &mut self.processor else { return };
+                let due = self.model.due();
+                let batch = processor.next_batch_timeout(Duration::ZERO).ok();
+                let found = batch.as_ref().map(|batch| batch.as_ref().map(Batch::trigger));
+                assert_eq!(found, due);
+                if let Some(batch) = batch.flatten() {
+                    self.batches.push((self.model.check_batch(&batch), batch));
+                }
+            }
+            Call::TryNext => {
+                let Some(processor) = &mut self.processor else { return };
+                let due = self.model.available();
+                let batch = processor.try_next();
+                assert_eq!(batch.as_ref().map(Batch::trigger), due);
+                if let Some(batch) = batch {
+                    self.batches.push((self.model.check_batch(&batch), batch));
+                }
+            }
+            Call::Batch(which, fate) => {
+                if !self.batches.is_empty() {
+                    let (number, batch) = self.batches.swap_remove(which % self.batches.len());
+                    self.finish(number, batch, fate);
+                }
+            }
+            Call::Answer(which, word) => {
+                if !self.answers.is_empty() {
+                    let (id, answer) = self.answers.swap_remove(which % self.answers.len());
+                    assert_eq!(answer.is_awaited(), self.is_awaited(id));
+                    self.say(id, answer, *word);
+                }
+            }
+            Call::Flush => {
+                let Some(submitter) = self.submitters.first() else { return };
+                submitter.flush();
+                self.model.queue.flush();
+            }
+            Call::Close => {
+                let Some(submitter) = self.submitters.first() else { return };
+                submitter.close();
+                self.model.queue.close();
+            }
+            Call::Clone(which) => {
+                if let Some(submitter) = self.submitter(*which) {
+                    self.submitters.push(submitter);
+                }
+            }
+            Call::Drop(which) => {
+                if !self.submitters.is_empty() {
+                    self.submitters.swap_remove(which % self.submitters.len());
+                    self.submitters_left();
+                }
+            }
+            Call::DropProcessor => self.drop_processor(),
+        }
+        self.check_stats();
+    }
+
+    /// All that is left comes to its end, and is looked at as exported.
+    pub fn end(mut self, end: End) {
+        let processor = match end {
+            End::Drop => None,
+            _ => self.processor.take(),
+        };
+        let mut item_spans = Vec::new();
+        if let Some(processor) = processor {
+            match self.submitters.first() {
+                Some(submitter) => submitter.close(),
+                // The callers' own submitters are the last ones.
+                None => self.callers.clear(),
+            }
+            self.model.queue.close();
+            self.model.run(processor, end, &mut item_spans);
+        }
+        self.drop_processor();
+        while let Some((number, batch)) = self.batches.pop() {
+            self.finish(number, batch, &Fate::Scatter);
+        }
+        while let Some((id, answer)) = self.answers.pop() {
+            self.say(id, answer, Word::None);
+        }
+        self.submitters.clear();
+        while !self.callers.is_empty() {
+            let left = self.callers.len();
+            self.poll(0);
+            assert!(self.callers.len() < left, "a caller without an answer");
+        }
+        assert_eq!(self.model.ended.len(), self.model.made.len());
+        check_spans(&self.model, &self.exporter.spans(), &item_spans);
+    }
+
+    fn submitter(&self, which: usize) -> Option<Submitter<Payload, usize, usize>> {
+        self.submitters.get(which % self.submitters.len().max(1)).cloned()
+    }
+
+    /// A submitter has gone, or a caller with the one it holds.
+    fn submitters_left(&mut self) {
+        if self.submitters.is_empty() && self.callers.is_empty() {
+            self.model.queue.close();
+        }
+    }
+
+    fn give(&mut self, by: usize, how: How, item: &Item, key: u8, weight: u64) {
+        let Some(submitter) = self.submitter(by) else { return };
+        let (id, context) = (self.model.items.len(), item.context(0, 0));
+        let payload = Payload { id, key, weight };
+        let called = matches!(how, How::Call | How::CallWithContext | How::CallWait);
+        let known = Known { context: context.clone(), payload, called, batch: None, reply: None };
+        self.model.items.push(known);
+        let given = context.clone();
+        let _entered = match how {
+            How::WithContext | How::CallWithContext => None,
+            _ => Some(Context::new().with_remote_span_context(context).attach()),
+        };
+        let rejected = match how {
+            How::Submit => submitter.submit(payload),
+            How::WithContext => submitter.submit_with_context(payload, &given),
+            How::WaitTimeout => submitter.submit_wait_timeout(payload, Duration::ZERO),
+            How::WaitAsync => match poll(&mut Box::pin(submitter.submit_wait_async(payload))) {
+                Poll::Ready(rejected) => rejected,
+                Poll::Pending => return assert!(self.model.offer(id).is_pending()),
+            },
+            How::Call | How::CallWithContext | How::CallWait => {
+                let future: Pin<Box<dyn Future<Output = Reply>>> = match how {
+                    How::Call => Box::pin(async move { submitter.call(payload).await }),
+                    How::CallWait => Box::pin(async move { submitter.call_wait(payload).await }),
+                    _ => Box::pin(async move { submitter.call_with_context(payload, &given).await }),
+                };
+                let outside = matches!(how, How::CallWait);
+                if !outside && let Err(reason) = self.model.push(id) {
+                    self.model.refuse(id, reason);
+                }
+                self.callers.push(Caller { id, future, outside });
+                return self.poll(self.callers.len() - 1);
+            }
+        };
+        let rejected = rejected.map_err(|rejected| {
+            let reason = rejected.reason();
+            assert_eq!(rejected.into_item(), payload);
+            reason
+        });
+        assert_eq!(rejected, self.model.push(id));
+    }
+
+    fn poll(&mut self, which: usize) {
+        if self.callers.is_empty() {
+            return;
+        }
+        let which = which % self.callers.len();
+        let caller = &mut self.callers[which];
+        if caller.outside {
+            match self.model.offer(caller.id) {
+                Poll::Pending => return assert!(poll(&mut caller.future).is_pending()),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(reason)) => self.model.refuse(caller.id, reason),
+            }
+            caller.outside = false;
+        }
+        let reply = self.model.items[caller.id].reply;
+        assert_eq!(poll(&mut caller.future), reply.map_or(Poll::Pending, Poll::Ready));
+        if reply.is_some() {
+            self.callers.swap_remove(which);
+            self.submitters_left();
+        }
+    }
+
+    fn is_awaited(&self, id: usize) -> bool {
+        self.callers.iter().any(|caller| caller.id == id)
+    }
+
+    fn finish(&mut self, number: usize, batch: Batch<Payload, usize, usize>, fate: &Fate) {
+        for item in batch.items() {
+            assert_eq!(item.is_awaited(), self.is_awaited(item.payload().id));
+        }
+        let ids: Vec<usize> = batch.payloads().map(|payload| payload.id).collect();
+        let word = |index: usize| match fate {
+            Fate::Complete(results) => results.get(index).map(|&good| Word::Complete(good)),
+            Fate::SucceedAll => Some(Word::Succeed),
+            Fate::FailAll => Some(Word::Fail),
+            Fate::Scatter | Fate::Drop => None,
+        };
+        if !matches!(fate, Fate::Scatter) {
+            for (index, id) in ids.iter().enumerate() {
+                self.model.say(*id, word(index).unwrap_or(Word::None));
+            }
+            assert_eq!(self.model.ended.last(), Some(&number));
+        }
+        match fate {
+            Fate::Complete(results) => {
+                // More results than items are ignored.
+                let results = results.iter().enumerate();
+                batch.complete(results.map(|(index, &good)| {
+                    let id = ids.get(index).copied().unwrap_or(usize::MAX);
+                    if good { Ok(id) } else { Err(id) }
+                }));
+            }
+            Fate::SucceedAll => batch.succeed_all(|payload| payload.id),
+            Fate::FailAll => batch.fail_all(|payload| payload.id),
+            Fate::Scatter => {
+                for (index, item) in batch.into_iter().enumerate() {
+                    assert_eq!(item.index(), index);
+                    let (payload, answer) = BatchItem::into_parts(item);
+                    self.answers.push((payload.id, answer));
+                }
+            }
+            Fate::Drop => drop(batch),
+        }
+    }
+
+    fn say(&mut self, id: usize, answer: Answer<usize, usize>, word: Word) {
+        self.model.say(id, word);
+        match word {
+            Word::Succeed => answer.succeed(id),
+            Word::Fail => answer.fail(id),
+            Word::Complete(good) => answer.complete(if good { Ok(id) } else { Err(id) }),
+            Word::None => drop(answer),
+        }
+    }
+
+    fn drop_processor(&mut self) {
+        if self.processor.take().is_some() {
+            let left: Vec<usize> =
+                self.model.parts.drain(..).flatten().chain(self.model.waiting.drain(..)).collect();
+            for id in left {
+                self.model.failed += 1;
+                self.model.items[id].reply = Some(Err(CallError::Closed));
+            }
+            self.model.queue.discard();
+        }
+    }
+
+    fn check_stats(&self) {
+        let of_submitter = || self.submitters.first().map(Submitter::stats);
+        let Some(stats) = self.processor.as_ref().map(BatchProcessor::stats).or_else(of_submitter) else {
+            return;
+        };
+        let model = &self.model;
+        assert_eq!((stats.succeeded(), stats.failed()), (model.succeeded, model.failed));
+        let (stats, queue) = (stats.queue(), &model.queue);
+        assert_eq!(stats.pending(), queue.pending() as u64);
+        assert_eq!(stats.accepted(), queue.accepted);
+        assert_eq!(
+            (stats.rejected_full(), stats.rejected_closed()),
+            (queue.rejected_full, queue.rejected_closed)
+        );
+        let sum = |count: fn(&Counts) -> u64| model.made.iter().map(|made| count(&made.counts)).sum::<u64>();
+        assert_eq!(stats.linked(), sum(|counts| counts.linked));
+        assert_eq!(stats.duplicates(), sum(|counts| counts.duplicates));
+        assert_eq!(stats.truncated(), sum(|counts| counts.truncated));
+        assert_eq!(stats.unsampled(), sum(|counts| counts.unsampled));
+        assert_eq!(stats.trace_states_dropped(), sum(|counts| counts.trace_states_dropped));
+        for trigger in [Trigger::Size, Trigger::Weight, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown]
+        {
+            let made = model.made.iter().filter(|made| made.trigger == trigger).count();
+            assert_eq!(stats.flushes(trigger), made as u64, "{trigger}");
+        }
+    }
+}
+
+impl Model {
+    fn push(&mut self, id: usize) -> Result<(), PushError> {
+        let Known { context, payload, .. } = &self.items[id];
+        self.queue.push_heavy(0, Link::with_context(context.clone()), payload.weight)?;
+        self.waiting.push_back(id);
+        Ok(())
+    }
+
+    /// As `push`, by somebody who waits for room: that it is full is no refusal.
+    fn offer(&mut self, id: usize) -> Poll<Result<(), PushError>> {
+        let refused = self.queue.rejected_full;
+        match self.push(id) {
+            Err(PushError::Full) => {
+                self.queue.rejected_full = refused;
+                Poll::Pending
+            }
+            offered => Poll::Ready(offered),
+        }
+    }
+
+    fn refuse(&mut self, id: usize, reason: PushError) {
+        let error = if reason == PushError::Full { CallError::Full } else { CallError::Closed };
+        self.items[id].reply = Some(Err(error));
+    }
+
+    /// What `next_batch_timeout` answers: the trigger, or that it is closed, or nothing yet.
+    fn due(&mut self) -> Option<Option<Trigger>> {
+        if !self.parts.is_empty() {
+            return Some(Some(self.trigger));
+        }
+        let due = self.queue.due().ok()?;
+        if let Some(trigger) = due {
+            self.take(trigger);
+        }
+        Some(due)
+    }
+
+    fn available(&mut self) -> Option<Trigger> {
+        if self.parts.is_empty() {
+            self.queue.look();
+            if self.queue.pending() == 0 {
+                return None;
+            }
+            self.take(Trigger::Manual);
+        }
+        Some(self.trigger)
+    }
+
+    /// Out of the queue, and divided by key in the order in which keys are first met.
+    fn take(&mut self, trigger: Trigger) {
+        let size = self.queue.next_size();
+        self.queue.take(vec![0; size]);
+        self.trigger = trigger;
+        for id in self.waiting.drain(..size) {
+            let key = |id: usize| self.items[id].payload.key;
+            let part = self.parts.iter_mut().find(|part| !self.by_key || key(part[0]) == key(id));
+            match part {
+                Some(part) => part.push(id),
+                None => self.parts.push_back(vec![id]),
+            }
+        }
+    }
+
+    /// The items of the next batch.
+    fn make(&mut self) -> Vec<usize> {
+        let ids = self.parts.pop_front().expect("one is due");
+        for &id in &ids {
+            self.items[id].batch = Some(self.made.len());
+            self.links.insert(Link::with_context(self.items[id].context.clone()));
+        }
+        let (links, counts) = self.links.finish();
+        let (items, trigger) = (ids.len(), self.trigger);
+        self.made.push(Made { items, links, counts, trigger, answered: 0, succeeded: 0 });
+        ids
+    }
+
+    /// The number of the batch, from 0.
+    fn check_batch(&mut self, batch: &Batch<Payload, usize, usize>) -> usize {
+        let ids = self.make();
+        let (number, counts) = (self.made.len(), self.made[self.made.len() - 1].counts);
+        assert_eq!((batch.number(), batch.len(), batch.counts()), (number as u64, ids.len(), counts));
+        for (item, id) in batch.items().iter().zip(ids) {
+            assert_eq!(*item.payload(), self.items[id].payload);
+            let (context, given) = (item.span_context(), &self.items[id].context);
+            assert_eq!((context.trace_id(), context.span_id()), (given.trace_id(), given.span_id()));
+            assert_eq!(context.trace_flags(), given.trace_flags());
+        }
+        number - 1
+    }
+
+    /// `run` or `run_each`, until nothing is left.
+    fn run(&mut self, mut processor: Processor, end: End, spans: &mut Vec<ItemSpan>) {
+        let mut expected: VecDeque<(usize, usize)> = VecDeque::new();
+        match end {
+            End::RunEach => processor.run_each(|payload, cx| {
+                if expected.is_empty() {
+                    assert!(self.due().flatten().is_some(), "nothing was left");
+                    expected = self.make().into_iter().enumerate().collect();
+                }
+                let (index, id) = expected.pop_front().expect("a batch has items");
+                assert_eq!(payload, self.items[id].payload);
+                let batch = self.made.len() - 1;
+                spans.push(ItemSpan { id, index, batch, span: cx.span().span_context().span_id() });
+                let result = if id % 3 == 0 { Err(id) } else { Ok(id) };
+                self.reply(id, result.map_err(CallError::Failed));
+                result
+            }),
+            _ => processor.run(|batch| {
+                assert_eq!(self.due(), Some(Some(batch.trigger())));
+                self.check_batch(&batch);
+                batch.payloads().for_each(|payload| self.say(payload.id, Word::Succeed));
+                batch.succeed_all(|payload| payload.id);
+            }),
+        }
+        assert_eq!((self.due(), expected.len()), (Some(None), 0));
+    }
+
+    /// What becomes of an item by this.
+    fn say(&mut self, id: usize, word: Word) {
+        let reply = match word {
+            Word::Succeed | Word::Complete(true) => Ok(id),
+            Word::Fail | Word::Complete(false) => Err(CallError::Failed(id)),
+            Word::None if self.items[id].called => Err(CallError::Unanswered),
+            // Nobody asked.
+            Word::None => Ok(id),
+        };
+        self.reply(id, reply);
+    }
+
+    fn reply(&mut self, id: usize, reply: Reply) {
+        let item = &mut self.items[id];
+        let number = item.batch.expect("in a batch");
+        assert!(item.reply.replace(reply).is_none(), "answered twice");
+        let made = &mut self.made[number];
+        made.answered += 1;
+        if reply.is_ok() {
+            made.succeeded += 1;
+            self.succeeded += 1;
+        } else {
+            self.failed += 1;
+        }
+        if made.answered == made.items {
+            self.ended.push(number);
+        }
+    }
+}
+
+fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut task::Context::from_waker(Waker::noop()))
+}
+
+/// Batch spans say what became of the batch, in the order in which they ended; item spans are below
+/// theirs and lead to the item's request.
+fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) {
+    let (batches, item_spans): (Vec<_>, Vec<_>) = spans.iter().partition(|span| span.name == "batch");
+    assert_eq!((batches.len(), item_spans.len()), (model.ended.len(), items.len()));
+    let mut ids = HashMap::new();
+    for (span, &number) in batches.into_iter().zip(&model.ended) {
+        let Made { items, links, counts, trigger, succeeded, .. } = &model.made[number];
+        let (failed, rate) = (items - succeeded, *succeeded as f64 / *items as f64);
+        let mut attributes = oracle::attributes(counts, trigger.as_str());
+        attributes.push(KeyValue::new("batch.number", number as i64 + 1));
+        attributes.push(KeyValue::new("batch.succeeded", *succeeded as i64));
+        attributes.push(KeyValue::new("batch.failed", failed as i64));
+        attributes.push(KeyValue::new("batch.success_rate", rate));
+        assert_eq!((&span.attributes, &span.links.links), (&attributes, links));
+        let status = match failed {
+            0 => Status::Ok,
+            1 => Status::error("1 item failed"),
+            _ => Status::error(format!("{failed} items failed")),
+        };
+        assert_eq!((&span.status, span.parent_span_id), (&status, SpanId::INVALID));
+        ids.insert(number, span.span_context.span_id());
+    }
+    for (span, expected) in item_spans.into_iter().zip(items) {
+        let ItemSpan { id, index, batch, span: span_id } = expected;
+        assert_eq!((span.span_context.span_id(), span.parent_span_id), (*span_id, ids[batch]));
+        assert_eq!(attribute(&span.attributes, "item.index"), Value::I64(*index as i64));
+        let mut set = oracle::LinkSet::new(model.policy.clone());
+        set.insert(Link::with_context(model.items[*id].context.clone()));
+        assert_eq!(span.links.links, set.finish().0);
+        let (event, status) = match id % 3 {
+            0 => ("item.failed", Status::error(id.to_string())),
+            _ => ("item.succeeded", Status::Ok),
+        };
+        let events: Vec<&str> = span.events.iter().map(|event| &*event.name).collect();
+        assert_eq!((events, &span.status), (vec![event], &status));
+    }
+}

@@ -1,0 +1,54 @@
+//! `Attempts`, `FanOut` and `Saga` by random calls: counts, spans and links must be what the oracle says.
+
+mod common;
+#[path = "common/exported.rs"]
+mod exported;
+#[path = "common/operations_calls.rs"]
+mod operations_calls;
+
+use common::choices::{Choices, Item, one_of};
+use common::oracle::Policy;
+use common::{Random, step};
+use operations_calls::{AttemptsSession, Call, FanSession, How, saga};
+
+fn choose_policy(random: &mut Random) -> Policy {
+    let most = one_of(random, &[1, 2, 3, 4, 8]);
+    Policy::choose(random, most)
+}
+
+#[test]
+fn attempts_do_what_the_oracle_does() {
+    for seed in 0..1000 {
+        let mut random = Random(seed);
+        let policy = choose_policy(&mut random);
+        let mut session = AttemptsSession::new(&policy, Choices::below(&mut random, 60) as u32);
+        for number in 0..60 {
+            step(seed, number, Call::choose(&mut random), |call| session.call(call));
+        }
+        step(seed, 60, policy, |_| session.end());
+    }
+}
+
+#[test]
+fn a_fan_out_does_what_the_oracle_does() {
+    for seed in 0..1000 {
+        let mut random = Random(seed);
+        let policy = choose_policy(&mut random);
+        let mut session = FanSession::new(&policy, &Item::choose(&mut random, 16));
+        for number in 0..60 {
+            step(seed, number, Call::choose(&mut random), |call| session.call(call));
+        }
+        step(seed, 60, How::choose(&mut random), |how| session.end(how));
+    }
+}
+
+#[test]
+fn a_saga_does_what_the_oracle_does() {
+    for seed in 0..1000 {
+        let mut random = Random(seed);
+        let steps: Vec<_> = (0..Choices::below(&mut random, 12))
+            .map(|_| (Item::choose(&mut random, 16), How::choose(&mut random), random.next() % 2 == 0))
+            .collect();
+        step(seed, 0, steps, |steps| saga(steps, seed % 2 == 0));
+    }
+}
