@@ -40,7 +40,8 @@ pub fn collector_ops(data: &[u8]) {
 /// Batch after batch through one link set, of any policy and bound.
 pub fn dedup_truncation(data: &[u8]) {
     let choices = &mut Bytes(data);
-    let policy = choose_policy(choices);
+    let most = one_of(choices, &[4, 8, 33, 129, 256]);
+    let policy = Policy::choose(choices, most);
     let spans = one_of(choices, &[4, 16, 64, 250, 1000]);
     let mut session = SetSession::new(policy, choices.below(41) as u32);
     while !choices.0.is_empty() {
@@ -65,7 +66,9 @@ pub fn processor(data: &[u8]) {
 pub fn operations(data: &[u8]) {
     let choices = &mut Bytes(data);
     let pattern = choices.below(4);
-    let policy = choose_policy(choices);
+    // The SDK cuts spans off after 128 links.
+    let most = one_of(choices, &[1, 2, 3, 8, 100]);
+    let policy = Policy::choose(choices, most);
     let (number, item, how) = (choices.below(40), Item::choose(choices, 16), How::choose(choices));
     match pattern {
         0 => {
@@ -88,9 +91,4 @@ pub fn operations(data: &[u8]) {
             operations_calls::saga(&steps, pattern == 2);
         }
     }
-}
-
-fn choose_policy(choices: &mut Bytes<'_>) -> Policy {
-    let most = one_of(choices, &[4, 8, 33, 129, 256]);
-    Policy::choose(choices, most)
 }

@@ -5,10 +5,10 @@
 
 use super::common::choices::{Choices, Item, one_of};
 use super::common::oracle::{self, Policy};
-use super::exported::Exporter;
+use super::exported::{Exporter, attribute};
 use batchlink::{Attempts, FanOut, LinkSet, Operation, Outcome, Saga, UndoSteps};
-use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, Status};
+use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
 /// How an operation ends.
@@ -212,30 +212,27 @@ impl AttemptsSession {
     /// others never will be.
     fn links(&mut self, number: u32) -> Vec<Link> {
         let Self { earlier, set, max_links, .. } = self;
-        let mut links = Vec::new();
+        let mut linked = Vec::new();
         let mut insert = |&(earlier, ref context, ref error): &(u32, SpanContext, Option<String>)| {
             let mut link =
                 typed(context, "retry", [KeyValue::new("retry.attempt_number", i64::from(number))]);
             link.attributes.push(KeyValue::new("previous.attempt_number", i64::from(earlier)));
             link.attributes.extend(error.clone().map(|error| KeyValue::new("previous.error", error)));
-            let linked = set.insert(link) == Outcome::Linked;
-            links.extend(linked.then_some(earlier));
-            linked
+            let fits = set.insert(link) == Outcome::Linked;
+            linked.extend(fits.then_some(earlier));
+            fits
         };
         let first = earlier.iter().position(&mut insert).unwrap_or(earlier.len());
         earlier.iter().skip(first + 1).rev().for_each(|attempt| _ = insert(attempt));
-        assert!(links.len() <= *max_links);
-        earlier.retain(|attempt| links.contains(&attempt.0));
-        links.sort_unstable();
-        let (mut made, counts) = set.finish();
+        assert!(linked.len() <= *max_links);
+        earlier.retain(|attempt| linked.contains(&attempt.0));
+        let (mut links, counts) = set.finish();
         self.left_out += counts.truncated;
-        made.sort_by_key(|link| {
-            let of_link = |number: &u32| {
-                link.attributes.contains(&KeyValue::new("previous.attempt_number", i64::from(*number)))
-            };
-            links.iter().position(of_link)
+        links.sort_by_key(|link| match attribute(&link.attributes, "previous.attempt_number") {
+            Value::I64(number) => number,
+            other => panic!("{other:?}"),
         });
-        made
+        links
     }
 }
 
