@@ -67,7 +67,7 @@ pub fn operations(data: &[u8]) {
     let choices = &mut Bytes(data);
     let pattern = choices.below(4);
     // The SDK cuts spans off after 128 links.
-    let most = one_of(choices, &[1, 2, 3, 8, 100]);
+    let most = one_of(choices, &[1, 2, 3, 8, 40]);
     let policy = Policy::choose(choices, most);
     let (number, item, how) = (choices.below(40), Item::choose(choices, 16), How::choose(choices));
     match pattern {
