@@ -31,6 +31,14 @@ else
         "!!! (its host is not reachable). Run this script where it is before a release." >&2
 fi
 
+# The exceptions of deny.toml are for what no user builds.
+excepted=$(sed -n 's/.*crate = "\([^"]*\)".*/\1/p' deny.toml)
+built=$(cargo tree --quiet --package batchlink --edges normal,build --all-features --prefix none | cut -d ' ' -f 1)
+if grep -Fx "$excepted" <<<"$built"; then
+    echo "its licence is allowed in deny.toml only because no user of batchlink builds it" >&2
+    exit 1
+fi
+
 # Users build each dependency once.
 twice=$(cargo tree --quiet -e normal --all-features --duplicates --depth 0 2>/dev/null)
 [ -z "$twice" ] || { printf 'two versions in what users build:\n%s\n' "$twice" >&2; exit 1; }

@@ -4,6 +4,7 @@ use crate::link_set::{LinkSet, Outcome};
 use crate::links;
 use crate::operation::{Operation, lock, shortened, truncation};
 use crate::policy::LinkPolicy;
+use crate::record::Bounded;
 use opentelemetry::trace::{Link, Span, SpanContext, SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue, Value};
 use std::borrow::Cow;
@@ -59,7 +60,8 @@ const PREVIOUS: &str = "previous.attempt_number";
 /// - Every attempt is counted, and has failed if it was dropped (a panic, a cancelled future): the error
 ///   is `dropped`.
 /// - Memory is bounded: of more attempts than the link set takes (32 unless
-///   [told](Self::with_link_set)), the **first** and the **latest** are linked, for where it began
+///   [told](Self::with_link_set)), the **first** that can be linked
+///   and the **latest** are, for where it began
 ///   and why it is tried again; the span says how many there were.
 /// - It can be shared among threads and tasks, and cloned: clones count together.
 #[derive(Clone, Debug)]
@@ -162,8 +164,7 @@ impl Attempts {
             }
             lock(&shared).ended(number, result);
         });
-        let context = operation.span_context();
-        lock(&self.state).earlier.push(Earlier { number, context, error: None });
+        lock(&self.state).note(number, &operation.span_context());
         operation
     }
 
@@ -207,7 +208,7 @@ impl Attempts {
         let result = result.map_err(|error| error.to_string());
         let mut state = lock(&self.state);
         let number = state.next();
-        state.earlier.push(Earlier { number, context: attempt.clone(), error: None });
+        state.note(number, attempt);
         state.ended(number, result.as_ref().map_err(String::as_str).copied());
     }
 
@@ -222,6 +223,18 @@ impl State {
     fn next(&mut self) -> u32 {
         self.outcome.attempts = self.outcome.attempts.saturating_add(1);
         self.outcome.attempts
+    }
+
+    /// Attempts that start at the same time may come in any order.
+    fn note(&mut self, number: u32, attempt: &SpanContext) {
+        // A trace state that no link would keep does not wait for it.
+        let context = Bounded::new(attempt).context;
+        let place = self.earlier.partition_point(|earlier| earlier.number < number);
+        self.earlier.insert(place, Earlier { number, context, error: None });
+        if self.earlier.len() > 2 * self.set.max_links() {
+            // Nobody starts: what has no room is forgotten all the same.
+            self.links(number);
+        }
     }
 
     /// The links of attempt `number`.
@@ -308,5 +321,39 @@ mod tests {
                 assert!(kept <= 3 + 2, "{kept} are kept");
             }
         }
+    }
+
+    #[test]
+    fn attempts_of_others_are_not_kept_either_nor_are_their_long_trace_states() {
+        let set = LinkSet::builder().with_max_links(3).build().unwrap();
+        let attempts = Attempts::new("call").with_link_set(set);
+        let state = TraceState::from_key_value(["a", "b", "c"].map(|key| (key, "v".repeat(200)))).unwrap();
+        for number in 1..=1000 {
+            let ids = (TraceId::from(1_u128), SpanId::from(number));
+            let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, true, state.clone());
+            attempts.collect(&context, Err("no"));
+            let earlier = &lock(&attempts.state).earlier;
+            assert!(earlier.len() <= 2 * 3, "{} are kept", earlier.len());
+            assert!(earlier.iter().all(|attempt| attempt.context.trace_state() == &TraceState::NONE));
+        }
+        let links = lock(&attempts.state).links(1001);
+        assert_eq!(links.iter().map(previous).collect::<Vec<_>>(), [1, 999, 1000]);
+        assert_eq!(lock(&attempts.state).left_out, 997);
+    }
+
+    #[test]
+    fn attempts_that_overlap_are_linked_in_order() {
+        let mut state = State {
+            set: LinkSet::builder().with_max_links(2).build().unwrap(),
+            earlier: Vec::new(),
+            left_out: 0,
+            outcome: RetryOutcome::default(),
+        };
+        for number in [2, 1, 3] {
+            let ids = (TraceId::from(1_u128), SpanId::from(number));
+            let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, false, TraceState::NONE);
+            state.note(number as u32, &context);
+        }
+        assert_eq!(state.links(4).iter().map(previous).collect::<Vec<_>>(), [1, 3]);
     }
 }

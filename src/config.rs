@@ -173,7 +173,9 @@ impl LinkCollectorBuilder {
     /// the second of two that are the same, is left out.
     ///
     /// If the closure panics, the link is kept without these attributes, and that is counted in
-    /// [`Stats::attribute_panics`](crate::Stats::attribute_panics).
+    /// [`Stats::attribute_panics`](crate::Stats::attribute_panics). The span that
+    /// `BatchProcessor::run_each` starts for an item has a link of its own: there the place is that of
+    /// the item in its batch, and a panic is not counted.
     ///
     /// ```
     /// use batchlink::{LinkCollector, links::ITEM_INDEX};

@@ -240,19 +240,27 @@ impl LinkSet {
         context.with(|context| self.insert(context))
     }
 
-    /// The link that this set would make, for another span; `None` if it would make none.
+    /// The link that this set would make, for another span; `None` if it would make none. Attributes
+    /// whose closure panics are left out, which is not counted.
     #[cfg(feature = "processor")]
     pub(crate) fn link_to(&self, Bounded { context, state_dropped }: &Bounded, index: usize) -> Option<Link> {
+        let valid = context.is_valid();
+        if valid && !context.is_sampled() && self.policy.unsampled == Unsampled::Drop {
+            return None;
+        }
         let mut link = Link::with_context(context.clone());
-        let kept = match context.is_valid() {
-            true => context.is_sampled() || self.policy.unsampled == Unsampled::Keep,
-            // See `insert_bounded`.
-            false if *state_dropped => self.policy.invalid != Invalid::Drop,
-            false => self.policy.invalid.keeps(&link),
-        };
-        // Without the attributes of a closure that panics; the batch's own link has counted that.
-        kept.then(|| _ = self.policy.complete(&mut link, index))?;
+        // See `insert_bounded`.
+        let had_state = *state_dropped && self.policy.invalid != Invalid::Drop;
+        if !valid && !had_state && !self.policy.invalid.keeps(&link) {
+            return None;
+        }
+        let _ = self.policy.complete(&mut link, index);
         Some(link)
+    }
+
+    /// The bound.
+    pub(crate) fn max_links(&self) -> usize {
+        self.policy.max_links
     }
 
     /// Contexts given since the last [`finish`](Self::finish).

@@ -57,16 +57,16 @@ fn without_state(context: &SpanContext) -> SpanContext {
     )
 }
 
-/// A context that waits beside a payload.
-#[cfg(feature = "processor")]
+/// A context that waits for its batch elsewhere than in a record.
 pub(crate) struct Bounded {
     pub(crate) context: SpanContext,
     /// It had a trace state that was too long.
+    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
     pub(crate) state_dropped: bool,
 }
 
-#[cfg(feature = "processor")]
 impl Bounded {
+    #[cfg(feature = "processor")]
     pub(crate) const NONE: Self = Self { context: SpanContext::NONE, state_dropped: false };
 
     /// A copy of the context, without its trace state if that is too long.

@@ -59,14 +59,14 @@ pub fn processor(data: &[u8]) {
     while !choices.0.is_empty() {
         session.call(&processor_calls::Call::choose(choices));
     }
-    session.end(end);
+    session.end(&end);
 }
 
 /// Attempts, a fan-out or a saga, whose operations end in any order.
 pub fn operations(data: &[u8]) {
     let choices = &mut Bytes(data);
     let pattern = choices.below(4);
-    // The SDK cuts spans off after 128 links.
+    // The SDK cuts the links of a span off after 128.
     let most = one_of(choices, &[1, 2, 3, 8, 40]);
     let policy = Policy::choose(choices, most);
     let (number, item, how) = (choices.below(40), Item::choose(choices, 16), How::choose(choices));

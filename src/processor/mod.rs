@@ -43,7 +43,8 @@ struct Outcomes {
 /// What happened so far; see [`Submitter::stats`].
 ///
 /// `queue().pushed()` items were submitted; `queue().received()` of them are in batches; of those
-/// `succeeded() + failed()` have ended, and the others are being processed.
+/// `succeeded() + failed()` have ended, and the others are being processed. Items without a span are
+/// queued like all others, so `queue().invalid()` is 0; [`Batch::counts`] has how many came without.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessorStats {
     queue: Stats,

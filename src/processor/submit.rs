@@ -184,6 +184,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// two below: an item would be copied at every call.
     #[inline(always)]
     fn item(&self, payload: T, request: Bounded, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
+        // Capped here, so that all who count it count the same.
         let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&payload).min(MAX_WEIGHT));
         Item { payload, request, weight, caller }
     }

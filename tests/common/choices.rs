@@ -48,7 +48,7 @@ pub fn one_of<T: Copy>(choices: &mut impl Choices, table: &[T]) -> T {
 /// A context, possibly with attributes, of which there are few different ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Item {
-    /// 0: no valid one.
+    /// 0: none, and no span id either if that is 1; 3: no span id.
     trace: u8,
     span: u16,
     flags: u8,
@@ -70,7 +70,7 @@ impl Item {
     pub fn choose(choices: &mut impl Choices, spans: u64) -> Self {
         Self {
             span: 1 + choices.below(spans) as u16,
-            trace: one_of(choices, &[1, 1, 1, 1, 1, 2, 2, 0]),
+            trace: one_of(choices, &[1, 1, 1, 1, 1, 2, 3, 0]),
             flags: one_of(choices, &[1, 1, 1, 1, 3, 0, 0xfe, 0xff]),
             remote: choices.below(2) == 1,
             state: one_of(choices, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5]),
@@ -86,7 +86,11 @@ impl Item {
             trace => (mark as u128 + 1) << 64 | u128::from(trace) << shift,
         };
         let state = STATES[self.state].clone();
-        let (trace, span) = (TraceId::from(trace), SpanId::from(u64::from(self.span) << shift));
+        let span = match (self.trace, self.span) {
+            (3, _) | (0, 1) => 0,
+            (_, span) => u64::from(span) << shift,
+        };
+        let (trace, span) = (TraceId::from(trace), SpanId::from(span));
         SpanContext::new(trace, span, TraceFlags::new(self.flags), self.remote, state)
     }
 

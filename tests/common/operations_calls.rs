@@ -4,11 +4,12 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
 use super::common::choices::{Choices, Item, one_of};
+use super::common::context;
 use super::common::oracle::{self, Policy};
 use super::exported::{Exporter, attribute};
 use batchlink::{Attempts, FanOut, LinkSet, Operation, Outcome, Saga, UndoSteps};
-use opentelemetry::trace::{Link, SpanContext, Status};
-use opentelemetry::{KeyValue, Value};
+use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt};
+use opentelemetry::{Context, ContextGuard, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
 /// How an operation ends.
@@ -62,15 +63,25 @@ fn short(error: &str) -> String {
 #[derive(Debug)]
 struct Expected {
     name: String,
+    /// The current span, or none for the root of a trace.
+    parent: SpanId,
     attributes: Vec<KeyValue>,
     links: Vec<Link>,
     result: Result<(), String>,
 }
 
+/// The span that is the current one at every call.
+const PARENT: u64 = 77;
+
+fn enter() -> ContextGuard {
+    Context::new().with_remote_span_context(context(PARENT)).attach()
+}
+
 fn check_spans(spans: &[SpanData], expected: &[Expected]) {
     assert_eq!(spans.len(), expected.len());
-    for (span, Expected { name, attributes, links, result }) in spans.iter().zip(expected) {
-        assert_eq!((&*span.name, &span.attributes, &span.links.links), (&**name, attributes, links));
+    for (span, Expected { name, parent, attributes, links, result }) in spans.iter().zip(expected) {
+        assert_eq!((&*span.name, span.parent_span_id), (&**name, *parent));
+        assert_eq!((&span.attributes, &span.links.links), (attributes, links));
         let status = result.clone().map_or_else(Status::error, |()| Status::Ok);
         assert_eq!(span.status, status);
     }
@@ -123,10 +134,12 @@ pub struct AttemptsSession {
     running: Vec<(u32, Operation, Expected)>,
     ended: Vec<Expected>,
     set: oracle::LinkSet,
-    max_links: usize,
-    /// Those that may still be linked: number, context and error.
-    earlier: Vec<(u32, SpanContext, Option<String>)>,
+    /// All so far: context and error.
+    earlier: Vec<(SpanContext, Option<String>)>,
+    /// How many do not fit, which is exact as long as all contexts are different: whether one that did
+    /// not is counted, if the same comes again and is linked, depends on when that is.
     left_out: u64,
+    same: bool,
     /// Started, failed, first success, latest error.
     counts: (u32, u32, Option<u32>, Option<String>),
 }
@@ -141,9 +154,9 @@ impl AttemptsSession {
             running: Vec::new(),
             ended: Vec::new(),
             set: oracle::LinkSet::new(policy.clone()),
-            max_links: policy.max_links,
             earlier: Vec::new(),
             left_out: 0,
+            same: false,
             counts: (0, 0, None, None),
         }
     }
@@ -151,14 +164,18 @@ impl AttemptsSession {
     pub fn call(&mut self, call: &Call) {
         match call {
             Call::Start => {
-                let operation = self.attempts.start(&self.exporter.tracer());
+                let operation = {
+                    let _current = enter();
+                    self.attempts.start(&self.exporter.tracer())
+                };
                 self.counts.0 += 1;
                 let number = self.counts.0;
                 let links = self.links(number);
                 let mut attributes = truncation(links.len(), self.left_out);
                 attributes.push(KeyValue::new("retry.attempt_number", i64::from(number)));
-                self.earlier.push((number, operation.span_context(), None));
-                let expected = Expected { name: "try".into(), attributes, links, result: Ok(()) };
+                self.earlier.push((operation.span_context(), None));
+                let parent = SpanId::from(PARENT);
+                let expected = Expected { name: "try".into(), parent, attributes, links, result: Ok(()) };
                 self.running.push((number, operation, expected));
             }
             Call::End(which, how) => {
@@ -178,7 +195,9 @@ impl AttemptsSession {
                 let context = item.context(0, 0);
                 self.attempts.collect(&context, how.result());
                 self.counts.0 += 1;
-                self.earlier.push((self.counts.0, context, None));
+                let ids = |context: &SpanContext| (context.trace_id(), context.span_id());
+                self.same |= self.earlier.iter().any(|(earlier, _)| ids(earlier) == ids(&context));
+                self.earlier.push((context, None));
                 self.count(self.counts.0, how);
             }
         }
@@ -192,7 +211,14 @@ impl AttemptsSession {
         while !self.running.is_empty() {
             self.call(&Call::End(0, How::Drop));
         }
-        check_spans(&self.exporter.spans(), &self.ended);
+        let mut spans = self.exporter.spans();
+        if self.same {
+            let spans = spans.iter_mut().map(|span| &mut span.attributes);
+            for attributes in self.ended.iter_mut().map(|span| &mut span.attributes).chain(spans) {
+                attributes.retain(|attribute| !attribute.key.as_str().starts_with("links."));
+            }
+        }
+        check_spans(&spans, &self.ended);
     }
 
     fn count(&mut self, number: u32, how: &How) {
@@ -202,32 +228,26 @@ impl AttemptsSession {
                 let error = short(&error);
                 self.counts.1 += 1;
                 self.counts.3 = Some(error.clone());
-                let attempt = self.earlier.iter_mut().find(|earlier| earlier.0 == number);
-                attempt.into_iter().for_each(|attempt| attempt.2 = Some(error.clone()));
+                self.earlier[number as usize - 1].1 = Some(error);
             }
         }
     }
 
-    /// The first attempt that can be linked, and as many of the latest as there is room for, in order. The
-    /// others never will be.
+    /// The first attempt that can be linked, and as many of the latest as there is room for, in order.
     fn links(&mut self, number: u32) -> Vec<Link> {
-        let Self { earlier, set, max_links, .. } = self;
-        let mut linked = Vec::new();
-        let mut insert = |&(earlier, ref context, ref error): &(u32, SpanContext, Option<String>)| {
+        let Self { earlier, set, .. } = self;
+        let mut insert = |earlier: usize, (context, error): &(SpanContext, Option<String>)| {
             let mut link =
                 typed(context, "retry", [KeyValue::new("retry.attempt_number", i64::from(number))]);
-            link.attributes.push(KeyValue::new("previous.attempt_number", i64::from(earlier)));
+            link.attributes.push(KeyValue::new("previous.attempt_number", earlier as i64 + 1));
             link.attributes.extend(error.clone().map(|error| KeyValue::new("previous.error", error)));
-            let fits = set.insert(link) == Outcome::Linked;
-            linked.extend(fits.then_some(earlier));
-            fits
+            set.insert(link) == Outcome::Linked
         };
-        let first = earlier.iter().position(&mut insert).unwrap_or(earlier.len());
-        earlier.iter().skip(first + 1).rev().for_each(|attempt| _ = insert(attempt));
-        assert!(linked.len() <= *max_links);
-        earlier.retain(|attempt| linked.contains(&attempt.0));
+        let mut all = earlier.iter().enumerate();
+        all.by_ref().find(|&(index, attempt)| insert(index, attempt));
+        all.rev().for_each(|(index, attempt)| _ = insert(index, attempt));
         let (mut links, counts) = set.finish();
-        self.left_out += counts.truncated;
+        self.left_out = counts.truncated;
         links.sort_by_key(|link| match attribute(&link.attributes, "previous.attempt_number") {
             Value::I64(number) => number,
             other => panic!("{other:?}"),
@@ -268,12 +288,14 @@ impl FanSession {
     pub fn call(&mut self, call: &Call) {
         match call {
             Call::Start => {
+                let _current = enter();
                 let operation = self.fan.start(&self.exporter.tracer(), "work");
                 let attributes = vec![KeyValue::new("worker.index", self.counts.0 as i64)];
                 let mut set = oracle::LinkSet::new(default_policy());
                 set.insert(typed(&self.request, "spawned_from", []));
                 let links = set.finish().0;
-                let expected = Expected { name: "work".into(), attributes, links, result: Ok(()) };
+                let parent = SpanId::INVALID;
+                let expected = Expected { name: "work".into(), parent, attributes, links, result: Ok(()) };
                 self.running.push((self.counts.0, operation, expected));
                 self.counts.0 += 1;
             }
@@ -302,7 +324,10 @@ impl FanSession {
 
     pub fn end(mut self, how: &How) {
         let counts = self.counts;
-        let (aggregation, found) = self.fan.clone().aggregate(&self.exporter.tracer(), "merge");
+        let (aggregation, found) = {
+            let _current = enter();
+            self.fan.clone().aggregate(&self.exporter.tracer(), "merge")
+        };
         assert_eq!((found.started, found.succeeded, found.failed), counts);
         let (links, of_links) = self.set.finish();
         let mut attributes = truncation(links.len(), of_links.truncated);
@@ -310,7 +335,8 @@ impl FanSession {
         attributes.push(KeyValue::new("workers.succeeded", counts.1 as i64));
         attributes.push(KeyValue::new("workers.failed", counts.2 as i64));
         how.end(aggregation);
-        self.ended.push(Expected { name: "merge".into(), attributes, links, result: how.result() });
+        let parent = SpanId::from(PARENT);
+        self.ended.push(Expected { name: "merge".into(), parent, attributes, links, result: how.result() });
         // Some are late.
         while !self.running.is_empty() {
             self.call(&Call::End(0, How::Succeed));
@@ -357,11 +383,13 @@ pub fn saga(steps: &[Step], one_by_one: bool) {
         assert_eq!(saga.steps(), index);
         saga.completed(format!("step {index}"), &item.context(0, 0), index);
     }
-    let mut ended = Vec::new();
+    let (mut undone, mut ended) = (Vec::new(), Vec::new());
+    let _current = enter();
     let outcome = if one_by_one {
         let mut undo: UndoSteps<usize> = saga.undo("sold out");
         let mut late = Vec::new();
         for step in &mut undo {
+            undone.push(step.index());
             let (item, how, now) = &steps[step.index()];
             assert_eq!((step.undo, step.name()), (step.index(), &*format!("step {}", step.index())));
             assert_eq!(step.span_context(), &item.context(0, 0));
@@ -380,20 +408,20 @@ pub fn saga(steps: &[Step], one_by_one: bool) {
         }
         undo.outcome()
     } else {
-        saga.compensate(&tracer, "sold out", |index, _| {
-            ended.push(index);
+        let outcome = saga.compensate(&tracer, "sold out", |index, _| {
+            undone.push(index);
             steps[index].1.result()
-        })
+        });
+        ended.clone_from(&undone);
+        outcome
     };
+    assert!(undone.into_iter().eq((0..steps.len()).rev()), "newest first");
     let expected: Vec<Expected> = ended.iter().map(|&index| compensation(index, &steps[index])).collect();
     let failed: Vec<(usize, String)> =
         outcome.failed.iter().map(|failure| (failure.index, failure.error.clone())).collect();
     let errors = ended.iter().filter_map(|&index| Some((index, short(&steps[index].1.result().err()?))));
     assert_eq!(failed, errors.collect::<Vec<_>>());
     assert_eq!((outcome.steps, outcome.compensated), (steps.len(), steps.len() - failed.len()));
-    if !one_by_one {
-        assert!(ended.iter().copied().eq((0..steps.len()).rev()), "newest first");
-    }
     check_spans(&exporter.spans(), &expected);
 }
 
@@ -407,5 +435,6 @@ fn compensation(index: usize, (item, how, _): &Step) -> Expected {
     let mut attributes =
         vec![KeyValue::new("saga.name", "order"), KeyValue::new("compensation.reason", "sold out")];
     attributes.extend(step);
-    Expected { name: format!("compensate {name}"), attributes, links: set.finish().0, result: how.result() }
+    let (name, links) = (format!("compensate {name}"), set.finish().0);
+    Expected { name, parent: SpanId::from(PARENT), attributes, links, result: how.result() }
 }

@@ -1,4 +1,5 @@
-//! What a collector and a link set do, without any of their machinery: queues, a set and counts.
+//! What a collector, a processor's queue and a link set do, without any of their machinery: queues, a set
+//! and counts.
 //!
 //! This is the one oracle, for every test that needs one: random calls (`tests/oracle.rs`), calls
 //! that shrink (`tests/proptest_oracle.rs`), the fuzz targets and the models in packages of their own,
@@ -21,7 +22,7 @@ pub struct Collector {
     slots: usize,
     no_delay: bool,
     invalid_policy: Invalid,
-    /// Of items, which need no valid context.
+    /// A processor's: whatever the context, the item is queued.
     items: bool,
     max_weight: u64,
     shards: Vec<Shard>,
@@ -155,8 +156,7 @@ impl Collector {
         self.shards.iter().flat_map(|shard| &shard.waiting).map(|&(_, weight)| weight)
     }
 
-    /// How many a batch takes: all that is pending, up to its size, and its weight if it has more than
-    /// one.
+    /// How many a batch takes: all that is pending, up to its size and its weight, but at least one.
     pub fn next_size(&self) -> usize {
         let mut heavy = 0;
         let fits = self.weights().take_while(|weight| {
@@ -166,10 +166,10 @@ impl Collector {
         fits.count().max(1).min(self.pending()).min(self.size)
     }
 
-    /// The consumer is gone: closed, and what was pending went with it. How much that was.
-    pub fn discard(&mut self) -> usize {
+    /// The consumer is gone: closed, and what was pending went with it.
+    pub fn discard(&mut self) {
         self.closed = true;
-        self.shards.iter_mut().map(|shard| shard.waiting.drain(..).count()).sum()
+        self.shards.iter_mut().for_each(|shard| shard.waiting.clear());
     }
 
     /// Takes a batch whose contexts came from these shards, in this order: which shards give how
@@ -223,8 +223,11 @@ impl LinkSet {
         } += 1;
         if outcome == Outcome::Linked {
             self.known.insert(ids(&link.span_context));
-            let link = self.with_short_state(link);
-            self.links.push(self.typed(link));
+            let mut link = self.typed(link);
+            let dropped;
+            (link.span_context, dropped) = with_short_state(link.span_context);
+            self.counts.trace_states_dropped += u64::from(dropped);
+            self.links.push(link);
         }
         outcome
     }
@@ -253,17 +256,6 @@ impl LinkSet {
         (std::mem::take(&mut self.links), std::mem::take(&mut self.counts))
     }
 
-    fn with_short_state(&mut self, mut link: Link) -> Link {
-        let context = &link.span_context;
-        if context.trace_state().header().len() > 512 {
-            self.counts.trace_states_dropped += 1;
-            let (trace, span) = ids(context);
-            let (flags, remote) = (context.trace_flags(), context.is_remote());
-            link.span_context = SpanContext::new(trace, span, flags, remote, TraceState::NONE);
-        }
-        link
-    }
-
     fn typed(&self, mut link: Link) -> Link {
         let has_one = link.attributes.iter().any(|attribute| attribute.key.as_str() == "link.type");
         if let Some(link_type) = self.policy.link_type.filter(|_| !has_one) {
@@ -290,6 +282,16 @@ pub fn attributes(counts: &Counts, trigger: &'static str) -> Vec<KeyValue> {
 
 fn ids(context: &SpanContext) -> (TraceId, SpanId) {
     (context.trace_id(), context.span_id())
+}
+
+/// Without its trace state if that is too long; and whether it was.
+pub fn with_short_state(context: SpanContext) -> (SpanContext, bool) {
+    if context.trace_state().header().len() <= 512 {
+        return (context, false);
+    }
+    let (trace, span) = ids(&context);
+    let (flags, remote) = (context.trace_flags(), context.is_remote());
+    (SpanContext::new(trace, span, flags, remote, TraceState::NONE), true)
 }
 
 fn is_valid(context: &SpanContext) -> bool {

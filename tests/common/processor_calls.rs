@@ -5,10 +5,12 @@
 
 use super::common::choices::{Choices, Item, one_of};
 use super::common::{NEVER, by_size, oracle};
-use super::exported::{Exporter, attribute};
-use batchlink::{Answer, Batch, BatchItem, BatchProcessor, CallError, Counts, PushError, Submitter, Trigger};
+use super::exported::Exporter;
+use batchlink::{
+    Answer, Batch, BatchItem, BatchProcessor, CallError, Counts, PushError, Rejected, Submitter, Trigger,
+};
 use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt};
-use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SpanData;
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -65,6 +67,42 @@ pub enum How {
     Call,
     CallWithContext,
     CallWait,
+    /// Without time to wait for the answer.
+    CallTimeout,
+}
+
+/// What is given to a submitter, and by which one.
+#[derive(Clone, Debug)]
+pub struct Give {
+    by: usize,
+    how: How,
+    /// Outside of any span, if there is none.
+    item: Option<Item>,
+    key: u8,
+    weight: u64,
+}
+
+impl Give {
+    fn choose(choices: &mut impl Choices, by: usize) -> Self {
+        use How::*;
+        let how = one_of(
+            choices,
+            &[
+                Submit,
+                Call,
+                Call,
+                CallWithContext,
+                CallWait,
+                WithContext,
+                WaitTimeout,
+                WaitAsync,
+                CallTimeout,
+            ],
+        );
+        let item = (choices.below(16) != 15).then(|| Item::choose(choices, 16));
+        let weight = one_of(choices, &[1, 0, 2, 3, 5, 9, 10, 11, (1 << 38) - 1, u64::MAX]);
+        Self { by, how, item, key: choices.below(4) as u8, weight }
+    }
 }
 
 /// What is answered.
@@ -82,6 +120,8 @@ pub enum Word {
 pub enum Fate {
     /// By results of which there may be too few, or too many.
     Complete(Vec<bool>),
+    /// Item by item.
+    Items(Vec<Word>),
     SucceedAll,
     FailAll,
     /// Its items go their own ways.
@@ -92,7 +132,7 @@ pub enum Fate {
 /// One call. The numbers are those of the submitter, caller, batch or answer that it is made with.
 #[derive(Clone, Debug)]
 pub enum Call {
-    Give(usize, How, Item, u8, u64),
+    Give(Give),
     Poll(usize),
     GiveUp(usize),
     NextBatch,
@@ -108,52 +148,58 @@ pub enum Call {
 
 impl Call {
     pub fn choose(choices: &mut impl Choices) -> Self {
-        use How::*;
         let kind = choices.below(256);
         let which = choices.below(16) as usize;
         match kind {
-            0..110 => {
-                let how = one_of(
-                    choices,
-                    &[Submit, Call, Call, CallWithContext, CallWait, WithContext, WaitTimeout, WaitAsync],
-                );
-                let weight = one_of(choices, &[1, 0, 2, 3, 5, 9, 10, 11, (1 << 38) - 1, u64::MAX]);
-                let item = Item::choose(choices, 16);
-                Self::Give(which, how, item, choices.below(4) as u8, weight)
-            }
-            110..125 => Self::Poll(which),
-            125..130 => Self::GiveUp(which),
-            130..160 => Self::NextBatch,
-            160..175 => Self::TryNext,
-            175..200 => {
-                let results = choices.below(14);
-                let mut complete = || Fate::Complete((0..results).map(|_| choices.below(2) == 0).collect());
-                let fate = match results {
-                    0..8 => complete(),
-                    8 => Fate::SucceedAll,
-                    9 => Fate::FailAll,
-                    10 => Fate::Drop,
+            0..120 => Self::Give(Give::choose(choices, which)),
+            120..135 => Self::Poll(which),
+            135..140 => Self::GiveUp(which),
+            140..165 => Self::NextBatch,
+            165..178 => Self::TryNext,
+            178..203 => {
+                let some = choices.below(14);
+                let fate = match choices.below(8) {
+                    0..2 => Fate::Complete((0..some).map(|_| choices.below(2) == 0).collect()),
+                    2 => Fate::SucceedAll,
+                    3 => Fate::FailAll,
+                    4 => Fate::Drop,
+                    5 => Fate::Items((0..some).map(|_| Word::choose(choices)).collect()),
                     _ => Fate::Scatter,
                 };
                 Self::Batch(which, fate)
             }
-            200..232 => {
-                let words =
-                    [Word::Succeed, Word::Fail, Word::Complete(true), Word::Complete(false), Word::None];
-                Self::Answer(which, one_of(choices, &words))
-            }
-            232..242 => Self::Flush,
-            242..247 => Self::Clone(which),
-            247..253 => Self::Drop(which),
-            253..255 => Self::Close,
-            _ => Self::DropProcessor,
+            203..233 => Self::Answer(which, Word::choose(choices)),
+            233..243 => Self::Flush,
+            243..248 => Self::Clone(which),
+            248..255 => Self::Drop(which),
+            // After these little can happen.
+            _ => match choices.below(8) {
+                0 => Self::Close,
+                1 => Self::DropProcessor,
+                _ => Self::Flush,
+            },
         }
     }
 }
 
+impl Word {
+    fn choose(choices: &mut impl Choices) -> Self {
+        one_of(choices, &[Self::Succeed, Self::Fail, Self::Complete(true), Self::Complete(false), Self::None])
+    }
+}
+
 /// How a session ends.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// What is given before.
+    last: Vec<Give>,
+    /// Closed by the last submitter and caller to go.
+    by_drop: bool,
+    how: HowToEnd,
+}
+
 #[derive(Clone, Copy, Debug)]
-pub enum End {
+enum HowToEnd {
     /// With what is in it.
     Drop,
     /// What is left is handled batch by batch, or item by item.
@@ -163,8 +209,26 @@ pub enum End {
 
 impl End {
     pub fn choose(choices: &mut impl Choices) -> Self {
-        one_of(choices, &[Self::Drop, Self::Run, Self::RunEach])
+        let how = one_of(choices, &[HowToEnd::Drop, HowToEnd::Run, HowToEnd::RunEach]);
+        let by_drop = choices.below(4) == 3;
+        let last = choices.below(20);
+        Self { last: (0..last).map(|by| Give::choose(choices, by as usize)).collect(), by_drop, how }
     }
+}
+
+/// What a session came by, so that a test can demand it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Items handled by `run_each`, and those of them that were linked though their context is invalid.
+    pub items: u64,
+    pub invalid_links: u64,
+    /// Batches, and those that `run` and `run_each` made of what was left.
+    pub batches: u64,
+    pub last_batches: u64,
+    /// Items that were accepted, and that were refused because the queue was full, or closed.
+    pub accepted: u64,
+    pub full: u64,
+    pub closed: u64,
 }
 
 /// What the oracle knows of an item.
@@ -276,12 +340,11 @@ impl Session {
 
     pub fn call(&mut self, call: &Call) {
         match call {
-            Call::Give(by, how, item, key, weight) => self.give(*by, *how, item, *key, *weight),
+            Call::Give(give) => self.give(give),
             Call::Poll(which) => self.poll(*which),
             Call::GiveUp(which) => {
                 if !self.callers.is_empty() {
                     self.callers.swap_remove(which % self.callers.len());
-                    self.submitters_left();
                 }
             }
             Call::NextBatch => {
@@ -331,10 +394,10 @@ impl Session {
                     self.submitters.push(submitter);
                 }
             }
+            // The last one stays until the end, or there would be nothing to do.
             Call::Drop(which) => {
-                if !self.submitters.is_empty() {
+                if self.submitters.len() > 1 {
                     self.submitters.swap_remove(which % self.submitters.len());
-                    self.submitters_left();
                 }
             }
             Call::DropProcessor => self.drop_processor(),
@@ -343,21 +406,28 @@ impl Session {
     }
 
     /// All that is left comes to its end, and is looked at as exported.
-    pub fn end(mut self, end: End) {
-        let processor = match end {
-            End::Drop => None,
+    pub fn end(mut self, End { last, by_drop, how }: &End) -> Seen {
+        for give in last {
+            self.call(&Call::Give(give.clone()));
+        }
+        if *by_drop {
+            self.submitters.clear();
+            // Each holds one.
+            self.callers.clear();
+        } else {
+            self.submitters[0].close();
+        }
+        self.model.queue.close();
+        let mut items = Vec::new();
+        let before = self.model.made.len();
+        let processor = match how {
+            HowToEnd::Drop => None,
             _ => self.processor.take(),
         };
-        let mut item_spans = Vec::new();
         if let Some(processor) = processor {
-            match self.submitters.first() {
-                Some(submitter) => submitter.close(),
-                // The callers' own submitters are the last ones.
-                None => self.callers.clear(),
-            }
-            self.model.queue.close();
-            self.model.run(processor, end, &mut item_spans);
+            self.model.run(processor, *how, &mut items);
         }
+        let last_batches = self.model.made.len() - before;
         self.drop_processor();
         while let Some((number, batch)) = self.batches.pop() {
             self.finish(number, batch, &Fate::Scatter);
@@ -365,67 +435,80 @@ impl Session {
         while let Some((id, answer)) = self.answers.pop() {
             self.say(id, answer, Word::None);
         }
-        self.submitters.clear();
         while !self.callers.is_empty() {
             let left = self.callers.len();
             self.poll(0);
             assert!(self.callers.len() < left, "a caller without an answer");
         }
-        assert_eq!(self.model.ended.len(), self.model.made.len());
-        check_spans(&self.model, &self.exporter.spans(), &item_spans);
+        self.check_stats();
+        let model = &self.model;
+        assert_eq!(model.ended.len(), model.made.len());
+        let invalid_links = check_spans(model, &self.exporter.spans(), &items);
+        let oracle::Collector { accepted, rejected_full: full, rejected_closed: closed, .. } = model.queue;
+        Seen {
+            items: items.len() as u64,
+            invalid_links: invalid_links as u64,
+            batches: model.made.len() as u64,
+            last_batches: last_batches as u64,
+            accepted,
+            full,
+            closed,
+        }
     }
 
     fn submitter(&self, which: usize) -> Option<Submitter<Payload, usize, usize>> {
         self.submitters.get(which % self.submitters.len().max(1)).cloned()
     }
 
-    /// A submitter has gone, or a caller with the one it holds.
-    fn submitters_left(&mut self) {
-        if self.submitters.is_empty() && self.callers.is_empty() {
-            self.model.queue.close();
-        }
-    }
-
-    fn give(&mut self, by: usize, how: How, item: &Item, key: u8, weight: u64) {
-        let Some(submitter) = self.submitter(by) else { return };
-        let (id, context) = (self.model.items.len(), item.context(0, 0));
-        let payload = Payload { id, key, weight };
-        let called = matches!(how, How::Call | How::CallWithContext | How::CallWait);
+    fn give(&mut self, Give { by, how, item, key, weight }: &Give) {
+        let Some(submitter) = self.submitter(*by) else { return };
+        let (id, payload) =
+            (self.model.items.len(), Payload { id: self.model.items.len(), key: *key, weight: *weight });
+        let context = item.map_or(SpanContext::NONE, |item| item.context(0, 0));
+        let called = matches!(how, How::Call | How::CallWithContext | How::CallWait | How::CallTimeout);
         let known = Known { context: context.clone(), payload, called, batch: None, reply: None };
         self.model.items.push(known);
-        let given = context.clone();
         let _entered = match how {
             How::WithContext | How::CallWithContext => None,
-            _ => Some(Context::new().with_remote_span_context(context).attach()),
+            _ => item.map(|_| Context::new().with_remote_span_context(context.clone()).attach()),
         };
-        let rejected = match how {
+        let given_back = |rejected: Rejected<Payload>| {
+            let reason = rejected.reason();
+            assert_eq!(rejected.into_item(), payload);
+            reason
+        };
+        let accepted = match how {
             How::Submit => submitter.submit(payload),
-            How::WithContext => submitter.submit_with_context(payload, &given),
+            How::WithContext => submitter.submit_with_context(payload, &context),
             How::WaitTimeout => submitter.submit_wait_timeout(payload, Duration::ZERO),
-            How::WaitAsync => match poll(&mut Box::pin(submitter.submit_wait_async(payload))) {
-                Poll::Ready(rejected) => rejected,
-                Poll::Pending => return assert!(self.model.offer(id).is_pending()),
-            },
+            How::WaitAsync => {
+                let accepted = poll(&mut Box::pin(submitter.submit_wait_async(payload)));
+                return assert_eq!(accepted.map_err(given_back), self.model.offer(id));
+            }
+            How::CallTimeout => {
+                let accepted = self.model.push(id).map_err(Self::refusal);
+                let reply = submitter.call_blocking_timeout(payload, Duration::ZERO);
+                return assert_eq!(reply, Err(accepted.err().unwrap_or(CallError::Timeout)));
+            }
             How::Call | How::CallWithContext | How::CallWait => {
                 let future: Pin<Box<dyn Future<Output = Reply>>> = match how {
                     How::Call => Box::pin(async move { submitter.call(payload).await }),
                     How::CallWait => Box::pin(async move { submitter.call_wait(payload).await }),
-                    _ => Box::pin(async move { submitter.call_with_context(payload, &given).await }),
+                    _ => Box::pin(async move { submitter.call_with_context(payload, &context).await }),
                 };
                 let outside = matches!(how, How::CallWait);
                 if !outside && let Err(reason) = self.model.push(id) {
-                    self.model.refuse(id, reason);
+                    self.model.items[id].reply = Some(Err(Self::refusal(reason)));
                 }
                 self.callers.push(Caller { id, future, outside });
                 return self.poll(self.callers.len() - 1);
             }
         };
-        let rejected = rejected.map_err(|rejected| {
-            let reason = rejected.reason();
-            assert_eq!(rejected.into_item(), payload);
-            reason
-        });
-        assert_eq!(rejected, self.model.push(id));
+        assert_eq!(accepted.map_err(given_back), self.model.push(id));
+    }
+
+    fn refusal(reason: PushError) -> CallError<usize> {
+        if reason == PushError::Full { CallError::Full } else { CallError::Closed }
     }
 
     fn poll(&mut self, which: usize) {
@@ -438,7 +521,9 @@ impl Session {
             match self.model.offer(caller.id) {
                 Poll::Pending => return assert!(poll(&mut caller.future).is_pending()),
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(reason)) => self.model.refuse(caller.id, reason),
+                Poll::Ready(Err(reason)) => {
+                    self.model.items[caller.id].reply = Some(Err(Self::refusal(reason)))
+                }
             }
             caller.outside = false;
         }
@@ -446,7 +531,6 @@ impl Session {
         assert_eq!(poll(&mut caller.future), reply.map_or(Poll::Pending, Poll::Ready));
         if reply.is_some() {
             self.callers.swap_remove(which);
-            self.submitters_left();
         }
     }
 
@@ -461,6 +545,7 @@ impl Session {
         let ids: Vec<usize> = batch.payloads().map(|payload| payload.id).collect();
         let word = |index: usize| match fate {
             Fate::Complete(results) => results.get(index).map(|&good| Word::Complete(good)),
+            Fate::Items(words) => words.get(index).copied(),
             Fate::SucceedAll => Some(Word::Succeed),
             Fate::FailAll => Some(Word::Fail),
             Fate::Scatter | Fate::Drop => None,
@@ -479,6 +564,17 @@ impl Session {
                     let id = ids.get(index).copied().unwrap_or(usize::MAX);
                     if good { Ok(id) } else { Err(id) }
                 }));
+            }
+            Fate::Items(_) => {
+                for (index, item) in batch.into_iter().enumerate() {
+                    let id = item.payload().id;
+                    match word(index).unwrap_or(Word::None) {
+                        Word::Succeed => item.succeed(id),
+                        Word::Fail => item.fail(id),
+                        Word::Complete(good) => item.complete(if good { Ok(id) } else { Err(id) }),
+                        Word::None => drop(item),
+                    }
+                }
             }
             Fate::SucceedAll => batch.succeed_all(|payload| payload.id),
             Fate::FailAll => batch.fail_all(|payload| payload.id),
@@ -524,7 +620,8 @@ impl Session {
         assert_eq!((stats.succeeded(), stats.failed()), (model.succeeded, model.failed));
         let (stats, queue) = (stats.queue(), &model.queue);
         assert_eq!(stats.pending(), queue.pending() as u64);
-        assert_eq!(stats.accepted(), queue.accepted);
+        assert_eq!((stats.accepted(), stats.invalid()), (queue.accepted, 0));
+        assert_eq!((stats.handler_panics(), stats.attribute_panics()), (0, 0));
         assert_eq!(
             (stats.rejected_full(), stats.rejected_closed()),
             (queue.rejected_full, queue.rejected_closed)
@@ -561,11 +658,6 @@ impl Model {
             }
             offered => Poll::Ready(offered),
         }
-    }
-
-    fn refuse(&mut self, id: usize, reason: PushError) {
-        let error = if reason == PushError::Full { CallError::Full } else { CallError::Closed };
-        self.items[id].reply = Some(Err(error));
     }
 
     /// What `next_batch_timeout` answers: the trigger, or that it is closed, or nothing yet.
@@ -626,18 +718,16 @@ impl Model {
         assert_eq!((batch.number(), batch.len(), batch.counts()), (number as u64, ids.len(), counts));
         for (item, id) in batch.items().iter().zip(ids) {
             assert_eq!(*item.payload(), self.items[id].payload);
-            let (context, given) = (item.span_context(), &self.items[id].context);
-            assert_eq!((context.trace_id(), context.span_id()), (given.trace_id(), given.span_id()));
-            assert_eq!(context.trace_flags(), given.trace_flags());
+            assert_eq!(*item.span_context(), oracle::with_short_state(self.items[id].context.clone()).0);
         }
         number - 1
     }
 
     /// `run` or `run_each`, until nothing is left.
-    fn run(&mut self, mut processor: Processor, end: End, spans: &mut Vec<ItemSpan>) {
+    fn run(&mut self, mut processor: Processor, how: HowToEnd, spans: &mut Vec<ItemSpan>) {
         let mut expected: VecDeque<(usize, usize)> = VecDeque::new();
-        match end {
-            End::RunEach => processor.run_each(|payload, cx| {
+        match how {
+            HowToEnd::RunEach => processor.run_each(|payload, cx| {
                 if expected.is_empty() {
                     assert!(self.due().flatten().is_some(), "nothing was left");
                     expected = self.make().into_iter().enumerate().collect();
@@ -695,8 +785,9 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
 }
 
 /// Batch spans say what became of the batch, in the order in which they ended; item spans are below
-/// theirs and lead to the item's request.
-fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) {
+/// theirs and lead to the item's request. How many of these lead to an invalid context.
+fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
+    let mut invalid_links = 0;
     let (batches, item_spans): (Vec<_>, Vec<_>) = spans.iter().partition(|span| span.name == "batch");
     assert_eq!((batches.len(), item_spans.len()), (model.ended.len(), items.len()));
     let mut ids = HashMap::new();
@@ -720,15 +811,17 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) {
     for (span, expected) in item_spans.into_iter().zip(items) {
         let ItemSpan { id, index, batch, span: span_id } = expected;
         assert_eq!((span.span_context.span_id(), span.parent_span_id), (*span_id, ids[batch]));
-        assert_eq!(attribute(&span.attributes, "item.index"), Value::I64(*index as i64));
+        assert_eq!(span.attributes, [KeyValue::new("item.index", *index as i64)]);
         let mut set = oracle::LinkSet::new(model.policy.clone());
         set.insert(Link::with_context(model.items[*id].context.clone()));
         assert_eq!(span.links.links, set.finish().0);
-        let (event, status) = match id % 3 {
-            0 => ("item.failed", Status::error(id.to_string())),
-            _ => ("item.succeeded", Status::Ok),
+        invalid_links += span.links.iter().filter(|link| !link.span_context.is_valid()).count();
+        let (event, about, status) = match id % 3 {
+            0 => ("item.failed", vec![KeyValue::new("error", id.to_string())], Status::error(id.to_string())),
+            _ => ("item.succeeded", vec![], Status::Ok),
         };
-        let events: Vec<&str> = span.events.iter().map(|event| &*event.name).collect();
-        assert_eq!((events, &span.status), (vec![event], &status));
+        let events: Vec<_> = span.events.iter().map(|event| (&*event.name, &event.attributes)).collect();
+        assert_eq!((events, &span.status), (vec![(event, &about)], &status));
     }
+    invalid_links
 }
