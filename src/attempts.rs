@@ -125,7 +125,7 @@ impl Attempts {
     }
 
     /// How many attempts your loop makes at most, so that the last one can say `retry.exhausted`.
-    /// This stops nothing: the loop does.
+    /// This stops nothing: the loop does. Attempts beyond say so, too.
     #[must_use]
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -133,6 +133,10 @@ impl Attempts {
     }
 
     /// How attempts become links: bound, unsampled ones, name of `link.type`.
+    ///
+    /// If it makes attributes by a closure: the place that is given to it is that in which an attempt is
+    /// chosen, so the first attempt has 0, the latest 1, the one before 2. It is called under these
+    /// attempts' lock and must not use them, and also for attempts that no span will be linked to.
     #[must_use]
     pub fn with_link_set(self, set: LinkSet) -> Self {
         lock(&self.state).set = set;
@@ -232,7 +236,7 @@ impl State {
         let place = self.earlier.partition_point(|earlier| earlier.number < number);
         self.earlier.insert(place, Earlier { number, context, error: None });
         if self.earlier.len() > 2 * self.set.max_links() {
-            // Nobody starts: what has no room is forgotten all the same.
+            // Otherwise only `start` forgets what has no room, and it may never be called.
             self.links(number);
         }
     }

@@ -5,7 +5,8 @@ use opentelemetry::{Key, KeyValue, Value};
 use std::borrow::Cow;
 use std::fmt;
 
-/// What ended a batch.
+/// What ended a batch. If there are several reasons, it is the first of size, weight, shutdown, manual
+/// and timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Trigger {

@@ -249,9 +249,12 @@ impl LinkSet {
             return None;
         }
         let mut link = Link::with_context(context.clone());
-        // See `insert_bounded`.
-        let had_state = *state_dropped && self.policy.invalid != Invalid::Drop;
-        if !valid && !had_state && !self.policy.invalid.keeps(&link) {
+        let kept = match self.policy.invalid {
+            Invalid::Drop => false,
+            // See `insert_bounded`.
+            policy => *state_dropped || policy.keeps(&link),
+        };
+        if !valid && !kept {
             return None;
         }
         let _ = self.policy.complete(&mut link, index);

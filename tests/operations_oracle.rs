@@ -18,28 +18,33 @@ fn choose_policy(random: &mut Random) -> Policy {
 
 #[test]
 fn attempts_do_what_the_oracle_does() {
+    let mut truncated = 0;
     for seed in 0..1000 {
         let mut random = Random(seed);
         let policy = choose_policy(&mut random);
+        let spans = one_of(&mut random, &[16, 10_000]);
         let mut session = AttemptsSession::new(&policy, Choices::below(&mut random, 60) as u32);
         for number in 0..60 {
-            step(seed, number, Call::choose(&mut random), |call| session.call(call));
+            step(seed, number, Call::choose(&mut random, spans), |call| session.call(call));
         }
-        step(seed, 60, policy, |_| session.end());
+        step(seed, 60, policy, |_| truncated += session.end());
     }
+    assert!(truncated > 7000, "{truncated} counts of missing links were compared");
 }
 
 #[test]
 fn a_fan_out_does_what_the_oracle_does() {
+    let mut truncated = 0;
     for seed in 0..1000 {
         let mut random = Random(seed);
         let policy = choose_policy(&mut random);
         let mut session = FanSession::new(&policy, &Item::choose(&mut random, 16));
         for number in 0..60 {
-            step(seed, number, Call::choose(&mut random), |call| session.call(call));
+            step(seed, number, Call::choose(&mut random, 16), |call| session.call(call));
         }
-        step(seed, 60, How::choose(&mut random), |how| session.end(how));
+        step(seed, 60, How::choose(&mut random), |how| truncated += session.end(how));
     }
+    assert!(truncated > 500, "{truncated} counts of missing links were compared");
 }
 
 #[test]

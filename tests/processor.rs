@@ -497,6 +497,32 @@ fn weight_is_a_trigger_and_a_bound() {
     assert_eq!(submitter.stats().queue().flushes(Trigger::Weight), 4);
 }
 
+/// Whatever else is pending, in its shard or another, and however light.
+#[test]
+fn an_item_that_is_too_heavy_goes_alone() {
+    let (_provider, tracer, _exporter) = telemetry();
+    let (submitter, mut processor) = BatchProcessor::<u64, (), Text>::builder("batch")
+        .with_max_batch_size(100)
+        .with_max_batch_weight(10, |weight| *weight)
+        .with_max_delay(NEVER)
+        .with_shards(2)
+        .build(tracer)
+        .unwrap();
+    let mut alone = 0;
+    // Threads are spread over the shards, and the shards take turns in being first.
+    for _ in 0..64 {
+        for weight in [11, 0] {
+            thread::scope(|scope| scope.spawn(|| submitter.submit(weight).unwrap()).join()).unwrap();
+        }
+        while let Some(batch) = processor.try_next() {
+            let weights: Vec<u64> = batch.payloads().copied().collect();
+            assert!(weights == [11] || !weights.contains(&11), "{weights:?}");
+            alone += usize::from(weights == [11]);
+        }
+    }
+    assert_eq!(alone, 64);
+}
+
 /// Whoever completes the weight wakes the processor, whatever the others do.
 #[test]
 fn weight_wakes_the_processor() {

@@ -1,6 +1,6 @@
 //! `BatchProcessor` in one thread, by random calls: answers, batches, counters and spans must be what the
 //! oracle says.
-#![cfg(feature = "processor")]
+#![cfg(all(feature = "processor", feature = "tokio"))]
 
 mod common;
 #[path = "common/exported.rs"]

@@ -66,28 +66,30 @@ pub fn processor(data: &[u8]) {
 pub fn operations(data: &[u8]) {
     let choices = &mut Bytes(data);
     let pattern = choices.below(4);
-    // The SDK cuts the links of a span off after 128.
+    // The SDK keeps 128 links of a span; with so many a run takes long.
     let most = one_of(choices, &[1, 2, 3, 8, 40]);
     let policy = Policy::choose(choices, most);
-    let (number, item, how) = (choices.below(40), Item::choose(choices, 16), How::choose(choices));
     match pattern {
         0 => {
-            let mut session = AttemptsSession::new(&policy, number as u32);
+            let mut session = AttemptsSession::new(&policy, choices.below(40) as u32);
+            let spans = one_of(choices, &[16, 10_000]);
             while !choices.0.is_empty() {
-                session.call(&operations_calls::Call::choose(choices));
+                session.call(&operations_calls::Call::choose(choices, spans));
             }
             session.end();
         }
         1 => {
-            let mut session = FanSession::new(&policy, &item);
+            let mut session = FanSession::new(&policy, &Item::choose(choices, 16));
+            let how = How::choose(choices);
             while !choices.0.is_empty() {
-                session.call(&operations_calls::Call::choose(choices));
+                session.call(&operations_calls::Call::choose(choices, 16));
             }
             session.end(&how);
         }
         _ => {
+            let count = choices.below(40);
             let mut step = || (Item::choose(choices, 16), How::choose(choices), choices.below(2) == 0);
-            let steps: Vec<_> = (0..number).map(|_| step()).collect();
+            let steps: Vec<_> = (0..count).map(|_| step()).collect();
             operations_calls::saga(&steps, pattern == 2);
         }
     }
