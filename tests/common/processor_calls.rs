@@ -626,7 +626,8 @@ impl Session {
     /// A batch span ends with its last answer, not later. (Not looked at for ever: it takes a copy of all.)
     fn check_ended(&self) {
         if self.model.made.len() < 10 {
-            assert_eq!(self.exporter.spans().len(), self.model.ended.len());
+            let spans = self.exporter.spans().into_iter().filter(|span| span.name == "batch");
+            assert_eq!(spans.count(), self.model.ended.len());
         }
     }
 
