@@ -6,10 +6,12 @@ mod common;
 mod exported;
 
 use batchlink::{Attempts, LinkSet, Unsampled};
-use common::{context, watchdog};
+use common::{context, number, watchdog, with_flags};
 use exported::*;
 use futures_util::FutureExt;
-use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::trace::{
+    SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, Tracer, TracerProvider,
+};
 use opentelemetry::{Context, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -122,6 +124,19 @@ fn of_many_attempts_the_first_and_the_latest_are_linked() {
         let original = format!("links.original_count={}", attempts - 1);
         assert_eq!(said.contains(&original), attempts - 1 > bound, "{said:?}");
     }
+}
+
+/// What cannot be linked takes nobody's place as the first.
+#[test]
+fn the_first_attempt_is_the_first_that_can_be_linked() {
+    let exporter = Exporter::default();
+    let set = LinkSet::builder().with_max_links(2).build().unwrap();
+    let attempts = Attempts::new("call").with_link_set(set);
+    attempts.collect(&with_flags(1, TraceFlags::NOT_SAMPLED), Err("not sampled"));
+    (2..=4).for_each(|number| attempts.collect(&context(number), Err("no")));
+    attempts.start(&exporter.tracer()).succeed();
+    let links = &exporter.span("call").links;
+    assert_eq!(links.iter().map(number).collect::<Vec<_>>(), [2, 4]);
 }
 
 #[test]
