@@ -40,24 +40,10 @@ package() {
 
 thread() {
     unpack_debian
-    without_fences oneshot
     cp "$runtime/librustc-nightly_rt.tsan.a" "$debian/usr/lib/rustlib/$host/lib/librustc-stable_rt.tsan.a"
     LD_LIBRARY_PATH="$debian/usr/lib/x86_64-linux-gnu" RUSTC="$debian/usr/bin/rustc" RUSTC_BOOTSTRAP=1 \
         RUSTFLAGS=-Zsanitizer=thread TSAN_OPTIONS=halt_on_error=1 CARGO_TARGET_DIR="$work/thread" \
-        run ThreadSanitizer cargo test -Zbuild-std=std,panic_abort \
-        --config "patch.crates-io.oneshot.path='$work/oneshot'"
-}
-
-# A copy of a dependency in which every ordering is SeqCst: its own synchronize by standalone fences, of which
-# ThreadSanitizer knows nothing. That they are enough is for loom to see, which its authors and our models use.
-without_fences() {
-    local manifest
-    manifest=$(cargo metadata --format-version 1 --manifest-path "$work/package/Cargo.toml" --all-features |
-        python3 -c 'import json, sys
-print(*(p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == sys.argv[1]))' "$1")
-    rm -rf "${work:?}/$1"
-    cp -r "$(dirname "$manifest")" "$work/$1"
-    find "$work/$1/src" -name '*.rs' -exec sed -Ei 's/\b(Relaxed|Acquire|Release|AcqRel)\b/SeqCst/g' {} +
+        run ThreadSanitizer cargo test -Zbuild-std=std,panic_abort
 }
 
 address() {

@@ -729,6 +729,40 @@ fn every_caller_gets_exactly_one_answer() {
     println!("{calls} calls: {sum:?}, {} batches, {} panics", queue.batches(), queue.handler_panics());
 }
 
+/// Callers who were polled go in the very moment in which they are answered.
+#[test]
+fn callers_leave_while_they_are_answered() {
+    let _watchdog = watchdog();
+    let (_provider, tracer, _exporter) = telemetry();
+    let (submitter, mut processor) = room_for_two::<Box<u64>>(tracer);
+    let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+    let rounds = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=rounds {
+                while asked.load(Ordering::Acquire) < round {
+                    thread::yield_now();
+                }
+                processor.try_next().expect("it was asked").succeed_all(|_| ());
+                answered.store(round, Ordering::Release);
+            }
+        });
+        let mut random = Random(1);
+        for round in 1..=rounds {
+            let mut call = Box::pin(submitter.call(Box::new(round)));
+            let waker = std::task::Waker::noop();
+            assert!(call.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+            asked.store(round, Ordering::Release);
+            (0..random.below(3000)).for_each(|_| std::hint::spin_loop());
+            drop(call);
+            while answered.load(Ordering::Acquire) < round {
+                thread::yield_now();
+            }
+        }
+    });
+    assert_eq!(submitter.stats().succeeded(), rounds);
+}
+
 fn callers(submitter: &Submitter<u64, u64, u64>, first: u64, count: u64) -> [u64; 8] {
     use futures_util::FutureExt;
     use futures_util::stream::{FuturesUnordered, StreamExt};

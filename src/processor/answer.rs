@@ -1,10 +1,13 @@
 //! The way back: every caller gets exactly one answer.
 
 use super::batch::BatchSpan;
-use crate::sync::Arc;
+use crate::sync::{Arc, Parker, oneshot};
 use crate::unwind::caught;
 use std::error::Error;
 use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// Why a [`call`](super::Submitter::call) has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +54,39 @@ pub(super) type Reply<R, E> = Result<R, CallError<E>>;
 /// The handler's end of a caller's wait. Dropped, it says that the processor is closed.
 pub(super) type Caller<R, E> = oneshot::Sender<Reply<R, E>>;
 
+/// The caller's own end. Dropped without a word by the handler's end, it was dropped with the queue.
+pub(super) struct Waiting<R, E>(oneshot::Receiver<Reply<R, E>>);
+
+pub(super) fn channel<R, E>() -> (Caller<R, E>, Waiting<R, E>) {
+    let (caller, waiting) = oneshot::channel();
+    (caller, Waiting(waiting))
+}
+
+impl<R, E> Waiting<R, E> {
+    /// Waits for the reply, at most until `deadline`. Blocks the thread.
+    pub(super) fn wait(mut self, deadline: Option<Instant>) -> Reply<R, E> {
+        let parker = Parker::new();
+        let cx = &mut Context::from_waker(parker.waker());
+        loop {
+            match Pin::new(&mut self).poll(cx) {
+                Poll::Ready(reply) => return reply,
+                Poll::Pending if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return Err(CallError::Timeout);
+                }
+                Poll::Pending => parker.park(deadline),
+            }
+        }
+    }
+}
+
+impl<R, E> Future for Waiting<R, E> {
+    type Output = Reply<R, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply<R, E>> {
+        Pin::new(&mut self.0).poll(cx).map(|reply| reply.unwrap_or(Err(CallError::Closed)))
+    }
+}
+
 /// The duty to say what became of one item.
 ///
 /// Dropped without a word, it counts as failed if somebody waits for the answer
@@ -93,7 +129,7 @@ impl<R, E> Answer<R, E> {
     /// Whether somebody waits for the answer: nobody does if the item was only submitted, or the
     /// caller has given up. Work for nobody can be skipped.
     pub fn is_awaited(&self) -> bool {
-        self.caller.as_ref().is_some_and(|caller| !caller.is_closed())
+        self.caller.as_ref().is_some_and(|caller| !caller.is_canceled())
     }
 
     fn give(mut self, reply: Reply<R, E>) {
@@ -128,8 +164,7 @@ impl<R, E> Drop for Answer<R, E> {
 /// The caller may have given up: then the reply is dropped here. That, and waking the caller, is the
 /// user's code, whose panic must not cost others their answers.
 fn send<R, E>(caller: Caller<R, E>, reply: Reply<R, E>) {
-    // Out of the channel first, which a panic would leak.
-    let _ = caught(|| drop(caller.send(reply).map_err(oneshot::SendError::into_inner)));
+    let _ = caught(|| drop(caller.send(reply)));
 }
 
 impl<R, E> fmt::Debug for Answer<R, E> {

@@ -1,6 +1,6 @@
 //! What those who have items hold.
 
-use super::answer::{CallError, Caller, Reply};
+use super::answer::{CallError, Caller, channel};
 use super::build::Weigh;
 use super::{Item, Outcomes, ProcessorStats};
 use crate::error::PushError;
@@ -119,9 +119,9 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there, without [`CallError::Full`].
     pub async fn call_wait(&self, item: T) -> Result<R, CallError<E>> {
-        let (caller, answer) = oneshot::async_channel();
+        let (caller, waiting) = channel();
         self.wait_async(self.item(item, current(), Some(caller))).await.map_err(refused)?;
-        answered(answer.await)
+        waiting.await
     }
 
     /// As [`call`](Self::call), on a thread. **Blocks it**; not to be called from the processor's
@@ -131,9 +131,9 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub fn call_blocking(&self, item: T) -> Result<R, CallError<E>> {
-        let (caller, answer) = oneshot::channel();
+        let (caller, waiting) = channel();
         self.put(self.item(item, current(), Some(caller))).map_err(refused)?;
-        answered(answer.recv())
+        waiting.wait(None)
     }
 
     /// As [`call_blocking`](Self::call_blocking), at most for `timeout`. An item that was accepted
@@ -143,15 +143,9 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there, and [`CallError::Timeout`].
     pub fn call_blocking_timeout(&self, item: T, timeout: Duration) -> Result<R, CallError<E>> {
-        let (caller, answer) = oneshot::channel();
+        let (caller, waiting) = channel();
         self.put(self.item(item, current(), Some(caller))).map_err(refused)?;
-        let deadline = Instant::now().checked_add(timeout);
-        match deadline.map(|deadline| answer.recv_deadline(deadline)) {
-            None => answered(answer.recv()),
-            Some(Err(oneshot::RecvTimeoutError::Timeout)) => Err(CallError::Timeout),
-            Some(Err(oneshot::RecvTimeoutError::Disconnected)) => Err(CallError::Closed),
-            Some(Ok(reply)) => reply,
-        }
+        waiting.wait(Instant::now().checked_add(timeout))
     }
 
     /// Asks the processor to take what is pending now; does not wait for it.
@@ -170,9 +164,9 @@ impl<T, R, E> Submitter<T, R, E> {
     }
 
     async fn answer(&self, item: T, request: Bounded) -> Result<R, CallError<E>> {
-        let (caller, answer) = oneshot::async_channel();
+        let (caller, waiting) = channel();
         self.put(self.item(item, request, Some(caller))).map_err(refused)?;
-        answered(answer.await)
+        waiting.await
     }
 
     #[inline(always)]
@@ -238,11 +232,6 @@ fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
         PushError::Full => CallError::Full,
         PushError::Closed => CallError::Closed,
     }
-}
-
-/// A caller's end that was dropped without a word was dropped with the queue.
-fn answered<R, E>(reply: Result<Reply<R, E>, oneshot::RecvError>) -> Result<R, CallError<E>> {
-    reply.unwrap_or(Err(CallError::Closed))
 }
 
 impl<T, R, E> Clone for Submitter<T, R, E> {

@@ -1,4 +1,4 @@
-//! What loom and shuttle have in common: how to sleep, how to wait, and no time.
+//! What loom and shuttle have in common: how to sleep, how to wait, how to answer, and no time.
 
 pub(crate) use super::checker::*;
 use std::sync::Arc as Shared;
@@ -70,4 +70,89 @@ impl Backoff {
     }
 
     pub(crate) fn reset(&self) {}
+}
+
+/// `futures_channel`'s interface, by a lock that checkers see.
+#[cfg(feature = "processor")]
+pub(crate) mod oneshot {
+    use super::{Arc, Mutex};
+    use std::pin::Pin;
+    use std::sync::PoisonError;
+    use std::task::{Context, Poll, Waker};
+
+    struct State<T> {
+        value: Option<T>,
+        waker: Option<Waker>,
+        sender_gone: bool,
+        receiver_gone: bool,
+    }
+
+    type Shared<T> = Arc<Mutex<State<T>>>;
+
+    pub(crate) struct Sender<T>(Shared<T>);
+
+    pub(crate) struct Receiver<T>(Shared<T>);
+
+    #[derive(Debug)]
+    pub(crate) struct Canceled;
+
+    pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
+        let state = State { value: None, waker: None, sender_gone: false, receiver_gone: false };
+        let shared = Arc::new(Mutex::new(state));
+        (Sender(Arc::clone(&shared)), Receiver(shared))
+    }
+
+    fn with<T, R>(shared: &Shared<T>, act: impl FnOnce(&mut State<T>) -> R) -> R {
+        act(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    impl<T> Sender<T> {
+        pub(crate) fn send(self, value: T) -> Result<(), T> {
+            with(&self.0, |state| match state.receiver_gone {
+                true => Err(value),
+                false => {
+                    state.value = Some(value);
+                    Ok(())
+                }
+            })
+        }
+
+        pub(crate) fn is_canceled(&self) -> bool {
+            with(&self.0, |state| state.receiver_gone)
+        }
+    }
+
+    impl<T> Future for Receiver<T> {
+        type Output = Result<T, Canceled>;
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+            with(&self.0, |state| {
+                if !state.sender_gone {
+                    state.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Poll::Ready(state.value.take().ok_or(Canceled))
+            })
+        }
+    }
+
+    impl<T> Drop for Sender<T> {
+        fn drop(&mut self) {
+            let waker = with(&self.0, |state| {
+                state.sender_gone = true;
+                state.waker.take()
+            });
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    impl<T> Drop for Receiver<T> {
+        fn drop(&mut self) {
+            let left = with(&self.0, |state| {
+                state.receiver_gone = true;
+                (state.value.take(), state.waker.take())
+            });
+            drop(left);
+        }
+    }
 }
