@@ -56,6 +56,30 @@ assert_impl_all!(SagaOutcome: Clone, Eq, Send, Sync, Debug, Default);
 assert_impl_all!(FanOut: Clone, Send, Sync, Debug);
 assert_impl_all!(FanCounts: Copy, Eq, Send, Sync, Debug, Default);
 assert_impl_all!(WorkersFailed: Copy, Eq, Display, Error, Send, Sync);
+#[cfg(feature = "processor")]
+mod processor {
+    use super::*;
+
+    type Processor = BatchProcessor<String, String, String>;
+    assert_impl_all!(Processor: Send, Unpin, Debug);
+    assert_not_impl_any!(Processor: Clone);
+    assert_impl_all!(Submitter<String, String, String>: Clone, Send, Sync, Unpin, Debug);
+    assert_impl_all!(Batch<String, String, String>: IntoIterator, Send, Sync, Unpin, Debug);
+    assert_impl_all!(BatchItem<String, String, String>: Send, Sync, Unpin, Debug);
+    assert_impl_all!(Answer<String, String>: Send, Sync, Unpin, Debug);
+    assert_impl_all!(CallError<Timeout>: Copy, Eq, Hash, Display, Error, Send, Sync);
+    assert_impl_all!(Rejected<String>: Display, Error, Send, Sync);
+    assert_impl_all!(ProcessorStats: Copy, Eq, Debug, Default, Send, Sync);
+
+    /// The calls' futures may move among threads.
+    fn _are_send(submitter: &Submitter<String, String, String>) {
+        fn is_send(_: impl Send) {}
+        is_send(submitter.call(String::new()));
+        is_send(submitter.call_wait(String::new()));
+        is_send(submitter.submit_wait_async(String::new()));
+    }
+}
+
 assert_impl_all!(carrier::CarrierError: Clone, Eq, Display, Error, Send, Sync);
 
 const fn is_static<T: 'static>() {}

@@ -54,7 +54,7 @@ pub(super) type Reply<R, E> = Result<R, CallError<E>>;
 /// The handler's end of a caller's wait. Dropped, it says that the processor is closed.
 pub(super) type Caller<R, E> = oneshot::Sender<Reply<R, E>>;
 
-/// The caller's own end. Dropped without a word by the handler's end, it was dropped with the queue.
+/// The caller's own end. If the handler's end goes without a word, it went with the queue: closed.
 pub(super) struct Waiting<R, E>(oneshot::Receiver<Reply<R, E>>);
 
 pub(super) fn channel<R, E>() -> (Caller<R, E>, Waiting<R, E>) {
@@ -68,11 +68,11 @@ impl<R, E> Waiting<R, E> {
         let parker = Parker::new();
         let cx = &mut Context::from_waker(parker.waker());
         loop {
+            // Before the look: a reply that was there in time is found by it.
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             match Pin::new(&mut self).poll(cx) {
                 Poll::Ready(reply) => return reply,
-                Poll::Pending if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                    return Err(CallError::Timeout);
-                }
+                Poll::Pending if late => return Err(CallError::Timeout),
                 Poll::Pending => parker.park(deadline),
             }
         }
@@ -161,8 +161,10 @@ impl<R, E> Drop for Answer<R, E> {
     }
 }
 
-/// The caller may have given up: then the reply is dropped here. That, and waking the caller, is the
-/// user's code, whose panic must not cost others their answers.
+/// The caller may have given up, or do so now: then the reply is dropped here, or by the caller if it
+/// leaves last. That, and waking the caller, is the user's code, whose panic must not cost others their
+/// answers. (Where a waker that panics meets a caller who leaves, the reply may be leaked; and if the
+/// reply's drop panics as well, that is a panic within a panic, which ends the process.)
 fn send<R, E>(caller: Caller<R, E>, reply: Reply<R, E>) {
     let _ = caught(|| drop(caller.send(reply)));
 }

@@ -72,7 +72,7 @@ impl Backoff {
     pub(crate) fn reset(&self) {}
 }
 
-/// `futures_channel`'s interface, by a lock that checkers see.
+/// `futures_channel`'s interface, by a lock that checkers see. It orders more than the real one.
 #[cfg(feature = "processor")]
 pub(crate) mod oneshot {
     use super::{Arc, Mutex};
@@ -87,23 +87,23 @@ pub(crate) mod oneshot {
         receiver_gone: bool,
     }
 
-    type Shared<T> = Arc<Mutex<State<T>>>;
+    type Channel<T> = Arc<Mutex<State<T>>>;
 
-    pub(crate) struct Sender<T>(Shared<T>);
+    pub(crate) struct Sender<T>(Channel<T>);
 
-    pub(crate) struct Receiver<T>(Shared<T>);
+    pub(crate) struct Receiver<T>(Channel<T>);
 
     #[derive(Debug)]
     pub(crate) struct Canceled;
 
     pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
         let state = State { value: None, waker: None, sender_gone: false, receiver_gone: false };
-        let shared = Arc::new(Mutex::new(state));
-        (Sender(Arc::clone(&shared)), Receiver(shared))
+        let channel = Arc::new(Mutex::new(state));
+        (Sender(Arc::clone(&channel)), Receiver(channel))
     }
 
-    fn with<T, R>(shared: &Shared<T>, act: impl FnOnce(&mut State<T>) -> R) -> R {
-        act(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T, R>(channel: &Channel<T>, act: impl FnOnce(&mut State<T>) -> R) -> R {
+        act(&mut channel.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     impl<T> Sender<T> {
@@ -126,13 +126,13 @@ pub(crate) mod oneshot {
         type Output = Result<T, Canceled>;
 
         fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-            with(&self.0, |state| {
-                if !state.sender_gone {
-                    state.waker = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-                Poll::Ready(state.value.take().ok_or(Canceled))
-            })
+            // Wakers are the user's code: cloned before the lock, and dropped after it.
+            let waker = cx.waker().clone();
+            let (poll, _former) = with(&self.0, |state| match state.sender_gone {
+                true => (Poll::Ready(state.value.take().ok_or(Canceled)), Some(waker)),
+                false => (Poll::Pending, state.waker.replace(waker)),
+            });
+            poll
         }
     }
 
@@ -148,11 +148,12 @@ pub(crate) mod oneshot {
 
     impl<T> Drop for Receiver<T> {
         fn drop(&mut self) {
-            let left = with(&self.0, |state| {
+            // A value that was sent is dropped with the channel, by whoever leaves last.
+            let waker = with(&self.0, |state| {
                 state.receiver_gone = true;
-                (state.value.take(), state.waker.take())
+                state.waker.take()
             });
-            drop(left);
+            drop(waker);
         }
     }
 }

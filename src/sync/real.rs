@@ -1,4 +1,4 @@
-//! What runs in production: `std` and crossbeam.
+//! What runs in production: `std`, crossbeam, and the channel of answers.
 
 pub(crate) use atomic_waker::AtomicWaker;
 pub(crate) use crossbeam_utils::Backoff;

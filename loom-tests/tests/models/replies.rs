@@ -48,6 +48,20 @@ fn task_gets_its_answer() {
     });
 }
 
+/// A task that leaves while it is answered costs nobody anything: the item is counted, the reply freed.
+#[test]
+fn caller_leaves_while_it_is_answered() {
+    check(3, || {
+        let (submitter, mut processor) = processor(1, None);
+        let call = spawn(submitter, |submitter| {
+            let mut call = Box::pin(submitter.call(7));
+            let _ = call.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        });
+        processor.next_batch().unwrap().succeed_all(|n| *n);
+        assert_eq!(call.join().unwrap().1.stats().succeeded(), 1);
+    });
+}
+
 /// Whoever calls while the processor goes hears that it has gone.
 #[test]
 fn caller_races_the_end() {
