@@ -14,15 +14,16 @@ tool() {
 
 tool deny
 cargo deny --workspace check licenses bans sources
+beside=({loom-tests,shuttle-tests,fuzz}/Cargo.toml)
 # The workspaces beside it use fewer licences than deny.toml allows.
-for beside in loom-tests shuttle-tests fuzz; do
-    cargo deny --manifest-path "$beside/Cargo.toml" --workspace --config deny.toml \
+for manifest in "${beside[@]}"; do
+    cargo deny --manifest-path "$manifest" --workspace --config deny.toml \
         check -A license-not-encountered -A license-exception-not-encountered licenses bans sources
 done
 
 # The database is a git repository, not in any package registry: not every machine can fetch it.
 if cargo deny fetch db 2>/dev/null; then
-    for manifest in Cargo.toml {loom-tests,shuttle-tests,fuzz}/Cargo.toml; do
+    for manifest in Cargo.toml "${beside[@]}"; do
         cargo deny --manifest-path "$manifest" --workspace --config deny.toml check advisories
     done
 else

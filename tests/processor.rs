@@ -465,16 +465,21 @@ fn a_processor_that_goes_answers_those_who_wait() {
     assert_eq!(submitter.stats().queue().pending(), 0);
 }
 
-#[test]
-fn weight_is_a_trigger_and_a_bound() {
-    let (_provider, tracer, exporter) = telemetry();
-    let (submitter, mut processor) = BatchProcessor::<u64, (), Text>::builder("batch")
+/// Batches that weigh 10, of items that weigh what they are.
+fn by_weight(shards: usize, tracer: SdkTracer) -> (Submitter<u64, (), Text>, BatchProcessor<u64, (), Text>) {
+    BatchProcessor::builder("batch")
         .with_max_batch_size(100)
         .with_max_batch_weight(10, |weight| *weight)
         .with_max_delay(NEVER)
-        .with_shards(1)
+        .with_shards(shards)
         .build(tracer)
-        .unwrap();
+        .expect("valid")
+}
+
+#[test]
+fn weight_is_a_trigger_and_a_bound() {
+    let (_provider, tracer, exporter) = telemetry();
+    let (submitter, mut processor) = by_weight(1, tracer);
     let mut due = |weights: &[u64]| {
         weights.iter().for_each(|&weight| submitter.submit(weight).unwrap());
         let batch = processor.next_batch_timeout(Duration::ZERO).ok()?.unwrap();
@@ -502,13 +507,7 @@ fn weight_is_a_trigger_and_a_bound() {
 #[test]
 fn an_item_that_is_too_heavy_goes_alone() {
     let (_provider, tracer, _exporter) = telemetry();
-    let (submitter, mut processor) = BatchProcessor::<u64, (), Text>::builder("batch")
-        .with_max_batch_size(100)
-        .with_max_batch_weight(10, |weight| *weight)
-        .with_max_delay(NEVER)
-        .with_shards(2)
-        .build(tracer)
-        .unwrap();
+    let (submitter, mut processor) = by_weight(2, tracer);
     let mut alone = 0;
     // Threads are spread over the shards, and the shards take turns in being first.
     for _ in 0..64 {

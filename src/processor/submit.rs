@@ -1,6 +1,6 @@
 //! What those who have items hold.
 
-use super::answer::{CallError, Caller, channel};
+use super::answer::{CallError, Caller, Waiting, channel};
 use super::build::Weigh;
 use super::{Item, Outcomes, ProcessorStats};
 use crate::error::PushError;
@@ -101,7 +101,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`CallError::Closed`] also if the processor went before it took the item;
     /// [`CallError::Failed`], [`CallError::Panicked`], [`CallError::Unanswered`]: the handler's.
     pub async fn call(&self, item: T) -> Result<R, CallError<E>> {
-        self.answer(item, current()).await
+        self.ask(item, current())?.await
     }
 
     /// As [`call`](Self::call), linked to the span given.
@@ -110,7 +110,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub async fn call_with_context(&self, item: T, context: &SpanContext) -> Result<R, CallError<E>> {
-        self.answer(item, Bounded::new(context)).await
+        self.ask(item, Bounded::new(context))?.await
     }
 
     /// As [`call`](Self::call), but waits for room first: back-pressure.
@@ -131,9 +131,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub fn call_blocking(&self, item: T) -> Result<R, CallError<E>> {
-        let (caller, waiting) = channel();
-        self.put(self.item(item, current(), Some(caller))).map_err(refused)?;
-        waiting.wait(None)
+        self.ask(item, current())?.wait(None)
     }
 
     /// As [`call_blocking`](Self::call_blocking), at most for `timeout`. An item that was accepted
@@ -143,8 +141,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there, and [`CallError::Timeout`].
     pub fn call_blocking_timeout(&self, item: T, timeout: Duration) -> Result<R, CallError<E>> {
-        let (caller, waiting) = channel();
-        self.put(self.item(item, current(), Some(caller))).map_err(refused)?;
+        let waiting = self.ask(item, current())?;
         waiting.wait(Instant::now().checked_add(timeout))
     }
 
@@ -163,10 +160,12 @@ impl<T, R, E> Submitter<T, R, E> {
         ProcessorStats::new(self.queue.stats(), &self.outcomes)
     }
 
-    async fn answer(&self, item: T, request: Bounded) -> Result<R, CallError<E>> {
+    /// Submits an item whose result is waited for.
+    #[inline(always)]
+    fn ask(&self, item: T, request: Bounded) -> Result<Waiting<R, E>, CallError<E>> {
         let (caller, waiting) = channel();
         self.put(self.item(item, request, Some(caller))).map_err(refused)?;
-        waiting.await
+        Ok(waiting)
     }
 
     #[inline(always)]

@@ -72,6 +72,12 @@ struct Expected {
     result: Result<(), String>,
 }
 
+impl Expected {
+    fn new(name: impl Into<String>, parent: SpanId, attributes: Vec<KeyValue>, links: Vec<Link>) -> Self {
+        Self { name: name.into(), parent, attributes, links, inexact: false, result: Ok(()) }
+    }
+}
+
 /// The span that is the current one at every call.
 const PARENT: u64 = 77;
 
@@ -190,9 +196,8 @@ impl AttemptsSession {
                 let mut attributes = truncation(links.len(), self.left_out);
                 attributes.push(KeyValue::new("retry.attempt_number", i64::from(number)));
                 self.earlier.push((operation.span_context(), None));
-                let parent = SpanId::from(PARENT);
-                let (name, inexact, result) = ("try".into(), self.same, Ok(()));
-                let expected = Expected { name, parent, attributes, links, inexact, result };
+                let mut expected = Expected::new("try", SpanId::from(PARENT), attributes, links);
+                expected.inexact = self.same;
                 self.running.push((number, operation, expected));
             }
             Call::End(which, how) => {
@@ -307,9 +312,7 @@ impl FanSession {
                 let mut set = oracle::LinkSet::new(default_policy());
                 set.insert(typed(&self.request, "spawned_from", []));
                 let links = set.finish().0;
-                let parent = SpanId::INVALID;
-                let (name, inexact, result) = ("work".into(), false, Ok(()));
-                let expected = Expected { name, parent, attributes, links, inexact, result };
+                let expected = Expected::new("work", SpanId::INVALID, attributes, links);
                 self.running.push((self.counts.0, operation, expected));
                 self.counts.0 += 1;
             }
@@ -350,8 +353,8 @@ impl FanSession {
         attributes.push(KeyValue::new("workers.succeeded", counts.1 as i64));
         attributes.push(KeyValue::new("workers.failed", counts.2 as i64));
         how.end(aggregation);
-        let (name, parent, inexact, result) = ("merge".into(), SpanId::from(PARENT), false, how.result());
-        self.ended.push(Expected { name, parent, attributes, links, inexact, result });
+        let merge = Expected::new("merge", SpanId::from(PARENT), attributes, links);
+        self.ended.push(Expected { result: how.result(), ..merge });
         // Some are late.
         while !self.running.is_empty() {
             self.call(&Call::End(0, How::Succeed));
@@ -450,7 +453,7 @@ fn compensation(index: usize, (item, how, _): &Step) -> Expected {
     let mut attributes =
         vec![KeyValue::new("saga.name", "order"), KeyValue::new("compensation.reason", "sold out")];
     attributes.extend(step);
-    let (name, links) = (format!("compensate {name}"), set.finish().0);
-    let (parent, inexact, result) = (SpanId::from(PARENT), false, how.result());
-    Expected { name, parent, attributes, links, inexact, result }
+    let expected =
+        Expected::new(format!("compensate {name}"), SpanId::from(PARENT), attributes, set.finish().0);
+    Expected { result: how.result(), ..expected }
 }

@@ -259,7 +259,6 @@ struct Caller {
 }
 
 /// Whether somebody was woken since this was last asked.
-#[derive(Default)]
 struct Woken(AtomicBool);
 
 impl Wake for Woken {
@@ -405,19 +404,15 @@ impl Session {
                 }
             }
             Call::Flush => {
-                let Some(submitter) = self.submitters.first() else { return };
-                submitter.flush();
+                self.submitters[0].flush();
                 self.model.queue.flush();
             }
             Call::Close => {
-                let Some(submitter) = self.submitters.first() else { return };
-                submitter.close();
+                self.submitters[0].close();
                 self.model.queue.close();
             }
             Call::Clone(which) => {
-                if let Some(submitter) = self.submitter(*which) {
-                    self.submitters.push(submitter);
-                }
+                self.submitters.push(self.submitter(*which));
             }
             // The last one stays until the end, or there would be nothing to do.
             Call::Drop(which) => {
@@ -446,13 +441,8 @@ impl Session {
         if let HowToEnd::Drop = how {
             self.call(&Call::NextBatch);
         }
-        let mut items = Vec::new();
-        let before = self.model.made.len();
-        let processor = match how {
-            HowToEnd::Drop => None,
-            _ => self.processor.take(),
-        };
-        if let Some(processor) = processor {
+        let (mut items, before) = (Vec::new(), self.model.made.len());
+        if let Some(processor) = self.processor.take_if(|_| !matches!(how, HowToEnd::Drop)) {
             self.model.run(processor, *how, &mut items);
         }
         let last_batches = self.model.made.len() - before;
@@ -484,12 +474,12 @@ impl Session {
         }
     }
 
-    fn submitter(&self, which: usize) -> Option<Submitter<Payload, usize, usize>> {
-        self.submitters.get(which % self.submitters.len().max(1)).cloned()
+    fn submitter(&self, which: usize) -> Submitter<Payload, usize, usize> {
+        self.submitters[which % self.submitters.len()].clone()
     }
 
     fn give(&mut self, Give { by, how, item, key, weight }: &Give) {
-        let Some(submitter) = self.submitter(*by) else { return };
+        let submitter = self.submitter(*by);
         let (id, payload) =
             (self.model.items.len(), Payload { id: self.model.items.len(), key: *key, weight: *weight });
         let context = item.map_or(SpanContext::NONE, |item| item.context(0, 0));
