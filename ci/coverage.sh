@@ -14,7 +14,7 @@ if ! ls "$(rustc --print sysroot)"/lib/rustlib/*/bin/llvm-cov >/dev/null 2>&1; t
     export LLVM_COV=/usr/bin/llvm-cov-$version LLVM_PROFDATA=/usr/bin/llvm-profdata-$version
 fi
 # Not worker_pool, nor the tests that stop processes, which run the examples.
-tests=$(basename -s .rs -a tests/*.rs | grep -vx worker_pool | sed 's/^/--test /')
+tests=$({ basename -s .rs -a tests/*.rs; dirname tests/*/main.rs | xargs -n1 basename; } | grep -vx 'worker_pool\|examples' | sed 's/^/--test /')
 report=${CARGO_TARGET_DIR:-target}/coverage.json
 # shellcheck disable=SC2086 # it is a list
 cargo llvm-cov --quiet --all-features --lib $tests --json --output-path "$report" -- --skip stopped::

@@ -27,18 +27,18 @@ WEAKENED = {
     "trigger.rs coordinate coordinator.compare_exchange Release->Relaxed": ("rearm_races_push", None),
     "trigger.rs ask_flush flush_asked.swap Release->Relaxed": ("flush_follows_push", None),
     "trigger.rs take_flush_request flush_asked.swap Acquire->Relaxed": ("flush_follows_push", None),
-    "queue.rs add pending.fetch_add Release->Relaxed": ("what_weighs_enough_is_published", None),
-    "queue.rs is_reached pending.load Acquire->Relaxed": ("what_weighs_enough_is_published", None),
-    "queue.rs drop handles.fetch_sub AcqRel->Acquire": ("", LAST),
-    "queue.rs drop handles.fetch_sub AcqRel->Release": ("", LAST),
-    "room.rs open awaited.swap AcqRel->Acquire": ("waiting_thread_finds_the_room", None),
-    "room.rs open awaited.swap AcqRel->Release": ("", LOCKED),
-    "room.rs join awaited.swap AcqRel->Acquire": ("", LOCKED),
-    "room.rs join awaited.swap AcqRel->Release": ("waiting_thread_finds_the_room", None),
+    "weight.rs add pending.fetch_add Release->Relaxed": ("what_weighs_enough_is_published", None),
+    "weight.rs is_reached pending.load Acquire->Relaxed": ("what_weighs_enough_is_published", None),
+    "mod.rs drop handles.fetch_sub AcqRel->Acquire": ("", LAST),
+    "mod.rs drop handles.fetch_sub AcqRel->Release": ("", LAST),
+    "waiters.rs open awaited.swap AcqRel->Acquire": ("waiting_thread_finds_the_room", None),
+    "waiters.rs open awaited.swap AcqRel->Release": ("", LOCKED),
+    "waiters.rs join awaited.swap AcqRel->Acquire": ("", LOCKED),
+    "waiters.rs join awaited.swap AcqRel->Release": ("waiting_thread_finds_the_room", None),
 }
 
-RING, TRIGGER, QUEUE = "src/ring.rs", "src/trigger.rs", "src/queue.rs"
-DRAIN, POLL = "src/drain.rs", "src/poll.rs"
+RING, TRIGGER, QUEUE = "src/queue/ring.rs", "src/queue/trigger.rs", "src/queue/mod.rs"
+DRAIN, POLL = "src/queue/drain.rs", "src/queue/poll.rs"
 
 # name, [(file, old, new)], hints, reason to survive
 MUTANTS = [
@@ -226,26 +226,26 @@ MUTANTS = [
        "        self.trigger.drained(&self.rings);")],
      "waiting_thread_finds_the_room", None),
     ("attempt before joining the line",
-     [("src/room.rs", "            place.join(parker.waker());\n            attempted = attempt();\n",
+     [("src/queue/waiters.rs", "            place.join(parker.waker());\n            attempted = attempt();\n",
        "            attempted = attempt();\n            place.join(parker.waker());\n")],
      "waiting_thread_finds_the_room", None),
     ("heavy but unpublished item is slept on",
      [(DRAIN, "heavy || held_up || closed", "held_up || closed")],
      "weight_behind_a_claim_is_found", None),
     ("weight completed and nobody told",
-     [(QUEUE, "before < self.limit && before.saturating_add(weight) >= self.limit", "false")],
+     [("src/queue/weight.rs", "before < self.limit && before.saturating_add(weight) >= self.limit", "false")],
      "two_submitters_complete_the_weight", None),
     ("weight read after the look",
      [(DRAIN, "        let heavy = self.queue.weight.is_reached();\n        let Look { claimed, published, closed, now } = self.look();\n",
        "        let Look { claimed, published, closed, now } = self.look();\n        let heavy = self.queue.weight.is_reached();\n")],
      "what_weighs_enough_is_published", None),
     ("weight counted before the publication",
-     [("src/processor/submit.rs", "            Ok(claim) => self.queue.finish(claim, || item),",
+     [("src/processor/submitter.rs", "            Ok(claim) => self.queue.finish(claim, || item),",
        "            Ok(claim) => {\n                self.queue.weigh(weight);\n"
        "                return Ok(self.queue.finish(claim, || item));\n            }")],
      "what_weighs_enough_is_published", None),
     ("processor goes without waiting for claims in flight",
-     [("src/wait.rs", "while let Some(Due { count, .. }) = self.wait() {",
+     [("src/queue/receiver.rs", "while let Some(Due { count, .. }) = self.wait() {",
        "while let Some(Due { count, .. }) = self.available() {")],
      "caller_races_the_end", None),
     ("last handle does not close",

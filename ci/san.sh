@@ -14,8 +14,8 @@ host=x86_64-unknown-linux-gnu
 
 # Not `config`, `faults` and `worker_pool`, whose work is done by processes that they start, nor `traits`, whose
 # work is done when it is compiled, nor `memory`, whose allocator counts what a sanitizer adds.
-tests=$(find tests -maxdepth 1 -name '*.rs' -printf '%f\n' | sort |
-    sed -e 's/\.rs$//' -e '/^\(config\|faults\|memory\|traits\|worker_pool\)$/d' -e 's/^/--test /')
+tests=$({ find tests -maxdepth 1 -name '*.rs' -printf '%f\n'; find tests -mindepth 2 -name main.rs -printf '%h\n'; } |
+    sort | sed -e 's/\.rs$//' -e 's,.*/,,' -e '/^\(config\|examples\|faults\|memory\|traits\|worker_pool\)$/d' -e 's/^/--test /')
 
 main() {
     package

@@ -4,6 +4,7 @@ use opentelemetry::trace::Link;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// Why a context was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +105,18 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
+
+/// Checks one field against its range.
+pub(crate) fn within(
+    field: &'static str,
+    value: usize,
+    allowed: RangeInclusive<usize>,
+) -> Result<usize, ConfigError> {
+    if allowed.contains(&value) {
+        return Ok(value);
+    }
+    Err(ConfigError::new(field, value.to_string(), format!("{} to {}", allowed.start(), allowed.end())))
+}
 
 /// [`Flusher::next_batch_timeout`](crate::Flusher::next_batch_timeout) waited that long in vain.
 /// Nothing is lost: what is pending comes with a later call.

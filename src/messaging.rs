@@ -30,7 +30,7 @@
 //! # Ok::<(), batchlink::ConfigError>(())
 //! ```
 
-use crate::batch::{LinkBatch, add_new};
+use crate::link_set::batch::{LinkBatch, add_new};
 use crate::links::int;
 use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanKind};
 use opentelemetry::{Key, KeyValue, StringValue};

@@ -1,11 +1,73 @@
 //! Counters that add up.
 
-use crate::batch::{Counts, Trigger};
 use crate::sync::Ordering;
 use crate::sync::unmodelled::AtomicU64;
+use std::fmt;
 
 /// How many kinds of [`Trigger`] there are.
 const TRIGGERS: usize = Trigger::Shutdown as usize + 1;
+
+/// What ended a batch. If there are several reasons, it is the first of size, weight, shutdown, manual
+/// and timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// `max_batch_size` contexts were pending.
+    Size,
+    /// The items pending weighed `max_batch_weight` or more; see
+    /// [`BatchProcessorBuilder::with_max_batch_weight`](crate::processor::BatchProcessorBuilder::with_max_batch_weight).
+    Weight,
+    /// `max_delay` was over for the first of them.
+    Timeout,
+    /// Somebody asked: [`LinkCollector::flush`](crate::LinkCollector::flush),
+    /// [`Flusher::try_next`](crate::Flusher::try_next) or [`LinkSet::finish`](crate::LinkSet::finish).
+    Manual,
+    /// The collector was closed, and this is what was left.
+    Shutdown,
+}
+
+impl Trigger {
+    /// The value of the attribute `batch.trigger`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Size => "size_limit",
+            Self::Weight => "weight_limit",
+            Self::Timeout => "timeout",
+            Self::Manual => "manual",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What became of the contexts of a batch: `received` is the sum of the next five.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Contexts that the batch took.
+    pub received: u64,
+    /// Contexts that became a link.
+    pub linked: u64,
+    /// Contexts whose span was linked already.
+    pub duplicates: u64,
+    /// Contexts over `max_links`.
+    pub truncated: u64,
+    /// Contexts without a trace id or span id, given to a [`LinkSet`](crate::LinkSet) directly, that
+    /// its policy ([`Invalid`](crate::Invalid)) did not keep.
+    pub invalid: u64,
+    /// Contexts that were not sampled.
+    pub unsampled: u64,
+    /// Links whose trace state was over 512 bytes and was left out.
+    pub trace_states_dropped: u64,
+    /// Links without the attributes of their own that `with_link_attributes` was to make, because
+    /// the closure panicked.
+    pub attribute_panics: u64,
+}
 
 /// What happened so far, in contexts unless said otherwise; see
 /// [`LinkCollector::stats`](crate::LinkCollector::stats).

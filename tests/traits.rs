@@ -3,6 +3,10 @@
 //! That a `Flusher` cannot be cloned and is used through `&mut` is shown to readers by
 //! compile-fail examples in its documentation as well.
 
+use batchlink::links::*;
+use batchlink::patterns::*;
+#[cfg(feature = "processor")]
+use batchlink::processor::*;
 use batchlink::*;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
@@ -46,8 +50,8 @@ assert_impl_all!(RejectedLink: Clone, PartialEq, Display, Error, Send, Sync);
 assert_impl_all!(Trigger: Copy, Eq, Hash, Debug, Display, Send, Sync);
 assert_impl_all!(Outcome: Copy, Eq, Hash, Debug, Display, Send, Sync);
 
-assert_impl_all!(Operation: Send, Sync, Unpin, Debug);
-assert_not_impl_any!(Operation: Clone);
+assert_impl_all!(SpanGuard: Send, Sync, Unpin, Debug);
+assert_not_impl_any!(SpanGuard: Clone);
 assert_impl_all!(Attempts: Clone, Send, Sync, Debug);
 assert_impl_all!(RetryOutcome: Clone, Eq, Send, Sync, Debug, Default);
 assert_impl_all!(Saga<String>: Clone, Send, Sync, Debug);
@@ -55,7 +59,7 @@ assert_impl_all!(UndoSteps<String>: ExactSizeIterator, Send, Sync, Debug);
 assert_impl_all!(SagaOutcome: Clone, Eq, Send, Sync, Debug, Default);
 assert_impl_all!(FanOut: Clone, Send, Sync, Debug);
 assert_impl_all!(FanCounts: Copy, Eq, Send, Sync, Debug, Default);
-assert_impl_all!(WorkersFailed: Copy, Eq, Display, Error, Send, Sync);
+assert_impl_all!(WorkersError: Copy, Eq, Display, Error, Send, Sync);
 #[cfg(feature = "processor")]
 mod processor {
     use super::*;
@@ -68,7 +72,7 @@ mod processor {
     assert_impl_all!(BatchItem<String, String, String>: Send, Sync, Unpin, Debug);
     assert_impl_all!(Answer<String, String>: Send, Sync, Unpin, Debug);
     assert_impl_all!(CallError<Timeout>: Copy, Eq, Hash, Display, Error, Send, Sync);
-    assert_impl_all!(Rejected<String>: Display, Error, Send, Sync);
+    assert_impl_all!(SubmitError<String>: Display, Error, Send, Sync);
     assert_impl_all!(ProcessorStats: Copy, Eq, Debug, Default, Send, Sync);
 
     /// The calls' futures may move among threads.
@@ -90,7 +94,7 @@ const _: () = {
     is_static::<ShutdownError>();
     is_static::<Timeout>();
     is_static::<carrier::CarrierError>();
-    is_static::<Operation>();
+    is_static::<SpanGuard>();
 };
 
 /// An `Err` should not make the common `Ok` expensive to return.

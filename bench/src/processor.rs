@@ -7,7 +7,7 @@ use crate::rounds::{Effort, Progress, rotate};
 use crate::source::{Kind, Source};
 use crate::targets::{Goal, Target};
 use batch_aint_one::{BatchingPolicy, Limits, OnFull, Processor};
-use batchlink::{Batch, BatchProcessor, BatchProcessorBuilder, Submitter};
+use batchlink::processor::{Batch, BatchProcessor, BatchProcessorBuilder, Submitter};
 use opentelemetry::trace::SpanContext;
 use opentelemetry::trace::noop::NoopTracer;
 use std::convert::Infallible;

@@ -11,7 +11,10 @@ mod check;
 #[path = "../common/mod.rs"]
 mod common;
 
-use batchlink::{BatchProcessor, LinkSet, Submitter, Trigger, links};
+use batchlink::{
+    LinkSet, Trigger, links,
+    processor::{BatchProcessor, Submitter},
+};
 use clap::{Parser, value_parser};
 use common::{Show, Telemetry};
 use opentelemetry::KeyValue;

@@ -11,7 +11,7 @@ mod check;
 mod common;
 
 use batchlink::links::LinkTemplate;
-use batchlink::{LinkSet, Relation};
+use batchlink::{LinkSet, links::Relation};
 use clap::{Parser, value_parser};
 use common::{Show, Telemetry, ensure};
 use opentelemetry::trace::{Span, SpanContext, SpanId, TraceContextExt, Tracer};

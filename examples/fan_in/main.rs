@@ -9,7 +9,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-use batchlink::{FanCounts, FanOut, LinkSet, Operation};
+use batchlink::{
+    LinkSet,
+    patterns::{FanCounts, FanOut, SpanGuard},
+};
 use clap::{Parser, ValueEnum, value_parser};
 use common::{Exported, Show, Telemetry, attribute, ensure};
 use opentelemetry::trace::{Status, TraceContextExt, Tracer};
@@ -84,7 +87,7 @@ fn run(args: &Args) -> common::Result {
     check(args, &exported, &counts)
 }
 
-fn on_threads(args: &Args, tracer: &SdkTracer, workers: impl Iterator<Item = (Operation, u32)>) {
+fn on_threads(args: &Args, tracer: &SdkTracer, workers: impl Iterator<Item = (SpanGuard, u32)>) {
     thread::scope(|scope| {
         for (worker, shard) in workers {
             let _ = scope.spawn(move || worker.run(|_cx| search(args.fail_every, tracer, shard)));
@@ -95,7 +98,7 @@ fn on_threads(args: &Args, tracer: &SdkTracer, workers: impl Iterator<Item = (Op
 fn on_tasks(
     args: &Args,
     tracer: &SdkTracer,
-    workers: impl Iterator<Item = (Operation, u32)>,
+    workers: impl Iterator<Item = (SpanGuard, u32)>,
 ) -> common::Result {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
     runtime.block_on(async {

@@ -15,7 +15,7 @@ mod check;
 mod common;
 
 use batchlink::messaging::{self, Operation};
-use batchlink::{LinkSet, Relation, carrier};
+use batchlink::{LinkSet, carrier, links::Relation};
 use broker::{Message, PARTITION, Queue, SYSTEM};
 use clap::{Parser, value_parser};
 use common::{Show, Telemetry};

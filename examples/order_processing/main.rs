@@ -14,7 +14,7 @@ mod check;
 mod common;
 mod steps;
 
-use batchlink::{BatchProcessor, Submitter};
+use batchlink::processor::{BatchProcessor, Submitter};
 use clap::{Parser, value_parser};
 use common::{Show, Telemetry, ensure};
 use opentelemetry::KeyValue;

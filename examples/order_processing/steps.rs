@@ -1,7 +1,11 @@
 //! Payment, stock and shipping of one batch.
 
 use crate::{Args, Books, Order};
-use batchlink::{Attempts, Batch, BatchItem, FanOut, Saga, links};
+use batchlink::{
+    links,
+    patterns::{Attempts, FanOut, Saga},
+    processor::{Batch, BatchItem},
+};
 use opentelemetry::trace::{Span, SpanContext, SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;

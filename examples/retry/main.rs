@@ -13,7 +13,7 @@
 mod common;
 
 use backon::{BlockingRetryable, ExponentialBuilder, Retryable};
-use batchlink::{Attempts, RetryOutcome};
+use batchlink::patterns::{Attempts, RetryOutcome};
 use clap::{Parser, value_parser};
 use common::{Exported, Show, Telemetry, ensure, number};
 use opentelemetry::Context;

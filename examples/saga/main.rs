@@ -12,7 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-use batchlink::{Saga, SagaOutcome};
+use batchlink::patterns::{Saga, SagaOutcome};
 use clap::{Parser, ValueEnum};
 use common::{Exported, Show, Telemetry, ensure};
 use opentelemetry::trace::{Status, TraceContextExt, Tracer};

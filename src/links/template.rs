@@ -4,7 +4,7 @@ use super::{
     BUSINESS_ENTITY_ID, BUSINESS_ENTITY_TYPE, CORRELATION_ID, LINK_DESCRIPTION, LINK_TYPE, SOURCE_OPERATION,
     SOURCE_SERVICE,
 };
-use crate::relation::Relation;
+use crate::links::relation::Relation;
 use opentelemetry::trace::{Link, SpanContext};
 use opentelemetry::{KeyValue, StringValue};
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// value: the last one that was set.
 ///
 /// ```
-/// use batchlink::{Relation, links::LinkTemplate};
+/// use batchlink::links::{LinkTemplate, Relation};
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 /// # let cx = SpanContext::new(TraceId::from(7u128), SpanId::from(1u64), TraceFlags::SAMPLED, true, TraceState::NONE);
 ///

@@ -1,7 +1,7 @@
 //! What a backend could do nothing with, found before it is sent.
 
 use super::{LINK_RELATIONSHIP, LINK_TYPE};
-use crate::relation::Relation;
+use crate::links::relation::Relation;
 use opentelemetry::Key;
 use opentelemetry::trace::{Link, SpanId, TraceId};
 use std::error::Error;
@@ -47,7 +47,7 @@ pub enum InvalidLinkReason {
 /// The first link found wrong, and why.
 ///
 /// ```
-/// use batchlink::{Relation, links};
+/// use batchlink::links::{self, Relation};
 /// use opentelemetry::trace::{Link, SpanContext};
 ///
 /// let error = links::validate(&[Link::with_context(SpanContext::NONE)]).unwrap_err();

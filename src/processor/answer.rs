@@ -1,8 +1,8 @@
 //! The way back: every caller gets exactly one answer.
 
 use super::batch::BatchSpan;
+use crate::panic::caught;
 use crate::sync::{Arc, Parker, oneshot};
-use crate::unwind::caught;
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;

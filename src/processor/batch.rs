@@ -2,10 +2,10 @@
 
 use super::answer::Answer;
 use super::{Item, Outcomes};
-use crate::batch::{Counts, Trigger};
-use crate::record::Bounded;
+use crate::link_set::record::Bounded;
+use crate::panic::caught;
+use crate::stats::{Counts, Trigger};
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::unwind::caught;
 use opentelemetry::trace::{SpanContext, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue, Value};
 use std::fmt;
@@ -69,7 +69,7 @@ impl Drop for BatchSpan {
 ///
 /// ```no_run
 /// # fn insert_all(rows: &[&String]) -> Result<Vec<u64>, String> { Ok(vec![0; rows.len()]) }
-/// # fn handler(batch: batchlink::Batch<String, u64, String>) {
+/// # fn handler(batch: batchlink::processor::Batch<String, u64, String>) {
 /// let rows: Vec<&String> = batch.payloads().collect();
 /// match insert_all(&rows) {
 ///     Ok(ids) => batch.complete(ids.into_iter().map(Ok)),

@@ -2,24 +2,24 @@
 //!
 //! ```text
 //! submit / call ─► ring ─► trigger ─► drain ─► Batch (span, links) ─► handler ─► answers
-//!   submit.rs     the collector's own, with another T    batch.rs       run.rs    answer.rs
+//!   submitter.rs   the collector's own, with another T    batch.rs       run.rs    answer.rs
 //! ```
 
 mod answer;
 mod batch;
-mod build;
+mod builder;
 mod run;
-mod submit;
 #[cfg(feature = "tokio")]
-mod task;
+mod run_async;
+mod submitter;
 
 pub use answer::{Answer, CallError};
 pub use batch::{Batch, BatchItem};
-pub use build::BatchProcessorBuilder;
+pub use builder::BatchProcessorBuilder;
 pub use run::BatchProcessor;
-pub use submit::{Rejected, Submitter};
+pub use submitter::{SubmitError, Submitter};
 
-use crate::record::Bounded;
+use crate::link_set::record::Bounded;
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
 use answer::Caller;

@@ -1,15 +1,15 @@
 //! What the one consumer of items holds, and the ways to run it.
 
 use super::batch::{Batch, BatchItem, BatchSpan};
-use super::build::{BatchProcessorBuilder, Divide};
+use super::builder::{BatchProcessorBuilder, Divide};
 use super::{Item, Outcomes, ProcessorStats};
-use crate::batch::Trigger;
+use crate::collector::FlusherHandle;
 use crate::error::Timeout;
-use crate::flusher::FlusherHandle;
 use crate::link_set::LinkSet;
+use crate::panic::{caught, discard};
+use crate::queue::receiver::{Due, Receiver};
+use crate::stats::Trigger;
 use crate::sync::{Arc, Ordering};
-use crate::unwind::{caught, discard};
-use crate::wait::{Due, Receiver};
 use opentelemetry::trace::{SpanBuilder, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
@@ -34,7 +34,7 @@ pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context) -> Context + Send>;
 /// or take the batches one by one ([`next_batch`](Self::next_batch)).
 ///
 /// ```
-/// use batchlink::BatchProcessor;
+/// use batchlink::processor::BatchProcessor;
 /// use opentelemetry::global;
 /// use std::time::Duration;
 ///
@@ -48,7 +48,7 @@ pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context) -> Context + Send>;
 /// })?;
 ///
 /// let length = submitter.call_blocking("a row".to_owned());
-/// assert_eq!(length, Ok::<_, batchlink::CallError<String>>(5));
+/// assert_eq!(length, Ok::<_, batchlink::processor::CallError<String>>(5));
 /// handle.shutdown_with_timeout(Duration::from_secs(5))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -7,7 +7,10 @@ use super::common::choices::{Choices, Item, one_of};
 use super::common::context;
 use super::common::oracle::{self, Policy};
 use super::exported::{Exporter, attribute};
-use batchlink::{Attempts, Duplicates, FanOut, LinkSet, Operation, Outcome, Saga, UndoSteps};
+use batchlink::{
+    Duplicates, LinkSet, Outcome,
+    patterns::{Attempts, FanOut, Saga, SpanGuard, UndoSteps},
+};
 use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt, TraceId};
 use opentelemetry::{Context, ContextGuard, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
@@ -35,7 +38,7 @@ impl How {
         }
     }
 
-    fn end(&self, operation: Operation) {
+    fn end(&self, operation: SpanGuard) {
         match self {
             Self::Succeed => operation.succeed(),
             Self::Fail(error) => operation.fail(error),
@@ -151,7 +154,7 @@ pub struct AttemptsSession {
     max_attempts: u32,
     exporter: Exporter,
     /// Under way, by number.
-    running: Vec<(u32, Operation, Expected)>,
+    running: Vec<(u32, SpanGuard, Expected)>,
     ended: Vec<Expected>,
     set: oracle::LinkSet,
     /// All so far: context and error.
@@ -280,7 +283,7 @@ pub struct FanSession {
     request: SpanContext,
     exporter: Exporter,
     /// Under way, by index.
-    running: Vec<(usize, Operation, Expected)>,
+    running: Vec<(usize, SpanGuard, Expected)>,
     ended: Vec<Expected>,
     set: oracle::LinkSet,
     /// Started, succeeded, failed.

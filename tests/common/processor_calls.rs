@@ -7,7 +7,8 @@ use super::common::choices::{Choices, Item, one_of};
 use super::common::{NEVER, by_size, oracle};
 use super::exported::Exporter;
 use batchlink::{
-    Answer, Batch, BatchItem, BatchProcessor, CallError, Counts, PushError, Rejected, Submitter, Trigger,
+    Counts, PushError, Trigger,
+    processor::{Answer, Batch, BatchItem, BatchProcessor, CallError, SubmitError, Submitter},
 };
 use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
@@ -490,7 +491,7 @@ impl Session {
             How::WithContext | How::CallWithContext => None,
             _ => item.map(|_| Context::new().with_remote_span_context(context.clone()).attach()),
         };
-        let given_back = |rejected: Rejected<Payload>| {
+        let given_back = |rejected: SubmitError<Payload>| {
             let reason = rejected.reason();
             assert_eq!(rejected.into_item(), payload);
             reason

@@ -1,6 +1,6 @@
 //! Batches by size and by timeout, outcomes of single orders, and the workflow that links hold together.
 
-use crate::exported::{Exported, events, int, json, links, run, text};
+use super::exported::{Exported, events, int, json, links, run, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! Rows can be followed through the stages by links alone.
 
-use crate::exported::{Exported, events, int, json, links, run, text};
+use super::exported::{Exported, events, int, json, links, run, text};
 
 /// Rows that a span took, by its links.
 fn taken(span: &serde_json::Value) -> u64 {

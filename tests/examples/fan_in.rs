@@ -1,6 +1,6 @@
 //! The aggregation leads to the request and to every worker, and marks those that failed.
 
-use crate::exported::{Exported, int, json, links, run, text};
+use super::exported::{Exported, int, json, links, run, text};
 use std::collections::{BTreeSet, HashSet};
 
 fn assert_merged(exported: &Exported, workers: u64, fail_every: u64, max_links: usize) {

@@ -1,6 +1,6 @@
 //! What all examples have in common: how they answer to flags and to those who read them.
 
-use crate::exported::{example, run, text};
+use super::exported::{example, run, text};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::Stdio;

@@ -1,6 +1,6 @@
 //! What a poll took is linked, without duplicates, and what was cut is owned up to.
 
-use crate::exported::{Exported, int, json, links, run, text};
+use super::exported::{Exported, int, json, links, run, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

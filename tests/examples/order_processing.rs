@@ -1,6 +1,6 @@
 //! Retries, fan-out, fan-in and compensation of one service, read from its links.
 
-use crate::exported::{Exported, int, json, links, run, text};
+use super::exported::{Exported, int, json, links, run, text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

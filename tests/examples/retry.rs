@@ -1,6 +1,6 @@
 //! Every attempt leads to the earlier ones and says why they failed.
 
-use crate::exported::{Exported, int, json, links, run, text};
+use super::exported::{Exported, int, json, links, run, text};
 use serde_json::{Value, json as value};
 
 /// The error of each attempt at a call, in order; `null` for success.

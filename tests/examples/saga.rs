@@ -1,6 +1,6 @@
 //! Every completed step is undone, newest first, by a span that leads to it.
 
-use crate::exported::{Exported, events, int, json, links, run, text};
+use super::exported::{Exported, events, int, json, links, run, text};
 use serde_json::Value;
 
 const STEPS: [&str; 4] = ["reserve_stock", "charge_card", "book_courier", "ship_order"];

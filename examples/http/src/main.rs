@@ -18,7 +18,7 @@ mod common;
 mod server;
 mod store;
 
-use batchlink::BatchProcessor;
+use batchlink::processor::BatchProcessor;
 use clap::{Parser, value_parser};
 use client::Answer;
 use common::{Result, Show, Telemetry};

@@ -5,7 +5,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
-use batchlink::{CallError, Submitter, carrier};
+use batchlink::{
+    carrier,
+    processor::{CallError, Submitter},
+};
 use opentelemetry::trace::{FutureExt, SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue, global};
 use serde_json::{Value, json};

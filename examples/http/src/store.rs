@@ -1,6 +1,6 @@
 //! The one writer: a batch of rows is one transaction.
 
-use batchlink::Batch;
+use batchlink::processor::Batch;
 use opentelemetry::KeyValue;
 use opentelemetry::global;
 use opentelemetry::trace::{Span, SpanKind, Tracer};

@@ -1,6 +1,6 @@
 //! The way back to callers, and the end of a batch: `src/processor/`.
 
-use batchlink::{BatchProcessor, CallError, Submitter, Trigger};
+use batchlink::{Trigger, processor::{BatchProcessor, CallError, Submitter}};
 use batchlink_loom_tests::{NEVER, block_on, check, spawn};
 use loom::thread;
 use opentelemetry::trace::SpanContext;

@@ -1,0 +1,127 @@
+//! The validated configuration, and environment variables.
+
+use crate::collector::builder::LinkCollectorBuilder;
+use crate::error::{ConfigError, within};
+use crate::link_set::policy::LinkPolicy;
+use crate::queue::trigger::MAX_SHARDS;
+use std::env;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub(super) const BATCH_SIZES: RangeInclusive<usize> = 1..=1 << 20;
+/// All shards together, after rounding; 512 MiB of slots.
+pub(super) const MAX_SLOTS: usize = 1 << 24;
+/// A shard for fewer contexts of a batch than this costs more in reports than it saves.
+const CONTEXTS_PER_SHARD: usize = 16;
+
+/// A configuration that was found valid.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) max_batch_size: u32,
+    pub(crate) max_delay: Duration,
+    pub(crate) shards: usize,
+    pub(crate) slots_per_shard: u32,
+    pub(crate) links: LinkPolicy,
+}
+
+impl LinkCollectorBuilder {
+    pub(crate) fn validate(self) -> Result<Config, ConfigError> {
+        let links = self.links.validate()?;
+        let size = within("max_batch_size", self.max_batch_size.unwrap_or(128), BATCH_SIZES)?;
+        let default_shards = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let fitting = (MAX_SLOTS / size.next_power_of_two()).min(MAX_SHARDS);
+        let default_shards = default_shards.min(size / CONTEXTS_PER_SHARD).clamp(1, fitting);
+        let shards = within("shards", self.shards.unwrap_or(default_shards), 1..=MAX_SHARDS)?;
+        let capacity = self.queue_capacity.unwrap_or_else(|| (4 * size).max(2048));
+        let capacity = within("queue_capacity", capacity, size..=MAX_SLOTS).map_err(|error| {
+            ConfigError::new(
+                "queue_capacity",
+                error.value(),
+                format!("max_batch_size = {size} to {MAX_SLOTS}"),
+            )
+        })?;
+        let slots_per_shard = capacity.div_ceil(shards).max(size).next_power_of_two();
+        if slots_per_shard * shards > MAX_SLOTS {
+            let most = MAX_SLOTS / slots_per_shard;
+            return Err(ConfigError::new(
+                "shards",
+                shards.to_string(),
+                format!(
+                    "1 to {most}, since every shard has {slots_per_shard} slots (max_batch_size or more) \
+                     and all together at most {MAX_SLOTS}"
+                ),
+            ));
+        }
+        Ok(Config {
+            // Both are at most MAX_SLOTS.
+            max_batch_size: size as u32,
+            slots_per_shard: slots_per_shard as u32,
+            max_delay: self.max_delay.unwrap_or(Duration::from_millis(200)),
+            shards,
+            links,
+        })
+    }
+}
+
+pub(super) fn read_env<N>(name: &'static str, allowed: RangeInclusive<N>) -> Result<Option<N>, ConfigError>
+where
+    N: FromStr + PartialOrd + std::fmt::Display,
+{
+    let Some(raw) = env::var_os(name).filter(|raw| !raw.is_empty()) else {
+        return Ok(None);
+    };
+    let number = raw.to_str().and_then(|text| text.trim().parse().ok());
+    match number.filter(|number| allowed.contains(number)) {
+        Some(number) => Ok(Some(number)),
+        None => Err(ConfigError::new(
+            name,
+            format!("{:?}", raw.to_string_lossy()),
+            format!("a whole number from {} to {}", allowed.start(), allowed.end()),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link_set::policy::{Duplicates, Unsampled};
+
+    fn config(configure: impl FnOnce(LinkCollectorBuilder) -> LinkCollectorBuilder) -> Config {
+        configure(LinkCollectorBuilder::new()).validate().expect("valid")
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let config = config(|builder| builder);
+        assert_eq!((config.max_batch_size, config.max_delay), (128, Duration::from_millis(200)));
+        assert_eq!(config.links.max_links, 128);
+        assert_eq!(config.links.link_type.as_deref(), Some("batch_item"));
+        assert_eq!((config.links.unsampled, config.links.duplicates), (Unsampled::Drop, Duplicates::Drop));
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        assert_eq!(config.shards, processors.min(8));
+        assert!(config.slots_per_shard as usize * config.shards >= 2048);
+    }
+
+    #[test]
+    fn small_batches_have_few_shards() {
+        for (size, most) in [(1, 1), (16, 1), (31, 1), (32, 2), (1000, MAX_SHARDS)] {
+            let shards = config(|builder| builder.with_max_batch_size(size)).shards;
+            assert!((1..=most).contains(&shards), "{shards} shards for batches of {size}");
+        }
+        // Whoever asks for more gets them.
+        assert_eq!(config(|builder| builder.with_max_batch_size(1).with_shards(128)).shards, 128);
+    }
+
+    #[test]
+    fn slots_are_a_power_of_two_that_holds_a_batch() {
+        for (size, capacity, shards, slots) in
+            [(1, 1, 1, 1), (3, 3, 1, 4), (3, 64, 4, 16), (17, 64, 4, 32), (128, 4096, 2, 2048)]
+        {
+            let config = config(|builder| {
+                builder.with_max_batch_size(size).with_queue_capacity(capacity).with_shards(shards)
+            });
+            assert_eq!(config.slots_per_shard, slots);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Hooks for models and for tests that stop threads or clocks. Nothing of it is in a normal build.
+#![cfg(any(batchlink_loom, batchlink_hooks))]
+
+#[cfg(batchlink_hooks)]
+use crate::collector::LinkCollector;
+use crate::collector::producer::Producer;
+use crate::error::PushError;
+use crate::link_set::record::Record;
+use crate::queue::Queue;
+#[cfg(batchlink_hooks)]
+use crate::sync::Ordering;
+use opentelemetry::trace::SpanContext;
+
+/// A push that was stopped between claim and publish, as if its thread had lost the processor.
+#[cfg(any(batchlink_loom, batchlink_hooks))]
+#[must_use = "its shard waits until it is resumed"]
+pub struct StalledPush<'a> {
+    queue: &'a Queue<Record>,
+    claim: crate::queue::ring::Claim<'a, Record>,
+    record: Record,
+}
+
+#[cfg(any(batchlink_loom, batchlink_hooks))]
+impl Producer {
+    /// Claims, and stops there.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_stalled(&self, context: &SpanContext) -> Result<StalledPush<'_>, PushError> {
+        let claim = self.queue.claim(self.ring())?;
+        Ok(StalledPush { queue: &self.queue, claim, record: Record::from_context(context) })
+    }
+}
+
+#[cfg(any(batchlink_loom, batchlink_hooks))]
+impl StalledPush<'_> {
+    /// Publishes, and reports if that is due.
+    pub fn resume(self) {
+        self.queue.finish(self.claim, || self.record);
+    }
+}
+
+/// Hooks for the tests of clocks that misbehave; each collector has a clock of its own.
+#[cfg(batchlink_hooks)]
+impl LinkCollector {
+    /// Lets time jump forward.
+    pub fn jump_clock(&self, by: std::time::Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let add = |jumped: u64| Some(jumped.saturating_add(nanos));
+        let jumped = &self.queue.trigger.clock.warp.jumped;
+        let _ = jumped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// Lets time stand still, or go on from there.
+    pub fn stop_clock(&self, stop: bool) {
+        let clock = &self.queue.trigger.clock;
+        clock.warp.stopped_at.store(if stop { clock.now() } else { 0 }, Ordering::Relaxed);
+    }
+}

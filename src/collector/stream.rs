@@ -1,0 +1,33 @@
+//! The flusher in async code: `next().await` and `Stream` (feature `tokio`).
+
+use crate::collector::flusher::Flusher;
+use crate::link_set::LinkBatch;
+use futures_core::Stream;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+impl Flusher {
+    /// Waits until a batch is due; `None` once the collector is closed and everything was
+    /// delivered.
+    ///
+    /// Cancel-safe: a future that is dropped has taken nothing. The delay is timed by tokio; on a
+    /// thread without a tokio runtime (or with one whose time is not enabled) by a helper thread,
+    /// which is slower and otherwise the same.
+    pub async fn next(&mut self) -> Option<LinkBatch> {
+        poll_fn(|cx| self.poll_next_batch(cx)).await
+    }
+
+    /// [`next`](Self::next) for those who write their own `poll`.
+    pub fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
+        self.receiver.poll(cx).map(|due| due.map(|due| self.take(due)))
+    }
+}
+
+impl Stream for Flusher {
+    type Item = LinkBatch;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
+        self.get_mut().poll_next_batch(cx)
+    }
+}

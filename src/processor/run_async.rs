@@ -1,0 +1,95 @@
+//! The processor in async code (feature `tokio`).
+
+use super::batch::Batch;
+use super::run::BatchProcessor;
+use crate::panic::discard;
+use futures_core::Stream;
+use opentelemetry::Context;
+use opentelemetry::trace::FutureExt;
+use std::any::Any;
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{self, Poll};
+
+impl<T, R, E> BatchProcessor<T, R, E>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    E: Send + 'static,
+{
+    /// As [`next_batch`](Self::next_batch), in a task. Cancel-safe: a future that is dropped has
+    /// taken nothing.
+    pub async fn next(&mut self) -> Option<Batch<T, R, E>> {
+        poll_fn(|cx| self.poll_next_batch(cx)).await
+    }
+
+    /// [`next`](Self::next) for those who write their own `poll`.
+    pub fn poll_next_batch(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Batch<T, R, E>>> {
+        if self.parts.is_empty() {
+            match self.receiver.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(due)) => self.take(due),
+            }
+        }
+        Poll::Ready(self.next_part())
+    }
+
+    /// As [`run`](Self::run), in a task: one batch after the other. To have several at once, move
+    /// the batch to a task of its own in `handler`.
+    pub async fn run_async<F>(&mut self, mut handler: impl FnMut(Batch<T, R, E>) -> F)
+    where
+        F: Future<Output = ()>,
+    {
+        while let Some(batch) = self.next().await {
+            if let Err(panic) = caught(async { handler(batch).await }).await {
+                self.receiver.queue().totals.add_handler_panic();
+                discard(panic);
+            }
+        }
+    }
+
+    /// As [`run_each`](Self::run_each), in a task: one item after the other, each with its span as
+    /// the current context whenever it is polled.
+    pub async fn run_each_async<F>(&mut self, mut handler: impl FnMut(T, Context) -> F)
+    where
+        F: Future<Output = Result<R, E>>,
+        E: Display,
+    {
+        while let Some(batch) = self.next().await {
+            let parent = batch.context().clone();
+            for item in batch {
+                let context = self.start_item(&item, &parent);
+                let (payload, answer) = item.into_parts();
+                let call = async { handler(payload, context.clone()).await };
+                let result = caught(call.with_context(context.clone())).await;
+                self.end_item(&context, answer, result);
+            }
+        }
+    }
+}
+
+impl<T, R, E> Stream for BatchProcessor<T, R, E>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    E: Send + 'static,
+{
+    type Item = Batch<T, R, E>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_next_batch(cx)
+    }
+}
+
+/// The future's output, or what it panicked with.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}

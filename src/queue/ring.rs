@@ -1,0 +1,591 @@
+//! One shard: a bounded ring with many producers and one consumer.
+//!
+//! **Position.** A count of entries since the ring was made. Its low 31 bits name it in the
+//! packed word, its low bits modulo the capacity name its slot.
+//!
+//! **One word** (`closed:1 | limit:31 | tail:31`) holds all that producers decide on. `tail`
+//! is the next position to claim; `limit` is how far producers may claim without reporting.
+//! Every write to the word is a read-modify-write, so every release on it heads a release
+//! sequence that reaches every later reader.
+//!
+//! **A slot's life.** *Free*, claimed by moving `tail` over it, *written*, *published* by storing
+//! its position in `seq`, *taken* by the consumer, *free* again once `head` has moved over it.
+//!
+//! | step | ordering | partner |
+//! |---|---|---|
+//! | claim (fast) | word CAS, Acquire | Release of the word CAS in [`Ring::allow`] |
+//! | claim (slow) | `head` load, Acquire, [`Ring::now`] | Release in [`Take`]'s drop |
+//! | now | word load, Acquire | Release of both CASes that raise the limit |
+//! | publish | `seq` store, Release | Acquire in [`Consumer::look`] |
+//! | take | `head` store, Release | `head` load, Acquire, [`Ring::now`] |
+//!
+//! This is the only module with `unsafe`.
+#![allow(unsafe_code)]
+
+use crate::error::PushError;
+use crate::panic::caught;
+use crate::queue::steps::{Step, count};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled};
+use crossbeam_utils::CachePadded;
+use std::mem::MaybeUninit;
+
+/// Positions in a word and in `seq` are modulo 2³¹.
+const MASK: u32 = (1 << 31) - 1;
+
+/// Set in `seq` so that a slot that was never used matches no position.
+const PUBLISHED: u32 = 1 << 31;
+
+/// The first position of every ring stands just below the wrap-around of 31 bits, so that every
+/// test and every user crosses it within the first few contexts instead of after 2³¹ of them.
+const FIRST: u64 = MASK as u64 - 1;
+
+/// The most slots that one ring may have; half the span of positions, so that the order of any
+/// two live positions is defined.
+pub(crate) const MAX_CAPACITY: u32 = 1 << 30;
+
+/// How far `to` is after `from`, modulo 2³¹.
+#[inline(always)]
+pub(crate) fn distance(from: u32, to: u32) -> u32 {
+    to.wrapping_sub(from) & MASK
+}
+
+/// The packed word, decoded by value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word(u64);
+
+impl Word {
+    const CLOSED: u64 = 1 << 63;
+
+    fn new(limit: u32, tail: u32) -> Self {
+        Self(u64::from(limit & MASK) << 31 | u64::from(tail & MASK))
+    }
+
+    #[inline(always)]
+    fn tail(self) -> u32 {
+        self.0 as u32 & MASK
+    }
+
+    #[inline(always)]
+    fn limit(self) -> u32 {
+        (self.0 >> 31) as u32 & MASK
+    }
+
+    fn closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
+    }
+
+    /// Positions that may be claimed without a report. `limit` is never behind `tail`.
+    #[inline(always)]
+    fn room(self) -> u32 {
+        distance(self.tail(), self.limit())
+    }
+
+    #[inline(always)]
+    fn with_tail(self, tail: u32) -> Self {
+        Self(self.0 & !u64::from(MASK) | u64::from(tail & MASK))
+    }
+
+    fn with_limit(self, limit: u32) -> Self {
+        Self(self.0 & Self::CLOSED | Self::new(limit, self.tail()).0)
+    }
+}
+
+/// 32-byte alignment keeps a 32-byte slot within one cache line, two to the line.
+#[repr(align(32))]
+struct Slot<T> {
+    /// Low 31 bits of the position published here, with [`PUBLISHED`] set; 0 before first use.
+    /// Written by the producer that claimed the slot, read by the consumer.
+    seq: AtomicU32,
+    /// Written between claim and publish by the claimant alone; read once, by the consumer.
+    value: UnsafeCell<MaybeUninit<T>>,
+}
+
+/// Pushes that did not enter the ring, by reason. Counted here, per shard, so that counting does
+/// not bring back the shared line that sharding removed. Statistics only: `Relaxed`.
+#[derive(Default)]
+pub(crate) struct Refusals {
+    pub(crate) full: unmodelled::AtomicU64,
+    pub(crate) closed: unmodelled::AtomicU64,
+    pub(crate) invalid: unmodelled::AtomicU64,
+}
+
+/// One shard.
+pub(crate) struct Ring<T> {
+    /// Never written, so both sides keep it in their caches: it must not share a line with what is.
+    slots: Box<[Slot<T>]>,
+    /// The packed [`Word`]; written by producers, on a line of its own.
+    word: CachePadded<AtomicU64>,
+    /// Position of the next entry to take; all bits, so that it also counts what was taken.
+    /// Written by the consumer alone.
+    head: CachePadded<AtomicU64>,
+    pub(crate) refusals: CachePadded<Refusals>,
+}
+
+// SAFETY: a `Ring` moves values of `T` from producer threads to the consumer thread, which needs
+// `T: Send`, and never gives out a `&T`, so it needs no more. A slot's value is accessed by one
+// thread at a time: by its claimant before the Release store of `seq`, by the one `Consumer` after
+// the Acquire load of it, and by a later claimant only after the consumer moved `head` on.
+unsafe impl<T: Send> Sync for Ring<T> {}
+// SAFETY: as above; owning a ring is owning the values in it.
+unsafe impl<T: Send> Send for Ring<T> {}
+
+/// Head and tail of one shard, as they were at one moment; all bits of both positions.
+#[derive(Clone, Copy)]
+pub(crate) struct Snapshot {
+    pub(crate) head: u64,
+    pub(crate) tail: u64,
+}
+
+impl Snapshot {
+    /// Entries taken since the ring was made.
+    pub(crate) fn taken(self) -> u64 {
+        self.head - FIRST
+    }
+
+    /// Claimed and not yet taken: at most the capacity.
+    pub(crate) fn pending(self) -> u32 {
+        (self.tail - self.head) as u32
+    }
+}
+
+impl<T> Ring<T> {
+    /// `shards` rings of `capacity` slots each (a power of two up to [`MAX_CAPACITY`]), side by side,
+    /// and the one consumer of each.
+    ///
+    /// No position may be claimed without a report at first: the very first push reports.
+    pub(crate) fn shards(shards: usize, capacity: u32) -> (Arc<[Self]>, Vec<Consumer<T>>) {
+        assert!(capacity.is_power_of_two() && capacity <= MAX_CAPACITY, "capacity {capacity}");
+        let rings: Arc<[Self]> = arc_slice((0..shards).map(|_| Self::new(capacity)).collect());
+        let consumer = |index| Consumer {
+            rings: Arc::clone(&rings),
+            index,
+            head: FIRST,
+            published: 0,
+            claimed: 0,
+            closed: false,
+        };
+        let consumers = (0..shards).map(consumer).collect();
+        (rings, consumers)
+    }
+
+    fn new(capacity: u32) -> Self {
+        let slots = (0..capacity)
+            .map(|_| Slot { seq: AtomicU32::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) })
+            .collect();
+        let first = FIRST as u32 & MASK;
+        Self {
+            slots,
+            word: CachePadded::new(AtomicU64::new(Word::new(first, first).0)),
+            head: CachePadded::new(AtomicU64::new(FIRST)),
+            refusals: CachePadded::default(),
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        // At most MAX_CAPACITY by construction.
+        self.slots.len() as u32
+    }
+
+    #[inline(always)]
+    fn slot(&self, position: u32) -> &Slot<T> {
+        let slots = &self.slots;
+        &slots[position as usize & (slots.len() - 1)]
+    }
+
+    /// Claims up to `wanted` (at least 1) consecutive positions.
+    ///
+    /// One read-modify-write when no other thread pushes to this shard. Lock-free: it repeats
+    /// only when another thread's claim, or a change of the limit, succeeded in between.
+    #[inline]
+    pub(crate) fn claim(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
+        let mut word = Word(self.word.load(Ordering::Relaxed));
+        loop {
+            let granted = wanted.min(word.room());
+            if granted == 0 {
+                return self.claim_and_report(wanted);
+            }
+            let first = word.tail();
+            let next = word.with_tail(first.wrapping_add(granted));
+            count(Step::Claim);
+            // Acquire: pairs with the Release in `allow`. Whoever raised the limit to cover these
+            // positions had seen the consumer leave their slots. (No Release: this thread knows no
+            // head that the limit's own Release, whose sequence goes on here, does not tell of.)
+            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Claim { ring: self, first, count: granted, report: false }),
+                Err(now) => word = Word(now),
+            }
+        }
+    }
+
+    /// The slow path: at the limit. Refuses, or claims past the limit and owes a report.
+    #[cold]
+    #[inline(never)]
+    fn claim_and_report(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
+        count(Step::SlowPath);
+        loop {
+            let (word, now) = self.now();
+            if word.closed() {
+                return Err(PushError::Closed);
+            }
+            let free = self.capacity() - now.pending();
+            if free == 0 {
+                return Err(PushError::Full);
+            }
+            let first = word.tail();
+            let granted = wanted.min(free);
+            let tail = first.wrapping_add(granted);
+            let next = word.with_tail(tail);
+            // The limit moves only as far as this claim: nobody else may pass under it unseen.
+            let next = if granted > word.room() { next.with_limit(tail) } else { next };
+            count(Step::Claim);
+            // Release: pairs with the Acquire load of the word in `now`, which must find the head
+            // that made room for this claim. (The slots were proved free by the load of `head`,
+            // and no other claim relies on the limit written here.)
+            let swapped = self.word.compare_exchange(word.0, next.0, Ordering::Release, Ordering::Relaxed);
+            if swapped.is_ok() {
+                return Ok(Claim { ring: self, first, count: granted, report: true });
+            }
+        }
+    }
+
+    /// The word, and head and tail as they were at one moment. Repeats only if the consumer took
+    /// something in between.
+    #[inline]
+    fn now(&self) -> (Word, Snapshot) {
+        loop {
+            // `head` first: the consumer had seen every claim below it, so the tail read next is
+            // not behind it.
+            // Acquire: pairs with the Release in `Take`'s drop; the slots below head + capacity are
+            // there to be written by whoever claims them because of this look.
+            let head = self.head.load(Ordering::Acquire);
+            // Acquire: pairs with the Release of whoever let the tail come this far, in
+            // `claim_and_report` or `allow`, so that the next load finds no head older than the one
+            // that made room for it.
+            let word = Word(self.word.load(Ordering::Acquire));
+            // Unmoved, in all its bits: then word and head belong together, however long this
+            // thread was suspended between the loads, and the tail is within the capacity.
+            if self.head.load(Ordering::Relaxed) == head {
+                let pending = distance(head as u32, word.tail());
+                debug_assert!(pending <= self.capacity());
+                return (word, Snapshot { head, tail: head + u64::from(pending) });
+            }
+        }
+    }
+
+    /// Head and tail, for a scan and for statistics.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.now().1
+    }
+
+    /// Lets producers claim up to `limit`, at most the capacity above a head that was seen, without
+    /// a report. False if the tail had already passed `limit`: then nobody may pass any further
+    /// unseen, and the caller must count again.
+    ///
+    /// Called by the coordinator alone.
+    pub(crate) fn allow(&self, limit: u64) -> bool {
+        loop {
+            let (word, now) = self.now();
+            if word.closed() {
+                return true;
+            }
+            let seen = now.tail <= limit;
+            let next = word.with_limit(limit.max(now.tail) as u32);
+            // Nothing to change: the limit that stands was published with a head that freed the
+            // slots below it. Only a reporting producer and this coordinator move it.
+            if next == word {
+                return seen;
+            }
+            count(Step::Limit);
+            // Release: pairs with the Acquire in `claim` and in `now`; passes on the Acquire load
+            // of `head`, from which `limit` was computed.
+            let swapped =
+                self.word.compare_exchange_weak(word.0, next.0, Ordering::Release, Ordering::Relaxed);
+            if swapped.is_ok() {
+                return seen;
+            }
+        }
+    }
+
+    /// No claim succeeds after this. The flag shares the word with the tail, so none slips through.
+    pub(crate) fn close(&self) {
+        let mut word = Word(self.word.load(Ordering::Relaxed));
+        while !word.closed() {
+            let next = Word(word.with_limit(word.tail()).0 | Word::CLOSED);
+            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => word = Word(now),
+            }
+        }
+    }
+}
+
+impl<T> Drop for Ring<T> {
+    fn drop(&mut self) {
+        // Relaxed: `&mut self` came through the last `Arc`, whose drop acquires all others'.
+        let head = self.head.load(Ordering::Relaxed) as u32 & MASK;
+        let tail = Word(self.word.load(Ordering::Relaxed)).tail();
+        for step in 0..distance(head, tail) {
+            let position = head.wrapping_add(step) & MASK;
+            let slot = self.slot(position);
+            // A claim that was never published (its thread died) left no value behind.
+            if slot.seq.load(Ordering::Relaxed) == position | PUBLISHED {
+                // SAFETY: published, so initialised; at or above `head`, so not taken; `&mut self`,
+                // so no claimant and no consumer is left.
+                let value = slot.value.with(|value| unsafe { (*value).assume_init_read() });
+                // One whose drop panics must not keep the others from theirs.
+                let _ = caught(|| drop(value));
+            }
+        }
+    }
+}
+
+/// Consecutive positions that belong to one producer until it publishes them.
+///
+/// Nothing that can panic, block or allocate may come between claim and publish: every later
+/// entry of this shard waits for it.
+#[must_use = "a claim that is never published holds up its shard"]
+pub(crate) struct Claim<'a, T> {
+    ring: &'a Ring<T>,
+    first: u32,
+    count: u32,
+    report: bool,
+}
+
+impl<T> Claim<'_, T> {
+    /// How many positions; at least 1.
+    pub(crate) fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Publishes what `make` gives, for a claim of one. `make` must not panic; it is a closure so
+    /// that a record is written into its slot field by field and never copied.
+    ///
+    /// True if this claim went past the limit: the caller must now report to the trigger.
+    #[inline(always)]
+    #[must_use = "a claim past the limit must be reported"]
+    pub(crate) fn publish(self, make: impl FnOnce() -> T) -> bool {
+        debug_assert_eq!(self.count, 1);
+        self.put(self.first, make);
+        self.report
+    }
+
+    /// As [`publish`](Self::publish), for each of `values`, of which there are
+    /// [`len`](Self::len). `make` must not panic.
+    #[inline]
+    #[must_use = "a claim past the limit must be reported"]
+    pub(crate) fn publish_all<V>(self, values: &[V], make: impl Fn(&V) -> T) -> bool {
+        debug_assert_eq!(self.len(), values.len());
+        for (index, value) in (0..self.count).zip(values) {
+            self.put(self.first.wrapping_add(index) & MASK, || make(value));
+        }
+        self.report
+    }
+
+    #[inline(always)]
+    fn put(&self, position: u32, make: impl FnOnce() -> T) {
+        let slot = self.ring.slot(position);
+        // SAFETY: `position` was claimed by this producer and by no other, and it is below
+        // head + capacity, so the consumer has taken (or never had) what the slot held, and that
+        // happened before this write: through the Acquire of `claim`, or of `now` in `claim_and_report`.
+        // The consumer does not read the slot before the store below.
+        slot.value.with_mut(|cell| unsafe { (*cell).write(make()) });
+        // Release: pairs with the Acquire in `Consumer::look`.
+        slot.seq.store(position | PUBLISHED, Ordering::Release);
+    }
+}
+
+/// The one consumer of a ring: made with it, not clonable.
+pub(crate) struct Consumer<T> {
+    rings: Arc<[Ring<T>]>,
+    /// Which of `rings`.
+    index: usize,
+    /// The ring's head; this is the only writer.
+    head: u64,
+    /// Entries from `head` on that are known to be published.
+    published: u32,
+    /// Entries from `head` on that were claimed, as of the last look.
+    claimed: u32,
+    /// Whether the shard was closed, as of the last look.
+    closed: bool,
+}
+
+impl<T> Consumer<T> {
+    /// Looks how far producers have come. Never waits.
+    ///
+    /// The tail is read once, so a producer that goes on pushing cannot hold this up.
+    pub(crate) fn look(&mut self) {
+        let ring = &self.rings[self.index];
+        // Relaxed: the word only bounds the walk; what it bounds is acquired slot by slot.
+        let word = Word(ring.word.load(Ordering::Relaxed));
+        let head = self.head as u32 & MASK;
+        self.claimed = distance(head, word.tail());
+        self.closed = word.closed();
+        while self.published < self.claimed {
+            let position = head.wrapping_add(self.published) & MASK;
+            // Acquire: pairs with the Release in `Claim::publish`.
+            if ring.slot(position).seq.load(Ordering::Acquire) != position | PUBLISHED {
+                break;
+            }
+            self.published += 1;
+        }
+    }
+
+    /// Entries that can be taken now, as of the last look.
+    pub(crate) fn published(&self) -> u32 {
+        self.published
+    }
+
+    /// Entries that were claimed and not taken, as of the last look.
+    pub(crate) fn claimed(&self) -> u32 {
+        self.claimed
+    }
+
+    /// Whether the shard was closed, as of the last look: then `claimed` is final.
+    pub(crate) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Entries taken or claimed since the ring was made, as of the last look.
+    pub(crate) fn claimed_position(&self) -> u64 {
+        self.head + u64::from(self.claimed)
+    }
+
+    /// The position of the next entry to take.
+    pub(crate) fn position(&self) -> u64 {
+        self.head
+    }
+
+    /// Takes the next `count` entries (at most [`published`](Self::published)) in order.
+    ///
+    /// The slots are given back together, by one store, when the iterator is dropped; entries
+    /// that it did not yield stay.
+    #[inline]
+    pub(crate) fn take(&mut self, count: u32) -> Take<'_, T> {
+        let Self { rings, index, head, published, claimed, .. } = self;
+        Take { left: count.min(*published), ring: &rings[*index], head, published, claimed }
+    }
+}
+
+/// See [`Consumer::take`].
+pub(crate) struct Take<'a, T> {
+    ring: &'a Ring<T>,
+    head: &'a mut u64,
+    published: &'a mut u32,
+    claimed: &'a mut u32,
+    left: u32,
+}
+
+impl<T> Iterator for Take<'_, T> {
+    type Item = T;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<T> {
+        self.left = self.left.checked_sub(1)?;
+        let slot = self.ring.slot(*self.head as u32 & MASK);
+        // SAFETY: within `published`, so `look` has acquired the write of this value; each
+        // position is read once because `head` moves on with it; no producer writes the slot
+        // before the store of `head` in `drop`.
+        let value = slot.value.with(|cell| unsafe { (*cell).assume_init_read() });
+        *self.head += 1;
+        *self.published -= 1;
+        *self.claimed -= 1;
+        Some(value)
+    }
+}
+
+impl<T> Take<'_, T> {
+    /// The next entry, if there is one and `wanted` says yes to it.
+    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
+    pub(crate) fn next_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        if self.left == 0 {
+            return None;
+        }
+        let slot = self.ring.slot(*self.head as u32 & MASK);
+        // SAFETY: as in `next`; the value stays where it is while it is looked at, since only
+        // `next` takes it and that needs `&mut self`.
+        let yes = slot.value.with(|cell| wanted(unsafe { (*cell).assume_init_ref() }));
+        if yes { self.next() } else { None }
+    }
+}
+
+impl<T> Drop for Take<'_, T> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire loads of `head`; the reads of the slots below it happen
+        // before whoever writes them next.
+        self.ring.head.store(*self.head, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+    use std::{cell::Cell, rc::Rc};
+
+    // What goes through a ring changes threads, and is never shared.
+    assert_impl_all!(Ring<Cell<u8>>: Send, Sync);
+    assert_impl_all!(Consumer<Cell<u8>>: Send);
+    assert_not_impl_any!(Ring<Rc<u8>>: Send, Sync);
+    assert_not_impl_any!(Consumer<Rc<u8>>: Send);
+    assert_not_impl_any!(Claim<'static, Rc<u8>>: Send);
+
+    /// A thread that dies between claim and publish leaves a slot without a value: it is not
+    /// dropped, and what others published around it is, once.
+    #[test]
+    fn a_ring_drops_what_was_published_and_no_more() {
+        let value = std::sync::Arc::new(());
+        let (rings, mut consumers) = Ring::shards(1, 8);
+        let claim = || rings[0].claim(1).expect("room");
+        for _ in 0..3 {
+            let _ = claim().publish(|| std::sync::Arc::clone(&value));
+        }
+        consumers[0].look();
+        drop(consumers[0].take(1).next());
+        assert_eq!(std::sync::Arc::strong_count(&value), 3);
+        let _ = claim();
+        let _ = claim().publish(|| std::sync::Arc::clone(&value));
+        consumers[0].look();
+        assert_eq!((consumers[0].claimed(), consumers[0].published()), (4, 2));
+        drop((rings, consumers));
+        assert_eq!(std::sync::Arc::strong_count(&value), 1);
+    }
+
+    /// Claims one position; whether it must be reported.
+    fn reports(ring: &Ring<u32>) -> bool {
+        ring.claim(1).expect("room").publish(|| 0)
+    }
+
+    #[test]
+    fn claims_below_the_limit_are_not_reported_and_the_next_one_is() {
+        let (rings, _consumers) = Ring::shards(1, 8);
+        let ring = &rings[0];
+        assert!(reports(ring), "the very first one");
+        let tail = ring.snapshot().tail;
+        assert!(ring.allow(tail + 3));
+        assert_eq!([(); 4].map(|()| reports(ring)), [false, false, false, true]);
+        // A limit that was passed already: nobody passes any further unseen.
+        assert!(!ring.allow(tail + 2));
+        assert!(reports(ring));
+        // Nor a claim that would end beyond it: it gets what is below.
+        assert!(ring.allow(ring.snapshot().tail + 1));
+        let claim = ring.claim(2).expect("room");
+        assert_eq!((claim.len(), claim.publish(|| 0)), (1, false));
+        assert_eq!(ring.snapshot().pending(), 7);
+        assert!(reports(ring));
+        assert_eq!(ring.claim(1).err(), Some(PushError::Full));
+    }
+
+    #[test]
+    fn a_closed_ring_stays_closed_and_keeps_its_count() {
+        let (rings, mut consumers) = Ring::shards(1, 4);
+        let ring = &rings[0];
+        assert!(ring.allow(ring.snapshot().head + 4));
+        assert!(!reports(ring));
+        ring.close();
+        assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
+        assert!(ring.allow(ring.snapshot().head + 4), "nothing can pass unseen");
+        assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
+        consumers[0].look();
+        assert_eq!((consumers[0].closed(), consumers[0].claimed()), (true, 1));
+    }
+}

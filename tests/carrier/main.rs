@@ -1,0 +1,11 @@
+//! The tests of `carrier`, one process.
+#![allow(clippy::unwrap_used)] // in the helpers of tests, as in tests
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/w3c.rs"]
+mod w3c;
+
+#[cfg(feature = "serde")]
+mod json;
+mod w3c_headers;

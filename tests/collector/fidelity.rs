@@ -1,0 +1,251 @@
+//! Promise 9: what was pushed arrives at an exporter as it was, through the OpenTelemetry SDK.
+
+use super::common::*;
+use batchlink::{LinkBatch, LinkCollector, LinkSet, PushError, Trigger, Unsampled};
+use opentelemetry::trace::{Link, Span, SpanContext, SpanKind, TraceContextExt, TraceFlags, TraceId};
+use opentelemetry::trace::{TraceState, Tracer, TracerProvider};
+use opentelemetry::{Context, Key, KeyValue, Value};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, ShouldSample, SpanData};
+use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult};
+use std::sync::{Arc, Mutex};
+
+/// Starts and ends the batch's span; what the exporter got.
+fn export(batch: LinkBatch) -> SpanData {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    drop(batch.start(&provider.tracer("test"), "batch"));
+    exporter.get_finished_spans().unwrap().remove(0)
+}
+
+fn attribute(attributes: &[KeyValue], key: &str) -> Option<Value> {
+    attributes.iter().find(|attribute| attribute.key == Key::from(key.to_owned())).map(|a| a.value.clone())
+}
+
+/// A context with something in every field.
+fn remote(number: u64, flags: u8, state: TraceState) -> SpanContext {
+    let mut bytes = [0; 16];
+    bytes[0] = 0xab;
+    bytes[15] = number as u8;
+    let span = opentelemetry::trace::SpanId::from(number << 40 | 0x1234);
+    SpanContext::new(TraceId::from_bytes(bytes), span, TraceFlags::new(flags), true, state)
+}
+
+#[test]
+fn every_field_of_a_context_arrives() {
+    let builder = LinkCollector::builder().with_max_batch_size(20).with_unsampled(Unsampled::Keep);
+    let (collector, mut flusher) = builder.with_shards(1).build().unwrap();
+    let state = TraceState::from_key_value([("one", "1"), ("two@vendor", "2 2")]).unwrap();
+    let contexts = [
+        remote(1, 0b01, TraceState::NONE),
+        remote(2, 0b11, state.clone()),
+        remote(3, 0b00, state.clone()),
+        remote(4, 0xfe, TraceState::NONE),
+        context(5),
+        with_state(6, &state),
+    ];
+    for context in &contexts {
+        collector.push(context).unwrap();
+    }
+    let linked = remote(7, 0b01, state);
+    let attributes = vec![KeyValue::new("messaging.message.id", "m-7"), KeyValue::new("n", 7)];
+    collector.push_link(Link::new(linked.clone(), attributes.clone(), 3)).unwrap();
+    collector.push_link(Link::with_context(remote(8, 1, TraceState::NONE))).unwrap();
+
+    let batch = flusher.try_next().unwrap();
+    // Asked here because the SDK counts anew.
+    assert_eq!(batch.links()[6].dropped_attributes_count, 3);
+    let span = export(batch);
+    let links = &span.links.links;
+    for (link, context) in links.iter().zip(&contexts) {
+        assert_eq!(&link.span_context, context);
+        assert_eq!(link.attributes, [KeyValue::new("link.type", "batch_item")]);
+        assert_eq!(link.dropped_attributes_count, 0);
+    }
+    assert_eq!(links[6].span_context, linked);
+    assert_eq!(links[6].attributes[..2], attributes);
+    assert_eq!(links[6].attributes[2..], [KeyValue::new("link.type", "batch_item")]);
+    assert_eq!(links[7].span_context, remote(8, 1, TraceState::NONE));
+    assert_eq!(links.len(), 8);
+}
+
+#[test]
+fn push_current_links_the_active_span() {
+    let (collector, mut flusher) = LinkCollector::builder().build().unwrap();
+    let provider = SdkTracerProvider::builder().build();
+    let expected = provider.tracer("test").in_span("request", |cx| {
+        collector.push_current().unwrap();
+        collector.producer().push_current().unwrap();
+        cx.span().span_context().clone()
+    });
+    let batch = flusher.try_next().unwrap();
+    assert_eq!((batch.links()[0].span_context.clone(), batch.duplicates()), (expected, 1));
+}
+
+#[test]
+fn the_batch_span_says_what_became_of_its_contexts() {
+    let (collector, mut flusher) = by_size(5).with_max_links(3).with_shards(1).build().unwrap();
+    let spans = [Trigger::Size, Trigger::Manual].map(|trigger| {
+        let contexts = if trigger == Trigger::Size { [1, 1, 2, 3, 4] } else { [1, 1, 2, 2, 3] };
+        for number in &contexts[..5 - usize::from(trigger == Trigger::Manual)] {
+            collector.push(&context(*number)).unwrap();
+        }
+        collector.flush();
+        export(flusher.next_batch().unwrap())
+    });
+    let of = |span: &SpanData, key: &str| attribute(&span.attributes, key);
+    assert_eq!(spans[0].name, "batch");
+    assert_eq!(of(&spans[0], "batch.size"), Some(Value::I64(5)));
+    assert_eq!(of(&spans[0], "batch.links"), Some(Value::I64(3)));
+    assert_eq!(of(&spans[0], "batch.trigger"), Some("size_limit".into()));
+    assert_eq!(of(&spans[0], "links.truncated"), Some(Value::Bool(true)));
+    assert_eq!(of(&spans[0], "links.original_count"), Some(Value::I64(4)));
+    assert_eq!(spans[0].attributes.len(), 5);
+    // Nothing was cut here: a duplicate is no loss.
+    assert_eq!(of(&spans[1], "batch.size"), Some(Value::I64(4)));
+    assert_eq!(of(&spans[1], "batch.links"), Some(Value::I64(2)));
+    assert_eq!(of(&spans[1], "batch.trigger"), Some("manual".into()));
+    assert_eq!(spans[1].attributes.len(), 3);
+}
+
+#[test]
+fn the_parent_is_the_current_context() {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let tracer = provider.tracer("test");
+    let mut set = LinkSet::builder().build().unwrap();
+    let parent = Context::new().with_remote_span_context(context(77));
+    {
+        let _current = parent.attach();
+        drop(set.finish().start(&tracer, "child"));
+    }
+    drop(set.finish().span_builder("root").with_kind(SpanKind::Consumer).start(&tracer));
+    let spans = exporter.get_finished_spans().unwrap();
+    assert_eq!(spans[0].parent_span_id, context(77).span_id());
+    assert_eq!(spans[0].span_context.trace_id(), context(77).trace_id());
+    assert_eq!(spans[1].parent_span_id, opentelemetry::trace::SpanId::INVALID);
+    assert_eq!(spans[1].span_kind, SpanKind::Consumer);
+}
+
+#[test]
+fn the_type_of_a_link_is_chosen_by_the_flusher_unless_the_link_has_one() {
+    let own = Link::new(context(2), vec![KeyValue::new("link.type", "own")], 0);
+    let types = |builder: batchlink::LinkCollectorBuilder| {
+        let (collector, mut flusher) = builder.with_shards(1).build().unwrap();
+        collector.push(&context(1)).unwrap();
+        collector.push_link(own.clone()).unwrap();
+        let links = export(flusher.try_next().unwrap()).links.links;
+        links.into_iter().map(|link| link.attributes).collect::<Vec<_>>()
+    };
+    let of_type = |kind: &'static str| vec![KeyValue::new("link.type", kind)];
+    assert_eq!(types(LinkCollector::builder()), [of_type("batch_item"), of_type("own")]);
+    let named = LinkCollector::builder().with_link_type(String::from("row"));
+    assert_eq!(types(named), [of_type("row"), of_type("own")]);
+    assert_eq!(types(LinkCollector::builder().without_link_type()), [vec![], of_type("own")]);
+
+    let mut set = LinkSet::builder().with_link_type("row").build().unwrap();
+    set.insert(&context(1));
+    set.insert_link(own.clone());
+    let links = set.finish().into_links();
+    assert_eq!([&links[0].attributes, &links[1].attributes], [&of_type("row"), &of_type("own")]);
+}
+
+/// Notes what it is shown, and samples nothing.
+#[derive(Clone, Debug, Default)]
+struct Observer(Arc<Mutex<Vec<(usize, usize)>>>);
+
+impl ShouldSample for Observer {
+    fn should_sample(
+        &self,
+        _parent: Option<&Context>,
+        _trace: TraceId,
+        _name: &str,
+        _kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        self.0.lock().unwrap().push((links.len(), attributes.len()));
+        let trace_state = TraceState::NONE;
+        SamplingResult { decision: SamplingDecision::Drop, attributes: vec![], trace_state }
+    }
+}
+
+#[test]
+fn a_sampler_sees_links_and_attributes() {
+    let observer = Observer::default();
+    let provider = SdkTracerProvider::builder().with_sampler(observer.clone()).build();
+    let (collector, mut flusher) = LinkCollector::builder().build().unwrap();
+    for number in 1..=3 {
+        collector.push(&context(number)).unwrap();
+    }
+    let span = flusher.try_next().unwrap().start(&provider.tracer("test"), "batch");
+    assert!(!span.span_context().is_sampled());
+    assert_eq!(*observer.0.lock().unwrap(), [(3, 3)]);
+}
+
+#[test]
+fn trace_state_is_kept_up_to_512_bytes() {
+    let sizes = [4, 100, 511, 512, 513, 1000];
+    let states = sizes.map(state_of);
+    let (collector, mut flusher) = LinkCollector::builder().with_shards(1).build().unwrap();
+    let mut set = LinkSet::builder().build().unwrap();
+    for (number, state) in (1..).zip(&states) {
+        collector.push(&with_state(number, state)).unwrap();
+        collector.push_link(Link::with_context(with_state(10 + number, state))).unwrap();
+        collector.push_all(&[with_state(20 + number, state)]);
+        set.insert(&with_state(number, state));
+        set.insert_link(Link::with_context(with_state(10 + number, state)));
+    }
+    for (batch, ways) in [(flusher.try_next().unwrap(), 3), (set.finish(), 2)] {
+        assert_eq!(batch.trace_states_dropped(), 2 * ways);
+        for link in export(batch).links.iter() {
+            let state = &states[number(link) as usize % 10 - 1];
+            let bytes = state.header().len();
+            let expected = if bytes <= 512 { state } else { &TraceState::NONE };
+            assert_eq!(link.span_context.trace_state(), expected, "{bytes} bytes");
+            assert!(link.span_context.is_remote(), "nothing else is lost with it");
+        }
+    }
+    assert_eq!(collector.stats().trace_states_dropped(), 6);
+}
+
+/// Each length there is, on both sides of the limit.
+#[test]
+fn trace_state_of_every_length_is_kept_or_counted() {
+    let mut set = LinkSet::builder().build().unwrap();
+    let (collector, mut flusher) = by_size(1).with_shards(1).build().unwrap();
+    for bytes in 4..=1100 {
+        let state = state_of(bytes);
+        collector.push(&with_state(1, &state)).unwrap();
+        set.insert(&with_state(1, &state));
+        for batch in [flusher.try_next().unwrap(), set.finish()] {
+            let kept = batch.links()[0].span_context.trace_state() == &state;
+            let expected = (bytes <= 512, u64::from(bytes > 512));
+            assert_eq!((kept, batch.trace_states_dropped()), expected, "{bytes} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_refused_link_comes_back_unchanged() {
+    let attributes = || vec![KeyValue::new("a", 1), KeyValue::new("b", "two")];
+    let links = [
+        Link::with_context(context(1)),
+        Link::new(with_flags(2, TraceFlags::new(0xa2)), attributes(), 0),
+        Link::new(context(3), vec![], 9),
+        Link::with_context(with_state(4, &state_of(512))),
+        Link::with_context(with_state(5, &state_of(513))),
+        Link::new(with_state(6, &state_of(900)), attributes(), 4),
+    ];
+    let (collector, flusher) = by_size(1).with_queue_capacity(1).with_shards(1).build().unwrap();
+    collector.push(&context(1)).unwrap();
+    for reason in [PushError::Full, PushError::Closed] {
+        for link in &links {
+            let refused = collector.push_link(link.clone()).unwrap_err();
+            assert_eq!(refused.reason(), reason);
+            assert_eq!(refused.to_string(), format!("link not accepted: {reason}"));
+            assert_eq!(&refused.into_link(), link);
+        }
+        collector.close();
+    }
+    drop(flusher);
+}

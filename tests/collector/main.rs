@@ -1,0 +1,16 @@
+//! The tests of `collector`, one process.
+#![allow(clippy::unwrap_used)] // in the helpers of tests, as in tests
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(feature = "tokio")]
+mod async_next;
+mod conservation;
+mod fidelity;
+mod invalid;
+mod no_panic;
+mod oracle;
+mod order;
+mod push_wait;
+mod trigger;

@@ -1,0 +1,9 @@
+//! The tests of `link_set`, one process.
+#![allow(clippy::unwrap_used)] // in the helpers of tests, as in tests
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod link_attributes;
+mod proptest_oracle;
+mod set;

@@ -1,0 +1,34 @@
+//! `BatchProcessor` in one thread, by random calls: answers, batches, counters and spans must be what the
+//! oracle says.
+
+use super::common::{Random, step, watchdog};
+use super::processor_calls::{Call, End, Seen, Session, Setup};
+
+#[test]
+fn a_processor_does_what_the_oracle_does() {
+    let _watchdog = watchdog();
+    let mut seen = Vec::new();
+    for seed in 0..500 {
+        let mut random = Random(seed);
+        let mut session = Session::new(Setup::choose(&mut random));
+        for number in 0..200 {
+            step(seed, number, Call::choose(&mut random), |call| session.call(call));
+        }
+        step(seed, 200, End::choose(&mut random), |end| seen.push(session.end(end)));
+    }
+    // It all happened, and often.
+    let sum = |count: fn(&Seen) -> u64| seen.iter().map(count).sum::<u64>();
+    let happened = [
+        ("accepted", sum(|seen| seen.accepted), 10_000),
+        ("refused, since it was full", sum(|seen| seen.full), 5_000),
+        ("refused, since it was closed", sum(|seen| seen.closed), 2_000),
+        ("batches", sum(|seen| seen.batches), 5_000),
+        ("batches in the end", sum(|seen| seen.last_batches), 1_000),
+        ("items of run_each", sum(|seen| seen.items), 1_000),
+        ("of these linked though invalid", sum(|seen| seen.invalid_links), 100),
+    ];
+    for (what, count, least) in happened {
+        println!("{what}: {count}");
+        assert!(count >= least, "{what}: {count}, fewer than {least}");
+    }
+}
