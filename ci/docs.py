@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Checks the documents: line lengths, links, and that the names they use exist."""
+import pathlib
+import re
+import subprocess
+import sys
+
+COLUMNS = 100
+MOST_LINES = {"README.md": 120, "BENCHMARKS.md": 90}
+# Where a name of docs/TESTING.md may be: as a word, in a file's name or in its text.
+SOURCES = ["src", "tests", "loom-tests", "shuttle-tests", "fuzz", "examples", "bench", "ci", "Cargo.toml"]
+
+root = pathlib.Path(__file__).resolve().parent.parent
+problems = []
+
+
+def tracked(*patterns):
+    out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", *patterns],
+                         cwd=root, check=True, capture_output=True, text=True).stdout
+    return [root / line for line in out.splitlines() if (root / line).is_file()]
+
+
+def report(path, line, text):
+    problems.append(f"{path.relative_to(root)}:{line}: {text}")
+
+
+def anchors(path):
+    """The anchors of a file's headings, as forges and rustdoc make them."""
+    found = set()
+    for heading in re.findall(r"^#+ (.*)$", path.read_text(), re.M):
+        found.add(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-"))
+    return found
+
+
+def links(text):
+    text = re.sub(r"```.*?```", lambda code: "\n" * code.group().count("\n"), text, flags=re.S)
+    for link in re.finditer(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)", text, re.M):
+        yield text.count("\n", 0, link.start()) + 1, link.group(1) or link.group(2)
+
+
+def check(path):
+    text = path.read_text()
+    generated = "docs/bench/" in path.as_posix()
+    lines = text.splitlines()
+    if not generated:
+        for number, line in enumerate(lines, 1):
+            if len(line) > COLUMNS:
+                report(path, number, f"{len(line)} columns, more than {COLUMNS}")
+    most = MOST_LINES.get(path.relative_to(root).as_posix())
+    if most and len(lines) > most:
+        report(path, len(lines), f"{len(lines)} lines, more than {most}")
+    for number, target in links(text):
+        if re.match(r"(https?|mailto):|crate::", target):
+            continue
+        # The guide is a page of docs.rs, which has no files beside it.
+        if path.name == "GUIDE.md" and not target.startswith("#"):
+            report(path, number, f"not absolute, nor a path in the crate: {target}")
+            continue
+        file, _, anchor = target.partition("#")
+        aim = (path.parent / file).resolve() if file else path
+        if not aim.exists():
+            report(path, number, f"leads nowhere: {target}")
+        elif anchor and aim.suffix == ".md" and anchor not in anchors(aim):
+            report(path, number, f"no such heading: {target}")
+
+
+def check_names(path):
+    """Names of tests, models and targets in docs/TESTING.md."""
+    files = [file for file in tracked(*SOURCES) if file.suffix in {".rs", ".toml", ".sh", ".py", ".txt"}]
+    words = {word for file in files for word in re.findall(r"\w+", file.read_text())}
+    words |= {file.stem for file in files}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        for name in re.findall(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)*)`", line):
+            if name not in words:
+                report(path, number, f"`{name}` is nowhere in {', '.join(SOURCES)}")
+
+
+def check_invariants(design):
+    """Invariants that code and models refer to, as in "Invariant: claim-once."."""
+    known = set(re.findall(r"^\| `([a-z]+(?:-[a-z]+)+)` \|", design.read_text(), re.M))
+    used = 0
+    for file in tracked("src", "loom-tests", "shuttle-tests"):
+        if file.suffix != ".rs":
+            continue
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            for name in re.findall(r"[Ii]nvariants?:? `?([a-z]+(?:-[a-z]+)+)", line):
+                used += 1
+                if name not in known:
+                    report(file, number, f"docs/DESIGN.md names no invariant `{name}`")
+    return len(known), used
+
+
+documents = tracked("*.md", ":!fuzz")
+for document in documents:
+    check(document)
+check_names(root / "docs/TESTING.md")
+named, used = check_invariants(root / "docs/DESIGN.md")
+print("\n".join(problems))
+print(f"documents: {len(documents)}, {named} invariants named in DESIGN.md and referred to {used} times")
+sys.exit(bool(problems))
