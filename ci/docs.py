@@ -73,6 +73,9 @@ def check_names(path):
         for name in re.findall(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)*)`", line):
             if name not in words:
                 report(path, number, f"`{name}` is nowhere in {', '.join(SOURCES)}")
+        for module in re.findall(r"`([a-z_]+/[a-z_]+)`", line):
+            if not (root / "tests" / f"{module}.rs").exists() and not (root / module).exists():
+                report(path, number, f"there is no tests/{module}.rs")
 
 
 def check_invariants(design):
