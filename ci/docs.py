@@ -7,8 +7,10 @@ import sys
 
 COLUMNS = 100
 MOST_LINES = {"README.md": 120, "BENCHMARKS.md": 90}
-# Where a name of docs/TESTING.md may be: as a word, in a file's name or in its text.
+# Where a name may be: as a word, in a file's name or in its text.
 SOURCES = ["src", "tests", "loom-tests", "shuttle-tests", "fuzz", "examples", "bench", "ci", "Cargo.toml"]
+# Names of other projects and systems.
+FOREIGN = {"no_std", "dropped_links_count", "spawn_blocking", "fork", "SIGSTOP", "SIGCONT"}
 
 root = pathlib.Path(__file__).resolve().parent.parent
 problems = []
@@ -64,15 +66,20 @@ def check(path):
             report(path, number, f"no such heading: {target}")
 
 
-def check_names(path):
-    """Names of tests, models and targets in docs/TESTING.md."""
+def known_words():
     files = [file for file in tracked(*SOURCES) if file.suffix in {".rs", ".toml", ".sh", ".py", ".txt"}]
-    words = {word for file in files for word in re.findall(r"\w+", file.read_text())}
-    words |= {file.stem for file in files}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        for name in re.findall(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)*)`", line):
-            if name not in words:
-                report(path, number, f"`{name}` is nowhere in {', '.join(SOURCES)}")
+    files = [file for file in files if file != pathlib.Path(__file__).resolve()]
+    return {word for file in files for word in re.findall(r"\w+", file.read_text())} | {file.stem for file in files}
+
+
+def check_names(path, words):
+    """Names in the text: of items, tests, models and targets, alone or in a path."""
+    text = re.sub(r"```.*?```", lambda code: "\n" * code.group().count("\n"), path.read_text(), flags=re.S)
+    for number, line in enumerate(text.splitlines(), 1):
+        for name in re.findall(r"`([A-Za-z]\w*(?:::\w+)*)`", line):
+            for word in name.split("::"):
+                if word not in words | FOREIGN:
+                    report(path, number, f"`{name}`: {word} is nowhere in {', '.join(SOURCES)}")
         for module in re.findall(r"`([a-z_]+/[a-z_]+)`", line):
             if not (root / "tests" / f"{module}.rs").exists() and not (root / module).exists():
                 report(path, number, f"there is no tests/{module}.rs")
@@ -96,7 +103,9 @@ def check_invariants(design):
 documents = tracked("*.md", ":!fuzz")
 for document in documents:
     check(document)
-check_names(root / "docs/TESTING.md")
+words = known_words()
+for name in ["README.md", "docs/GUIDE.md", "docs/DESIGN.md", "docs/TESTING.md", "CONTRIBUTING.md"]:
+    check_names(root / name, words)
 named, used = check_invariants(root / "docs/DESIGN.md")
 print("\n".join(problems))
 print(f"documents: {len(documents)}, {named} invariants named in DESIGN.md and referred to {used} times")
