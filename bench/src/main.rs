@@ -14,7 +14,7 @@ static ALLOCATOR: Counting = Counting;
 /// Runs batchlink and everybody else side by side on the same work: prints tables, writes
 /// results.json and SVG plots. Timings are medians; only ratios within one run count.
 #[derive(Debug, Parser)]
-#[command(version, group(ArgGroup::new("effort").required(true).args(["quick", "full", "scaling", "processor"])))]
+#[command(version, group(ArgGroup::new("effort").required(true).args(["quick", "full", "scaling", "processor", "redraw"])))]
 struct Options {
     /// 3 rounds, one to two minutes
     #[arg(long)]
@@ -30,6 +30,9 @@ struct Options {
     /// minute or two
     #[arg(long)]
     processor: bool,
+    /// Measure nothing: draw the plots, and write the summary, from the results.json in --out
+    #[arg(long)]
+    redraw: bool,
     /// Tiny work in one round: whether it runs, not how fast
     #[arg(long)]
     smoke: bool,
@@ -39,10 +42,14 @@ struct Options {
     /// Where results.json and the plots go
     #[arg(long, value_name = "DIR", default_value = "target/batchlink-bench")]
     out: PathBuf,
-    /// Also put targets and tables into this Markdown file, between its lines
-    /// `<!-- begin NAME -->` and `<!-- end NAME -->` (targets, tables, scaling, processor)
-    #[arg(long, value_name = "FILE")]
+    /// Also write targets.md and tables.md, scaling.md or processor.md into this directory, such as
+    /// docs/bench/<machine>
+    #[arg(long, value_name = "DIR")]
     write_md: Option<PathBuf>,
+    /// Also put a summary into this Markdown file, between `<!-- begin summary -->` and
+    /// `<!-- end summary -->`
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,6 +71,11 @@ enum Bench {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if options.redraw {
+        let rows = results::read(&options.out.join("results.json"));
+        plots::write(&options.out, &rows)?;
+        return options.summary.map_or(Ok(()), |path| report::insert_summary(&path, &report::summary(&rows)));
+    }
     let effort = match (options.smoke, options.full || options.processor) {
         (true, _) => Effort::SMOKE,
         (false, true) => Effort::FULL,
@@ -144,8 +156,11 @@ fn finish(options: &Options, results: &Results) -> anyhow::Result<()> {
     for (_, text) in &sections {
         println!("{text}");
     }
-    if let Some(path) = &options.write_md {
-        report::insert(path, &sections)?;
+    if let Some(dir) = &options.write_md {
+        report::write_md(dir, &sections)?;
+    }
+    if let Some(path) = options.summary.as_ref().filter(|_| own == "tables") {
+        report::insert_summary(path, &report::summary(&rows))?;
     }
     eprintln!("written: {} and plots beside it", path.display());
     Ok(())

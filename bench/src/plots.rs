@@ -22,10 +22,16 @@ const LINES: [(&str, RGBColor, bool); 9] = [
     (RWLOCK, RGBColor(0, 0, 0), false),
 ];
 
+/// The axes of latencies, and how their values are written.
+const LATENCY: (&str, &str, fn(f64) -> String) = ("percentile of the pushes", "time of one push", duration);
+
 struct Plot<'a> {
     file: &'a str,
     title: &'a str,
+    x: &'a str,
     y: &'a str,
+    /// Writes a value on the y axis.
+    label: fn(f64) -> String,
     ticks: Vec<String>,
     lines: Vec<Line>,
 }
@@ -49,7 +55,7 @@ pub fn write(dir: &Path, rows: &[Row]) -> anyhow::Result<()> {
         "Throughput by producers, with a live consumer",
         "contention",
         "contexts/s",
-        "contexts per second",
+        ("producers", "contexts per second", count),
         &producers,
         &params,
     )?;
@@ -58,7 +64,7 @@ pub fn write(dir: &Path, rows: &[Row]) -> anyhow::Result<()> {
     for (file, load) in [("latency", "push, flat out"), ("latency-work", "push, 1 us of work between")] {
         let params: Vec<String> = ticks.iter().map(|label| format!("{load}, {label}")).collect();
         let title = format!("One push, 8 producers on 2 cores: {load}");
-        contestants(dir, rows, file, &title, "latency", "ns", "ns", &ticks, &params)?;
+        contestants(dir, rows, file, &title, "latency", "ns", LATENCY, &ticks, &params)?;
     }
 
     let ticks: Vec<String> = cycle::BATCHES.iter().map(usize::to_string).collect();
@@ -71,7 +77,7 @@ pub fn write(dir: &Path, rows: &[Row]) -> anyhow::Result<()> {
         "Push, drain, dedup, links: cost by batch size",
         "cycle",
         "ns/context",
-        "ns per context",
+        ("contexts of a batch", "time per context", duration),
         &ticks,
         &params,
     )?;
@@ -93,7 +99,7 @@ fn contestants(
     title: &str,
     bench: &str,
     unit: &str,
-    y: &str,
+    (x, y, label): (&str, &str, fn(f64) -> String),
     ticks: &[String],
     params: &[String],
 ) -> anyhow::Result<()> {
@@ -101,7 +107,7 @@ fn contestants(
         let values = params.iter().map(|param| median(rows, bench, name, param, unit)).collect();
         Line { name: name.to_owned(), colour, bold, values }
     });
-    Plot { file, title, y, ticks: ticks.to_vec(), lines: lines.collect() }.write(dir)
+    Plot { file, title, x, y, label, ticks: ticks.to_vec(), lines: lines.collect() }.write(dir)
 }
 
 fn scaling(dir: &Path, rows: &[Row]) -> anyhow::Result<()> {
@@ -127,17 +133,28 @@ fn scaling(dir: &Path, rows: &[Row]) -> anyhow::Result<()> {
         let file = format!("scaling-{}", pattern.name().replace(' ', "-"));
         let title = format!("Read-modify-writes on shared lines, per context, by shards: {}", pattern.name());
         let ticks = scaling::SHARDS.iter().map(usize::to_string).collect();
-        Plot { file: &file, title: &title, y: "RMWs per context", ticks, lines }.write(dir)?;
+        let (x, y) = ("shards", "read-modify-writes per context");
+        Plot { file: &file, title: &title, x, y, label: count, ticks, lines }.write(dir)?;
     }
     Ok(())
 }
 
-/// A logarithmic axis that writes 20 k and not 20000.0.
-fn label(value: f64) -> String {
+/// 20 k and not 20000.0.
+fn count(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{} M", value / 1e6),
         value if value >= 1e3 => format!("{} k", value / 1e3),
         value => format!("{value}"),
+    }
+}
+
+/// 1 ms and not 1000000.0, of nanoseconds.
+fn duration(value: f64) -> String {
+    match value {
+        value if value >= 1e9 => format!("{} s", value / 1e9),
+        value if value >= 1e6 => format!("{} ms", value / 1e6),
+        value if value >= 1e3 => format!("{} µs", value / 1e3),
+        value => format!("{value} ns"),
     }
 }
 
@@ -160,7 +177,7 @@ impl Plot<'_> {
         let last = self.ticks.len() as f64 - 1.0;
         let mut chart = ChartBuilder::on(&plot)
             .margin(10)
-            .x_label_area_size(35)
+            .x_label_area_size(45)
             .y_label_area_size(75)
             .build_cartesian_2d(-0.2..last + 0.2, range)?;
         let tick = |x: &f64| match (x - x.round()).abs() < 1e-6 {
@@ -171,8 +188,10 @@ impl Plot<'_> {
             .configure_mesh()
             .x_labels(self.ticks.len())
             .x_label_formatter(&tick)
-            .y_label_formatter(&|value| label(*value))
+            .y_label_formatter(&|value| (self.label)(*value))
+            .x_desc(self.x)
             .y_desc(self.y)
+            .axis_desc_style(("sans-serif", 16))
             .light_line_style(WHITE)
             .bold_line_style(RGBColor(220, 220, 220))
             .label_style(("sans-serif", 14))

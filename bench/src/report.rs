@@ -20,6 +20,11 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// A name in Markdown, which takes `<Vec>` for a tag.
+fn escaped(name: &str) -> String {
+    name.replace('<', "\\<")
+}
+
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -70,7 +75,7 @@ pub fn tables(rows: &[Row]) -> String {
             }
         }
         for params in chunks(&params) {
-            let _ = writeln!(text, "### {bench}, {unit}\n");
+            let _ = writeln!(text, "## {bench}, {unit}\n");
             text += &table(&of, &params);
             text.push('\n');
         }
@@ -82,7 +87,7 @@ pub fn tables(rows: &[Row]) -> String {
 fn scaling(rows: &[Row], unit: &str) -> String {
     let mut text = String::new();
     for pattern in PATTERNS {
-        let _ = writeln!(text, "### scaling, {unit}, {}\n", pattern.name());
+        let _ = writeln!(text, "## scaling, {unit}, {}\n", pattern.name());
         let _ =
             writeln!(text, "| batch \\\\ shards | {} |", SHARDS.map(|shards| shards.to_string()).join(" | "));
         let _ = writeln!(text, "|--:|{}", "--:|".repeat(SHARDS.len()));
@@ -123,7 +128,7 @@ fn table(rows: &[&Row], params: &[&str]) -> String {
     }
     let mut text = format!("| | {} |\n|---|{}\n", params.join(" | "), "--:|".repeat(params.len()));
     for name in names {
-        let _ = write!(text, "| {name} |");
+        let _ = write!(text, "| {} |", escaped(name));
         for param in params {
             let row = rows.iter().find(|row| row.contestant == name && row.param == *param);
             let _ = write!(text, " {} |", row.map_or("–".into(), |row| number(row.median)));
@@ -145,20 +150,85 @@ pub fn targets(targets: &[Target]) -> String {
             Some(false) => "**no**",
             None => "–",
         };
-        let _ = writeln!(text, "| {what} | {against} | {target} | {measured} | {range} | {reached} |");
+        let _ = writeln!(
+            text,
+            "| {} | {} | {target} | {measured} | {range} | {reached} |",
+            escaped(what),
+            escaped(against)
+        );
     }
     text
 }
 
-/// Replaces what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
-pub fn insert(path: &Path, sections: &[(&str, String)]) -> anyhow::Result<()> {
-    let mut text = std::fs::read_to_string(path)?;
-    for (name, content) in sections {
-        let (begin, end) = (format!("<!-- begin {name} -->"), format!("<!-- end {name} -->"));
-        let missing = || anyhow::anyhow!("{} has no {begin} … {end}", path.display());
-        let (head, rest) = text.split_once(&begin).ok_or_else(missing)?;
-        let (_, tail) = rest.split_once(&end).ok_or_else(missing)?;
-        text = format!("{head}{begin}\n{}\n{end}{tail}", content.trim());
+/// What BENCHMARKS.md shows: heading, bench, param, unit.
+const SUMMARY: [(&str, &str, &str, &str); 6] = [
+    ("push", "push", "512", "ns/context"),
+    ("cycle", "cycle", "512, unique", "ns/context"),
+    ("trace state", "cycle", "512, unique, trace state", "ns/context"),
+    ("8 producers", "contention", "8 producers", "contexts/s"),
+    ("full", "contention", "8 producers, drops", "contexts/s"),
+    ("p99.9", "latency", "push, flat out, p99.9", "ns"),
+];
+
+/// One table of the contestants that have all of [`SUMMARY`]'s figures.
+pub fn summary(rows: &[Row]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for row in rows {
+        if !names.contains(&row.contestant.as_str()) {
+            names.push(&row.contestant);
+        }
     }
-    Ok(std::fs::write(path, text)?)
+    let mut text = format!(
+        "| | {} |\n|---|{}\n",
+        SUMMARY.map(|(heading, ..)| heading).join(" | "),
+        "--:|".repeat(SUMMARY.len())
+    );
+    for name in names {
+        let values = SUMMARY.map(|(_, bench, param, unit)| {
+            let is = |row: &&Row| {
+                row.contestant == name && row.bench == bench && row.param == param && row.unit == unit
+            };
+            rows.iter().find(is).map(|row| number(row.median))
+        });
+        if values.iter().all(Option::is_some) {
+            let _ = writeln!(
+                text,
+                "| {} | {} |",
+                escaped(name),
+                values.map(Option::unwrap_or_default).join(" | ")
+            );
+        }
+    }
+    text
+}
+
+/// Replaces what stands between `<!-- begin summary -->` and `<!-- end summary -->`.
+pub fn insert_summary(path: &Path, summary: &str) -> anyhow::Result<()> {
+    const BEGIN: &str = "<!-- begin summary -->\n";
+    const END: &str = "<!-- end summary -->";
+    let text = std::fs::read_to_string(path)?;
+    let missing = || anyhow::anyhow!("{} has no {BEGIN} … {END}", path.display());
+    let (head, rest) = text.split_once(BEGIN).ok_or_else(missing)?;
+    let (_, tail) = rest.split_once(END).ok_or_else(missing)?;
+    Ok(std::fs::write(path, format!("{head}{BEGIN}{summary}{END}{tail}"))?)
+}
+
+/// Writes each section to a file of its own, `NAME.md` in `dir`.
+pub fn write_md(dir: &Path, sections: &[(&str, String)]) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    for (name, content) in sections {
+        let title = title(name);
+        let text = format!("# {title}\n\nGenerated: do not edit.\n\n{}\n", content.trim());
+        std::fs::write(dir.join(format!("{name}.md")), text)?;
+    }
+    Ok(())
+}
+
+fn title(section: &str) -> &'static str {
+    match section {
+        "targets" => "Targets of one run",
+        "scaling" => "Read-modify-writes and slow paths, counted",
+        "processor" => "BatchProcessor beside other ways to batch",
+        _ => "All figures of one run",
+    }
 }
