@@ -23,7 +23,7 @@ from loom_mutants_list import MUTANTS, WEAKENED
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = ROOT / "loom-tests" / "target" / "mutants"
-COPIED = ["src", "examples", "Cargo.toml", "Cargo.lock", "README.md", "loom-tests/src", "loom-tests/tests",
+COPIED = ["src", "docs", "examples", "Cargo.toml", "Cargo.lock", "README.md", "loom-tests/src", "loom-tests/tests",
           "loom-tests/Cargo.toml", "loom-tests/Cargo.lock", "loom-tests/.cargo"]
 # Seconds for one model; none needs a tenth of it when nothing is broken.
 TIMEOUT = 100

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}/minimal-versions
 mkdir -p "$target/crate"
 rm -rf "$target"/crate/*
-cp -r src examples README.md "$target/crate"
+cp -r src examples docs README.md "$target/crate"
 # Without workspace and dev-dependencies, whose own demands would raise the versions.
 sed -e '/^\[workspace\]/,/^$/d' -e '/^\[dev-dependencies\]/,$d' Cargo.toml >"$target/crate/Cargo.toml"
 printf '[workspace]\n' >>"$target/crate/Cargo.toml"

@@ -79,7 +79,7 @@ pub(crate) mod chosen {
 
 def copy_crate():
     CRATE.mkdir(parents=True, exist_ok=True)
-    for name in ("src", "tests"):
+    for name in ("src", "tests", "docs"):
         shutil.rmtree(CRATE / name, ignore_errors=True)
         shutil.copytree(ROOT / name, CRATE / name)
     for name in ("README.md", "Cargo.lock"):

@@ -35,7 +35,7 @@ package() {
     sed -e '/^members = /d' -e '/^exclude = /d' -e '/^\(clap\|indicatif\|opentelemetry-otlp\) = /d' \
         Cargo.toml >"$work/package/Cargo.toml"
     cp Cargo.lock "$work/package"
-    ln -sfn "$PWD/src" "$PWD/tests" "$PWD/examples" "$PWD/README.md" "$work/package"
+    ln -sfn "$PWD/src" "$PWD/tests" "$PWD/examples" "$PWD/docs" "$PWD/README.md" "$work/package"
 }
 
 thread() {

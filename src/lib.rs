@@ -1,7 +1,54 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![doc = include_str!("../README.md")]
+//! Joins the traces of many requests to the one span of the batch that served them.
+//!
+//! Producers push the [`SpanContext`](opentelemetry::trace::SpanContext)s of their requests into a
+//! sharded, lock-free queue. A flush fires at exactly `max_batch_size` pending contexts, or when the
+//! first of them has waited for `max_delay`. The flusher then hands out a [`LinkBatch`]: a bounded,
+//! de-duplicated set of links for one batch span, with an account of every context that is not in it.
+//!
+//! ```
+//! use batchlink::LinkCollector;
+//! use opentelemetry::{global, trace::Tracer};
+//! use std::time::Duration;
+//!
+//! let (collector, flusher) = LinkCollector::builder()
+//!     .with_max_batch_size(128)                   // contexts
+//!     .with_max_delay(Duration::from_millis(200)) // from the first pending context
+//!     .build()?;
+//! let handle = flusher.spawn(|batch| {
+//!     let _span = batch.start(&global::tracer("writer"), "insert_batch");
+//!     // ... the work of the batch
+//! })?;
+//!
+//! // On any thread, in the span of a request:
+//! global::tracer("api").in_span("request", |_cx| collector.push_current())?;
+//!
+//! handle.shutdown_with_timeout(Duration::from_secs(5))?; // delivers everything accepted
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The way of one context
+//!
+//! ```text
+//! producers                           one flusher                       OpenTelemetry
+//! push(&SpanContext) ─► shard's ring ─► trigger ─► drain ─► LinkSet ─► LinkBatch ─► batch span
+//!        collector            queue                          link_set
+//! ```
+//!
+//! # Where to start
+//!
+//! | situation | use |
+//! |---|---|
+//! | requests on many threads, one writer that batches | [`LinkCollector`] |
+//! | work items to be batched, a result for each caller | `processor::BatchProcessor` (feature `processor`) |
+//! | a batch in hand, such as a Kafka poll | [`LinkSet`], [`messaging`], [`carrier`] |
+//! | retries; compensations; fan-out and fan-in | [`patterns`] |
+//! | links with a meaning, link templates | [`links`] |
+//!
+//! The [`guide`] has the guarantees in full, settings and how to choose them, costs, limits and
+//! questions.
 
-// From what users hold down to what everything stands on. Imports go downwards only; `ci/layers.sh`
+// From what users hold down to what everything stands on. Imports go downwards only: ci/layers.sh
 // checks it, and docs/DESIGN.md has the picture.
 pub mod patterns;
 #[cfg(feature = "processor")]
@@ -21,6 +68,14 @@ mod stats;
 mod error;
 mod panic;
 mod sync;
+
+pub mod guide {
+    #![doc = include_str!("../docs/GUIDE.md")]
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;

@@ -1,4 +1,4 @@
-//! Promise 5: memory is bounded, by the formula in README.md, whatever goes on. Counted in bytes for the
+//! Promise 5: memory is bounded, by the formula in docs/GUIDE.md, whatever goes on. Counted in bytes for the
 //! whole process, therefore in one test, one check after the other.
 //!
 //! `BATCHLINK_TEST_SECONDS` is for how long the two checks that go on for a while do so.
@@ -89,13 +89,13 @@ impl Config {
         self.shards * self.capacity.div_ceil(self.shards).max(self.size).next_power_of_two()
     }
 
-    /// README.md: slots, shards and the collector itself.
+    /// docs/GUIDE.md: slots, shards and the collector itself.
     fn queue(&self) -> usize {
-        assert!(include_str!("../README.md").contains("512 bytes and 616 per shard"));
+        assert!(include_str!("../docs/GUIDE.md").contains("512 bytes and 616 per shard"));
         32 * self.slots() + 616 * self.shards + 512
     }
 
-    /// README.md: the links of one batch.
+    /// docs/GUIDE.md: the links of one batch.
     fn links(&self) -> usize {
         (if self.link_type { 96 + 56 } else { 96 }) * self.size
     }

@@ -1,6 +1,6 @@
 //! A soak test: random load on several collectors at once, for minutes or hours. Everything is counted
 //! twice, by the collectors and here, and must agree all the time; memory must stay within the bound that
-//! README.md gives, and must all come back.
+//! docs/GUIDE.md gives, and must all come back.
 //!
 //! ```text
 //! cargo run --release --features tokio --example soak -- --minutes 30

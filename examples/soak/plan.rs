@@ -141,7 +141,7 @@ impl Plan {
         if self.link_type { builder } else { builder.without_link_type() }.build()
     }
 
-    /// The bytes that README.md says a collector of this kind holds at most.
+    /// The bytes that docs/GUIDE.md says a collector of this kind holds at most.
     pub(crate) fn documented_bytes(&self) -> usize {
         let slots = self.queue_capacity.div_ceil(self.shards).max(self.batch_size).next_power_of_two();
         let slots = self.shards * slots;
