@@ -6,7 +6,7 @@ use crate::collector::LinkCollector;
 use crate::collector::producer::Producer;
 use crate::error::PushError;
 use crate::link_set::record::Record;
-use crate::queue::Queue;
+use crate::queue::Shard;
 #[cfg(batchlink_hooks)]
 use crate::sync::Ordering;
 use opentelemetry::trace::SpanContext;
@@ -15,7 +15,7 @@ use opentelemetry::trace::SpanContext;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 #[must_use = "its shard waits until it is resumed"]
 pub struct StalledPush<'a> {
-    queue: &'a Queue<Record>,
+    shard: Shard<'a, Record>,
     claim: crate::queue::ring::Claim<'a, Record>,
     record: Record,
 }
@@ -28,8 +28,9 @@ impl Producer {
     ///
     /// As [`push`](Self::push).
     pub fn push_stalled(&self, context: &SpanContext) -> Result<StalledPush<'_>, PushError> {
-        let claim = self.queue.claim(self.ring())?;
-        Ok(StalledPush { queue: &self.queue, claim, record: Record::from_context(context) })
+        let shard = self.shard();
+        let claim = shard.claim()?;
+        Ok(StalledPush { shard, claim, record: Record::from_context(context) })
     }
 }
 
@@ -37,7 +38,7 @@ impl Producer {
 impl StalledPush<'_> {
     /// Publishes, and reports if that is due.
     pub fn resume(self) {
-        self.queue.finish(self.claim, || self.record);
+        self.shard.finish(self.claim, || self.record);
     }
 }
 

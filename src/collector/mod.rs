@@ -22,10 +22,9 @@ use crate::error::{PushError, RejectedLink};
 use crate::link_set::policy::Invalid;
 use crate::link_set::record::Record;
 use crate::links::MaybeContext;
-use crate::queue::ring::Ring;
-use crate::queue::{Handle, Queue};
+use crate::queue::{Handle, Queue, Shard};
 use crate::stats::Stats;
-use crate::sync::{Arc, thread_key};
+use crate::sync::Arc;
 use opentelemetry::trace::{Link, SpanContext};
 use push::*;
 use std::fmt;
@@ -63,8 +62,6 @@ use std::time::Duration;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct LinkCollector {
-    /// The queue's, here too: a push reaches its shard's word by one load less.
-    rings: Arc<[Ring<Record>]>,
     queue: Handle<Record>,
     invalid: Invalid,
 }
@@ -79,7 +76,7 @@ impl LinkCollector {
         let (queue, consumers) = Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, 0);
         let invalid = config.links.invalid;
         let flusher = Flusher::new(Arc::clone(queue.queue()), consumers, config);
-        (Self { rings: Arc::clone(&queue.rings), queue, invalid }, flusher)
+        (Self { queue, invalid }, flusher)
     }
 
     /// Gives a context to the next batch. It is read, not cloned, unless it has trace state.
@@ -96,7 +93,7 @@ impl LinkCollector {
     /// [`close`](Self::close) or when the flusher is gone. Both are counted.
     #[inline]
     pub fn push(&self, context: &SpanContext) -> Result<(), PushError> {
-        push(&self.queue, self.ring(), context, self.invalid)
+        push(self.shard(), context, self.invalid)
     }
 
     /// As [`push`](Self::push), for a link with attributes, which are boxed (one allocation).
@@ -105,7 +102,7 @@ impl LinkCollector {
     ///
     /// As [`push`](Self::push), with the link given back.
     pub fn push_link(&self, link: Link) -> Result<(), RejectedLink> {
-        push_link(&self.queue, self.ring(), link, self.invalid)
+        push_link(self.shard(), link, self.invalid)
     }
 
     /// As [`push`](Self::push), for the active span of the current
@@ -116,7 +113,7 @@ impl LinkCollector {
     ///
     /// As [`push`](Self::push).
     pub fn push_current(&self) -> Result<(), PushError> {
-        push_current(&self.queue, self.ring(), self.invalid)
+        push_current(self.shard(), self.invalid)
     }
 
     /// As [`push`](Self::push), for what may have a context, such as an `Option<SpanContext>` or a
@@ -133,7 +130,7 @@ impl LinkCollector {
     /// through at once. Returns how many, from the first on, were taken (accepted, or counted as
     /// invalid); all others are counted as refused.
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
-        push_all(&self.queue, self.ring(), contexts, self.invalid)
+        push_all(self.shard(), contexts, self.invalid)
     }
 
     /// As [`push`](Self::push), but a full shard is waited for instead of refused: back-pressure.
@@ -147,7 +144,7 @@ impl LinkCollector {
     ///
     /// [`PushError::Closed`] if the collector is closed, also while waiting.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, None, self.invalid)
+        push_wait(self.shard(), context, None, self.invalid)
     }
 
     /// As [`push_wait`](Self::push_wait), for at most `timeout`. Zero only tries.
@@ -157,7 +154,7 @@ impl LinkCollector {
     /// [`PushError::Full`] if there was no room in time, [`PushError::Closed`] if the collector is
     /// closed, also while waiting. Both are counted, once per call.
     pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, Some(timeout), self.invalid)
+        push_wait(self.shard(), context, Some(timeout), self.invalid)
     }
 
     /// As [`push_wait`](Self::push_wait), for tasks of any executor. Does not block.
@@ -168,17 +165,12 @@ impl LinkCollector {
     ///
     /// [`PushError::Closed`] if the collector is closed, also while waiting.
     pub async fn push_wait_async(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait_async(&self.queue, self.ring(), context, self.invalid).await
+        push_wait_async(self.shard(), context, self.invalid).await
     }
 
     /// A producer with a shard of its own choice, the next in turn: for a worker that lives long.
     pub fn producer(&self) -> Producer {
-        Producer {
-            rings: Arc::clone(&self.rings),
-            shard: self.queue.next_shard(),
-            queue: self.queue.clone(),
-            invalid: self.invalid,
-        }
+        Producer { shard: self.queue.next_shard(), queue: self.queue.clone(), invalid: self.invalid }
     }
 
     /// Asks the flusher to deliver what is pending now, as [`Trigger::Manual`](crate::Trigger).
@@ -200,15 +192,14 @@ impl LinkCollector {
     }
 
     #[inline(always)]
-    fn ring(&self) -> &Ring<Record> {
-        // (key / 2³²) · shards: a multiplication instead of a division.
-        &self.rings[((u64::from(thread_key()) * self.rings.len() as u64) >> 32) as usize]
+    fn shard(&self) -> Shard<'_, Record> {
+        self.queue.thread_shard()
     }
 }
 
 impl Clone for LinkCollector {
     fn clone(&self) -> Self {
-        Self { rings: Arc::clone(&self.rings), queue: self.queue.clone(), invalid: self.invalid }
+        Self { queue: self.queue.clone(), invalid: self.invalid }
     }
 }
 

@@ -5,9 +5,7 @@ use crate::error::{PushError, RejectedLink};
 use crate::link_set::policy::Invalid;
 use crate::link_set::record::Record;
 use crate::links::MaybeContext;
-use crate::queue::Handle;
-use crate::queue::ring::Ring;
-use crate::sync::Arc;
+use crate::queue::{Handle, Shard};
 use opentelemetry::trace::{Link, SpanContext};
 use std::fmt;
 use std::time::Duration;
@@ -17,10 +15,9 @@ use std::time::Duration;
 /// Saves the look-up of the thread's shard. Contexts pushed through one producer are linked in
 /// their order. Made by [`LinkCollector::producer`](crate::LinkCollector::producer); a clone has the same shard.
 pub struct Producer {
-    pub(super) rings: Arc<[Ring<Record>]>,
-    /// Which of `rings`.
-    pub(super) shard: usize,
     pub(super) queue: Handle<Record>,
+    /// The index of its shard.
+    pub(super) shard: usize,
     pub(super) invalid: Invalid,
 }
 
@@ -32,7 +29,7 @@ impl Producer {
     /// As there.
     #[inline]
     pub fn push(&self, context: &SpanContext) -> Result<(), PushError> {
-        push(&self.queue, self.ring(), context, self.invalid)
+        push(self.shard(), context, self.invalid)
     }
 
     /// See [`LinkCollector::push_link`](crate::LinkCollector::push_link).
@@ -41,7 +38,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_link(&self, link: Link) -> Result<(), RejectedLink> {
-        push_link(&self.queue, self.ring(), link, self.invalid)
+        push_link(self.shard(), link, self.invalid)
     }
 
     /// See [`LinkCollector::push_current`](crate::LinkCollector::push_current).
@@ -50,7 +47,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_current(&self) -> Result<(), PushError> {
-        push_current(&self.queue, self.ring(), self.invalid)
+        push_current(self.shard(), self.invalid)
     }
 
     /// See [`LinkCollector::push_optional`](crate::LinkCollector::push_optional).
@@ -64,7 +61,7 @@ impl Producer {
 
     /// See [`LinkCollector::push_all`](crate::LinkCollector::push_all).
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
-        push_all(&self.queue, self.ring(), contexts, self.invalid)
+        push_all(self.shard(), contexts, self.invalid)
     }
 
     /// See [`LinkCollector::push_wait`](crate::LinkCollector::push_wait).
@@ -73,7 +70,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, None, self.invalid)
+        push_wait(self.shard(), context, None, self.invalid)
     }
 
     /// See [`LinkCollector::push_wait_timeout`](crate::LinkCollector::push_wait_timeout).
@@ -82,7 +79,7 @@ impl Producer {
     ///
     /// As there.
     pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
-        push_wait(&self.queue, self.ring(), context, Some(timeout), self.invalid)
+        push_wait(self.shard(), context, Some(timeout), self.invalid)
     }
 
     /// See [`LinkCollector::push_wait_async`](crate::LinkCollector::push_wait_async).
@@ -91,23 +88,18 @@ impl Producer {
     ///
     /// As there.
     pub async fn push_wait_async(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait_async(&self.queue, self.ring(), context, self.invalid).await
+        push_wait_async(self.shard(), context, self.invalid).await
     }
 
     #[inline(always)]
-    pub(super) fn ring(&self) -> &Ring<Record> {
-        &self.rings[self.shard]
+    pub(super) fn shard(&self) -> Shard<'_, Record> {
+        self.queue.shard(self.shard)
     }
 }
 
 impl Clone for Producer {
     fn clone(&self) -> Self {
-        Self {
-            rings: Arc::clone(&self.rings),
-            shard: self.shard,
-            queue: self.queue.clone(),
-            invalid: self.invalid,
-        }
+        Self { shard: self.shard, queue: self.queue.clone(), invalid: self.invalid }
     }
 }
 

@@ -6,9 +6,8 @@ use super::{Item, Outcomes, ProcessorStats};
 use crate::error::PushError;
 use crate::link_set::record::Bounded;
 use crate::panic::caught;
-use crate::queue::ring::Ring;
 use crate::queue::{Handle, MAX_WEIGHT};
-use crate::sync::{Arc, thread_key};
+use crate::sync::Arc;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use std::error::Error;
@@ -21,7 +20,6 @@ use std::time::{Duration, Instant};
 /// Two ways: [`submit`](Self::submit) and forget, or [`call`](Self::call) and get the item's own
 /// result back. Each in a variant that refuses when the queue is full and one that waits.
 pub struct Submitter<T, R, E> {
-    rings: Arc<[Ring<Item<T, R, E>>]>,
     queue: Handle<Item<T, R, E>>,
     outcomes: Arc<Outcomes>,
     weigh: Option<Weigh<T>>,
@@ -33,7 +31,7 @@ impl<T, R, E> Submitter<T, R, E> {
         outcomes: Arc<Outcomes>,
         weigh: Option<Weigh<T>>,
     ) -> Self {
-        Self { rings: Arc::clone(&queue.rings), queue, outcomes, weigh }
+        Self { queue, outcomes, weigh }
     }
 
     /// Adds an item to the next batch, linked to the active span of the current
@@ -168,11 +166,6 @@ impl<T, R, E> Submitter<T, R, E> {
         Ok(waiting)
     }
 
-    #[inline(always)]
-    fn ring(&self) -> &Ring<Item<T, R, E>> {
-        &self.rings[((u64::from(thread_key()) * self.rings.len() as u64) >> 32) as usize]
-    }
-
     /// Everything that is the user's code, or allocates, comes before the claim. Inlined, as the
     /// two below: an item would be copied at every call.
     #[inline(always)]
@@ -185,24 +178,21 @@ impl<T, R, E> Submitter<T, R, E> {
     #[inline(always)]
     fn put(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
         let weight = item.weight;
-        match self.queue.claim(self.ring()) {
-            Ok(claim) => self.queue.finish(claim, || item),
-            Err(reason) => return Err((item, reason)),
-        }
+        self.queue.thread_shard().push_value(item)?;
         self.weigh(weight);
         Ok(())
     }
 
     fn wait(&self, item: Item<T, R, E>, deadline: Option<Instant>) -> Result<(), (Item<T, R, E>, PushError)> {
         let weight = item.weight;
-        self.queue.push_wait(self.ring(), deadline, item)?;
+        self.queue.thread_shard().push_wait(deadline, item)?;
         self.weigh(weight);
         Ok(())
     }
 
     async fn wait_async(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
         let weight = item.weight;
-        self.queue.push_wait_async(self.ring(), item).await?;
+        self.queue.thread_shard().push_wait_async(item).await?;
         self.weigh(weight);
         Ok(())
     }
@@ -235,12 +225,7 @@ fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
 
 impl<T, R, E> Clone for Submitter<T, R, E> {
     fn clone(&self) -> Self {
-        Self {
-            rings: Arc::clone(&self.rings),
-            queue: self.queue.clone(),
-            outcomes: Arc::clone(&self.outcomes),
-            weigh: self.weigh.clone(),
-        }
+        Self { queue: self.queue.clone(), outcomes: Arc::clone(&self.outcomes), weigh: self.weigh.clone() }
     }
 }
 

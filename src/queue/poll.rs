@@ -124,7 +124,7 @@ mod tests {
             assert!(receiver.poll(cx).is_pending());
         }
         assert_eq!(receiver.waiting.settling, SETTLE_POLLS);
-        queue.finish(queue.claim(&queue.rings[0]).expect("room"), || ());
+        queue.shard(0).push(|| ()).expect("room");
         assert!(receiver.poll(cx).is_pending());
         assert_eq!(receiver.waiting.settling, 0, "it waits for a batch now");
         assert!(!receiver.waiting.timer.gave_up_on_tokio(), "without a runtime there is nothing to ask");
