@@ -81,7 +81,7 @@ struct Readme;
 pub use collector::StalledPush;
 pub use collector::{Flusher, FlusherHandle, LinkCollector, LinkCollectorBuilder, Producer};
 pub use error::{ConfigError, PushError, RejectedLink, ShutdownError, Timeout};
-pub use link_set::{Duplicates, Invalid, LinkBatch, LinkSet, LinkSetBuilder, Outcome, Unsampled};
+pub use link_set::{Duplicates, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Unsampled};
 #[cfg(batchlink_count)]
 pub use queue::steps::{StepCounts, take_step_counts};
 pub use stats::{Counts, Stats, Trigger};

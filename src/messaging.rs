@@ -7,7 +7,7 @@
 //! differs on the links. [`LinkBatch::hoist`] does that for attributes that were put on every link.
 //!
 //! ```
-//! use batchlink::{Duplicates, LinkSet, messaging};
+//! use batchlink::{Duplicates, LinkPolicy, LinkSet, messaging};
 //! use batchlink::messaging::{KAFKA_OFFSET, Message, Operation};
 //! use opentelemetry::global;
 //! # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
@@ -15,7 +15,8 @@
 //! # let poll = || Vec::<Record>::new();
 //!
 //! // Several messages may come from one span, and each has an offset of its own.
-//! let mut set = LinkSet::builder().with_duplicates(Duplicates::Keep).build()?;
+//! let policy = LinkPolicy::new().with_duplicates(Duplicates::Keep);
+//! let mut set = LinkSet::builder().with_link_policy(policy).build()?;
 //!
 //! let records = poll();
 //! set.extend(records.iter().filter_map(|record| {

@@ -77,7 +77,6 @@ pub struct Counts {
 /// of them may be from slightly different moments; once they are done, everything is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    pub(crate) received: u64,
     pub(crate) pending: u64,
     pub(crate) rejected_full: u64,
     pub(crate) rejected_closed: u64,
@@ -96,12 +95,12 @@ impl Stats {
 
     /// Accepted: in a batch, or pending.
     pub fn accepted(&self) -> u64 {
-        self.received + self.pending
+        self.received() + self.pending
     }
 
     /// Taken into batches.
     pub fn received(&self) -> u64 {
-        self.received
+        self.counts.received
     }
 
     /// Accepted and not yet taken.
@@ -125,36 +124,9 @@ impl Stats {
         self.invalid
     }
 
-    /// Links made.
-    pub fn linked(&self) -> u64 {
-        self.counts.linked
-    }
-
-    /// Taken, but linked already within their batch.
-    pub fn duplicates(&self) -> u64 {
-        self.counts.duplicates
-    }
-
-    /// Taken, but over `max_links`.
-    pub fn truncated(&self) -> u64 {
-        self.counts.truncated
-    }
-
-    /// Taken, but not sampled.
-    pub fn unsampled(&self) -> u64 {
-        self.counts.unsampled
-    }
-
-    /// Links whose trace state was over 512 bytes and was left out.
-    pub fn trace_states_dropped(&self) -> u64 {
-        self.counts.trace_states_dropped
-    }
-
-    /// Links without the attributes of their own that
-    /// [`with_link_attributes`](crate::LinkCollectorBuilder::with_link_attributes) was to make, because
-    /// the closure panicked.
-    pub fn attribute_panics(&self) -> u64 {
-        self.counts.attribute_panics
+    /// What became of the contexts that batches took, all batches together.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Batches made.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use batchlink::{Duplicates, LinkCollector, LinkSet};
+use batchlink::{Duplicates, LinkCollector, LinkPolicy, LinkSet};
 use common::*;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext};
@@ -66,7 +66,10 @@ fn the_counter_counts() {
 /// For the report: allocations per flush of 128 links, without and with the default `link.type`.
 #[test]
 fn a_flush_allocates_its_links_and_a_push_nothing() {
-    let plain = LinkCollector::builder().with_max_batch_size(SIZE).with_max_delay(NEVER).without_link_type();
+    let plain = LinkCollector::builder()
+        .with_max_batch_size(SIZE)
+        .with_max_delay(NEVER)
+        .with_link_policy(LinkPolicy::new().without_link_type());
     let typed = LinkCollector::builder().with_max_batch_size(SIZE).with_max_delay(NEVER);
     for (builder, per_flush) in [(plain, 1), (typed, 1 + SIZE as u64)] {
         let (collector, mut flusher) = builder.with_shards(4).build().unwrap();
@@ -92,7 +95,8 @@ fn a_flush_allocates_its_links_and_a_push_nothing() {
 fn threads_allocate_no_more_than_that() {
     let _watchdog = watchdog();
     let builder = LinkCollector::builder().with_max_batch_size(SIZE).with_max_delay(NEVER);
-    let (collector, flusher) = builder.without_link_type().with_shards(2).build().unwrap();
+    let (collector, flusher) =
+        builder.with_link_policy(LinkPolicy::new().without_link_type()).with_shards(2).build().unwrap();
     let (flushes, per_flush) = mpsc::sync_channel(1000);
     let mut last = None;
     let handle = flusher
@@ -149,8 +153,8 @@ fn refused_and_invalid_contexts_allocate_nothing() {
 #[test]
 fn a_link_set_keeps_its_memory() {
     for duplicates in [Duplicates::Drop, Duplicates::Keep] {
-        let builder = LinkSet::builder().with_max_links(1000).with_duplicates(duplicates);
-        let mut set = builder.without_link_type().build().unwrap();
+        let policy = LinkPolicy::new().with_duplicates(duplicates).without_link_type();
+        let mut set = LinkSet::builder().with_max_links(1000).with_link_policy(policy).build().unwrap();
         for round in 0..5 {
             let insert = || (0..3000).for_each(|n| _ = set.insert(&context(1 + n % 1500)));
             let (inserting, ()) = allocations(insert);

@@ -7,7 +7,7 @@ mod common;
 #[path = "common/memory.rs"]
 mod memory;
 
-use batchlink::{LinkCollector, PushError};
+use batchlink::{LinkCollector, LinkPolicy, PushError};
 use common::*;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::Link;
@@ -82,7 +82,9 @@ impl Config {
 
     fn build(&self) -> (LinkCollector, batchlink::Flusher) {
         let builder = by_size(self.size).with_queue_capacity(self.capacity).with_shards(self.shards);
-        if self.link_type { builder } else { builder.without_link_type() }.build().expect("valid")
+        if self.link_type { builder } else { builder.with_link_policy(LinkPolicy::new().without_link_type()) }
+            .build()
+            .expect("valid")
     }
 
     fn slots(&self) -> usize {

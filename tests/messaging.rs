@@ -3,13 +3,14 @@
 mod common;
 
 use batchlink::messaging::{KAFKA_OFFSET, Message, Operation, batch_span};
-use batchlink::{Duplicates, LinkBatch, LinkSet, links};
+use batchlink::{Duplicates, LinkBatch, LinkPolicy, LinkSet, links};
 use common::*;
 use opentelemetry::trace::{Link, SpanKind};
 use opentelemetry::{Array, KeyValue, Value};
 
 fn batch(links: impl IntoIterator<Item = Link>) -> LinkBatch {
-    let builder = LinkSet::builder().with_duplicates(Duplicates::Keep).without_link_type();
+    let builder = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep).without_link_type());
     let mut set = builder.build().expect("valid");
     set.extend(links);
     set.finish()

@@ -3,7 +3,7 @@
 use crate::contest::{Batch, Consumer, Contestant, Counts, Producer, Setup};
 use crate::dedup::{Dedup, IndexDedup};
 use crate::items::Stored;
-use batchlink::{Flusher, LinkBatch, LinkCollector};
+use batchlink::{Flusher, LinkBatch, LinkCollector, LinkPolicy};
 use opentelemetry::trace::{Link, SpanContext};
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn open<P>(setup: Setup, producer: impl Fn(&LinkCollector) -> P) -> (Vec<P>, Flu
         .with_queue_capacity(setup.capacity)
         // Nobody waits for a timeout here.
         .with_max_delay(Duration::from_secs(3600))
-        .without_link_type()
+        .with_link_policy(LinkPolicy::new().without_link_type())
         .build()
         .expect("a valid configuration");
     ((0..setup.producers).map(|_| producer(&collector)).collect(), flusher)

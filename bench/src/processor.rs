@@ -176,7 +176,7 @@ fn batchlink_linked(items: usize) -> Duration {
 }
 
 fn batchlink_bare(items: usize) -> Duration {
-    linked(items, builder().without_link_type())
+    linked(items, builder().with_link_policy(batchlink::LinkPolicy::new().without_link_type()))
 }
 
 fn batchlink_thread(items: usize) -> Duration {

@@ -15,7 +15,7 @@ mod check;
 mod common;
 
 use batchlink::messaging::{self, Operation};
-use batchlink::{LinkSet, carrier, links::Relation};
+use batchlink::{LinkPolicy, LinkSet, carrier, links::Relation};
 use broker::{Message, PARTITION, Queue, SYSTEM};
 use clap::{Parser, value_parser};
 use common::{Show, Telemetry};
@@ -122,7 +122,9 @@ fn send(tracer: &SdkTracer, sender: &Sender<Message>, id: &str) -> Result<(), &'
 
 /// One span per poll. Messages that came before are handled once, and not linked again in the same poll.
 fn consume(tracer: &SdkTracer, queue: &Queue, max_poll: usize) -> common::Result<Consumed> {
-    let mut links = LinkSet::builder().with_link_type(Relation::ConsumedFrom.as_str().to_owned()).build()?;
+    let mut links = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().with_link_type(Relation::ConsumedFrom.as_str().to_owned()))
+        .build()?;
     let mut seen = HashSet::new();
     let mut total = Consumed::default();
     loop {

@@ -1,7 +1,7 @@
 //! What is left to chance: the configuration of a collector, what is pushed into it, and how it ends.
 
 use crate::common::{NEVER, Random};
-use batchlink::{ConfigError, Flusher, LinkCollector};
+use batchlink::{ConfigError, Flusher, LinkCollector, LinkPolicy};
 use std::time::Duration;
 
 /// Bytes of trace state: small, large, the most that is kept, more than is kept.
@@ -138,7 +138,8 @@ impl Plan {
             .with_queue_capacity(self.queue_capacity)
             .with_shards(self.shards)
             .with_max_delay(self.max_delay);
-        if self.link_type { builder } else { builder.without_link_type() }.build()
+        if self.link_type { builder } else { builder.with_link_policy(LinkPolicy::new().without_link_type()) }
+            .build()
     }
 
     /// The bytes that docs/GUIDE.md says a collector of this kind holds at most.

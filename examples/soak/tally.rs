@@ -156,13 +156,14 @@ impl Handled {
         ensure(came == [pushed.accepted; 3] && stats.pending() == 0, || {
             format!("{} of {} accepted contexts came:\n  {stats:?}", came[0], pushed.accepted)
         })?;
-        let counted = [stats.linked(), stats.batches(), stats.unsampled(), stats.handler_panics()];
+        let counted =
+            [stats.counts().linked, stats.batches(), stats.counts().unsampled, stats.handler_panics()];
         let own = [get(&self.linked), get(&self.batches), get(&self.unsampled), get(&self.panics)];
         ensure(counted == own && own[2] == pushed.unsampled, || {
             format!("batches were miscounted: {own:?} and {pushed:?}\n  {stats:?}")
         })?;
         let marks = get(&self.marks);
-        ensure(!exact || (stats.linked(), marks) == (pushed.accepted, pushed.marks), || {
+        ensure(!exact || (stats.counts().linked, marks) == (pushed.accepted, pushed.marks), || {
             format!("other contexts were linked than accepted: {pushed:?}\n  {stats:?}")
         })
     }

@@ -19,7 +19,7 @@ pub fn record(data: &[u8]) {
     let link = Link::new(context.clone(), attributes, choices.below(1 << 32) as u32);
 
     let builder = LinkCollector::builder().with_max_batch_size(WAYS).with_queue_capacity(WAYS);
-    let built = policy.configure(builder.with_shards(1)).build();
+    let built = builder.with_shards(1).with_link_policy(policy.links()).build();
     let (collector, mut flusher) = built.expect("valid");
     let bare = Link::with_context(context.clone());
     let expected = [bare.clone(), bare.clone(), bare.clone(), link.clone()];
@@ -47,7 +47,7 @@ pub fn record(data: &[u8]) {
         }
     }
 
-    let mut set = policy.configure_set(LinkSet::builder()).build().expect("valid");
+    let mut set = LinkSet::builder().with_link_policy(policy.links()).build().expect("valid");
     assert_eq!(set.insert(&context), oracle.insert(bare));
     assert_eq!(set.insert_link(link.clone()), oracle.insert(link.clone()));
     let (links, counts) = oracle.finish();

@@ -20,7 +20,7 @@
 //! starts before the pushes. And it stops exploring at a number of preemptions, given per model; `LOOM_MAX_PREEMPTIONS`
 //! overrides all of them.
 
-use batchlink::{Flusher, LinkBatch, LinkCollector};
+use batchlink::{LinkPolicy, Flusher, LinkBatch, LinkCollector};
 use loom::model::Builder;
 use loom::sync::Notify;
 use loom::thread;
@@ -63,7 +63,7 @@ pub fn collector(size: usize, capacity: usize, shards: usize, delay: Duration) -
         .with_queue_capacity((capacity * shards).max(size))
         .with_shards(shards)
         .with_max_links(8)
-        .without_link_type()
+        .with_link_policy(LinkPolicy::new().without_link_type())
         .build()
         .expect("a valid configuration")
 }

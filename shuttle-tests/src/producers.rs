@@ -2,7 +2,7 @@
 
 use crate::common::choices::Item;
 use crate::common::{Random, by_size};
-use batchlink::{Duplicates, Flusher, LinkCollector, Producer, PushError, Unsampled};
+use batchlink::{LinkPolicy, Duplicates, Flusher, LinkCollector, Producer, PushError, Unsampled};
 use opentelemetry::trace::{Link, SpanContext};
 use opentelemetry::{KeyValue, StringValue};
 use shuttle::thread::{self, JoinHandle};
@@ -42,9 +42,7 @@ impl Case {
             .with_max_delay(delay)
             .with_queue_capacity((shards * slots).max(size))
             .with_shards(shards)
-            .with_duplicates(Duplicates::Keep)
-            .with_unsampled(Unsampled::Keep)
-            .without_link_type()
+            .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep).with_unsampled(Unsampled::Keep).without_link_type())
             .build()
             .expect("valid");
         let case = Self { size, payload: "payload".into(), logs: Mutex::default() };

@@ -4,12 +4,8 @@ use crate::collector::LinkCollector;
 use crate::collector::config::{BATCH_SIZES, MAX_SLOTS, read_env};
 use crate::collector::flusher::Flusher;
 use crate::error::ConfigError;
-use crate::link_set::MAX_LINKS;
-use crate::link_set::policy::{Duplicates, Invalid, LinkAttributes, LinkPolicy, Unsampled};
+use crate::link_set::{LinkPolicy, MAX_LINKS};
 use crate::queue::trigger::MAX_SHARDS;
-use opentelemetry::trace::SpanContext;
-use opentelemetry::{Key, KeyValue};
-use std::borrow::Cow;
 use std::time::Duration;
 
 /// Configures a [`LinkCollector`] and its [`Flusher`].
@@ -65,9 +61,9 @@ impl LinkCollectorBuilder {
             links: LinkPolicy::default(),
         };
         if let Some(own) = read_env("BATCHLINK_MAX_LINKS", 1..=MAX_LINKS)? {
-            builder.links.max_links = own;
+            builder.links.max_links = Some(own);
         } else if let Some(sdk) = read_env("OTEL_SPAN_LINK_COUNT_LIMIT", 1..=u32::MAX)? {
-            builder.links.max_links = MAX_LINKS.min(sdk as usize);
+            builder.links.max_links = Some(MAX_LINKS.min(sdk as usize));
         }
         Ok(builder)
     }
@@ -89,7 +85,7 @@ impl LinkCollectorBuilder {
     /// says so. The SDK cuts at 128 (`OTEL_SPAN_LINK_COUNT_LIMIT`) on its own, so raise that too
     /// if you raise this.
     pub fn with_max_links(mut self, links: usize) -> Self {
-        self.links.max_links = links;
+        self.links = self.links.with_max_links(links);
         self
     }
 
@@ -107,74 +103,9 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// What happens to contexts whose sampled flag is off; see [`Unsampled`].
-    pub fn with_unsampled(mut self, unsampled: Unsampled) -> Self {
-        self.links.unsampled = unsampled;
-        self
-    }
-
-    /// What happens to a context that the batch already links; see [`Duplicates`].
-    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
-        self.links.duplicates = duplicates;
-        self
-    }
-
-    /// What happens to a context without a trace id or span id; see [`Invalid`].
-    pub fn with_invalid(mut self, invalid: Invalid) -> Self {
-        self.links.invalid = invalid;
-        self
-    }
-
-    /// The value of the attribute `link.type` on every link; `batch_item` unless told. A
-    /// [`Relation`](crate::links::Relation) or any other text.
-    ///
-    /// Costs one allocation per link, made by the flusher: OpenTelemetry's `Link` owns its
-    /// attributes in a `Vec`. [`without_link_type`](Self::without_link_type) saves it.
-    pub fn with_link_type(mut self, link_type: impl Into<Cow<'static, str>>) -> Self {
-        self.links.link_type = Some(link_type.into());
-        self
-    }
-
-    /// No `link.type` attribute: a flush then allocates nothing but the `Vec<Link>`.
-    pub fn without_link_type(mut self) -> Self {
-        self.links.link_type = None;
-        self
-    }
-
-    /// Another key instead of `link.type`, such as
-    /// [`link.relationship`](crate::links::LINK_RELATIONSHIP). A link that says its type in
-    /// `link.type`, as those made by [`links`](crate::links) do, says it under this key then.
-    pub fn with_link_type_key(mut self, key: impl Into<Key>) -> Self {
-        self.links.link_type_key = Some(key.into());
-        self
-    }
-
-    /// Attributes made for each link, by a closure that is given its context and its place among the
-    /// batch's links, from 0. The flusher calls it, and only for contexts that do become links:
-    /// duplicates, truncated ones and the like cost nothing. A key that the link was given with, and
-    /// the second of two that are the same, is left out.
-    ///
-    /// If the closure panics, the link is kept without these attributes, and that is counted in
-    /// [`Stats::attribute_panics`](crate::Stats::attribute_panics). The span that
-    /// `BatchProcessor::run_each` starts for an item has a link of its own: there the place is that of
-    /// the item in its batch, and a panic is not counted.
-    ///
-    /// ```
-    /// use batchlink::{LinkCollector, links::ITEM_INDEX};
-    /// use opentelemetry::KeyValue;
-    ///
-    /// let (collector, mut flusher) = LinkCollector::builder()
-    ///     .with_link_attributes(|_cx, index| [KeyValue::new(ITEM_INDEX, index as i64)])
-    ///     .build()?;
-    /// # drop((collector, flusher.try_next()));
-    /// # Ok::<(), batchlink::ConfigError>(())
-    /// ```
-    pub fn with_link_attributes<F, A>(mut self, make: F) -> Self
-    where
-        F: Fn(&SpanContext, usize) -> A + Send + Sync + 'static,
-        A: IntoIterator<Item = KeyValue>,
-    {
-        self.links.attributes = Some(LinkAttributes::new(make));
+    /// Sets how contexts become links. A bound that was set before stays, unless the policy has one.
+    pub fn with_link_policy(mut self, policy: LinkPolicy) -> Self {
+        self.links = policy.after(&self.links);
         self
     }
 

@@ -95,7 +95,7 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let config = config(|builder| builder);
         assert_eq!((config.max_batch_size, config.max_delay), (128, Duration::from_millis(200)));
-        assert_eq!(config.links.max_links, 128);
+        assert_eq!(config.links.max_links(), 128);
         assert_eq!(config.links.link_type.as_deref(), Some("batch_item"));
         assert_eq!((config.links.unsampled, config.links.duplicates), (Unsampled::Drop, Duplicates::Drop));
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());

@@ -82,7 +82,7 @@ impl LinkCollector {
     /// Gives a context to the next batch. It is read, not cloned, unless it has trace state.
     ///
     /// An invalid context (no active span, tracing off) is counted and otherwise ignored, unless
-    /// [`with_invalid`](LinkCollectorBuilder::with_invalid) keeps it.
+    /// [`with_invalid`](crate::LinkPolicy::with_invalid) keeps it.
     ///
     /// Cost: one uncontended read-modify-write on the thread's shard and 32 bytes written; no
     /// allocation without trace state. About one push in a hundred also looks at the other shards.

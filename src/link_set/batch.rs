@@ -1,8 +1,9 @@
 //! The links of one batch, what became of every context, and the way to a span.
 
+use crate::links::int;
 use crate::stats::{Counts, Trigger};
 use opentelemetry::trace::{Link, SpanBuilder, Tracer};
-use opentelemetry::{Key, KeyValue, Value};
+use opentelemetry::{Key, KeyValue};
 use std::borrow::Cow;
 
 /// The links of one batch, ready for its span.
@@ -88,17 +89,6 @@ impl LinkBatch {
         self.counts.unsampled
     }
 
-    /// Links whose trace state was over 512 bytes and was left out.
-    pub fn trace_states_dropped(&self) -> u64 {
-        self.counts.trace_states_dropped
-    }
-
-    /// Links without the attributes of their own that `with_link_attributes` was to make, because
-    /// the closure panicked.
-    pub fn attribute_panics(&self) -> u64 {
-        self.counts.attribute_panics
-    }
-
     /// Moves the attributes that are the same on every link to the span, as the messaging conventions
     /// ask; those that differ, or that a link lacks, stay where they are. So do those of which the span
     /// has one of its own, and all whose key begins with `link.`, as these speak of the link and not
@@ -152,16 +142,15 @@ impl LinkBatch {
     /// (links and truncated contexts together), because the SDK cannot be told of links that
     /// were dropped before it saw them. After them those that were [hoisted](Self::hoist).
     pub fn attributes(&self) -> Vec<KeyValue> {
-        let count = |n: u64| Value::I64(i64::try_from(n).unwrap_or(i64::MAX));
         let mut attributes = vec![
-            KeyValue::new("batch.size", count(self.counts.received)),
-            KeyValue::new("batch.links", count(self.counts.linked)),
+            KeyValue::new("batch.size", int(self.counts.received)),
+            KeyValue::new("batch.links", int(self.counts.linked)),
             KeyValue::new("batch.trigger", self.trigger.as_str()),
         ];
         if self.counts.truncated > 0 {
             attributes.push(KeyValue::new("links.truncated", true));
             let original = self.counts.linked + self.counts.truncated;
-            attributes.push(KeyValue::new("links.original_count", count(original)));
+            attributes.push(KeyValue::new("links.original_count", int(original)));
         }
         attributes.extend_from_slice(&self.hoisted);
         attributes

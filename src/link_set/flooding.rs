@@ -21,7 +21,8 @@ fn ids(trace: u128, span: u64) -> Ids {
 }
 
 fn new_set(links: usize) -> LinkSet {
-    LinkSet::builder().with_max_links(links).without_link_type().build().unwrap()
+    let policy = LinkPolicy::new().with_max_links(links).without_link_type();
+    LinkSet::builder().with_link_policy(policy).build().unwrap()
 }
 
 /// Places looked at per id, while all of them are inserted and then looked up once more; or until there

@@ -7,19 +7,16 @@ pub(crate) mod policy;
 pub(crate) mod record;
 
 pub use batch::LinkBatch;
-pub use policy::{Duplicates, Invalid, Unsampled};
+pub use policy::{Duplicates, Invalid, LinkPolicy, Unsampled};
 
 use crate::error::ConfigError;
 use crate::links::MaybeContext;
 use crate::stats::{Counts, Trigger};
 use ahash::RandomState;
 use opentelemetry::trace::{Link, SpanContext, TraceFlags, TraceId};
-use opentelemetry::{Key, KeyValue};
-use policy::{LinkAttributes, LinkPolicy};
 #[cfg(feature = "processor")]
 use record::Bounded;
 use record::{Ids, PackedBox, Record, plain_link};
-use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
 /// The SDK's default for `OTEL_SPAN_LINK_COUNT_LIMIT`.
@@ -54,65 +51,30 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Configures a [`LinkSet`]; the same fields as [`LinkCollectorBuilder`](crate::LinkCollectorBuilder)'s.
+/// Configures a [`LinkSet`]; made by [`LinkSet::builder`].
+///
+/// ```
+/// use batchlink::{LinkPolicy, LinkSet, links::Relation};
+///
+/// let policy = LinkPolicy::new().with_link_type(Relation::ConsumedFrom);
+/// let set = LinkSet::builder().with_link_policy(policy).with_max_links(64).build()?;
+/// # drop(set);
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct LinkSetBuilder(LinkPolicy);
 
 impl LinkSetBuilder {
-    /// The most links; 128 unless told, 1 to 1 048 576 allowed.
+    /// Bounds the links of one batch; see [`LinkPolicy::with_max_links`].
     pub fn with_max_links(mut self, links: usize) -> Self {
-        self.0.max_links = links;
+        self.0 = self.0.with_max_links(links);
         self
     }
 
-    /// What happens to contexts whose sampled flag is off.
-    pub fn with_unsampled(mut self, unsampled: Unsampled) -> Self {
-        self.0.unsampled = unsampled;
-        self
-    }
-
-    /// What happens to contexts that are linked already.
-    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
-        self.0.duplicates = duplicates;
-        self
-    }
-
-    /// What happens to contexts without a trace id or span id.
-    pub fn with_invalid(mut self, invalid: Invalid) -> Self {
-        self.0.invalid = invalid;
-        self
-    }
-
-    /// The value of the attribute `link.type` on every link; `batch_item` unless told. A
-    /// [`Relation`](crate::links::Relation) or any other text.
-    pub fn with_link_type(mut self, link_type: impl Into<Cow<'static, str>>) -> Self {
-        self.0.link_type = Some(link_type.into());
-        self
-    }
-
-    /// No `link.type` attribute, which saves an allocation per link.
-    pub fn without_link_type(mut self) -> Self {
-        self.0.link_type = None;
-        self
-    }
-
-    /// Another key instead of `link.type`, such as
-    /// [`link.relationship`](crate::links::LINK_RELATIONSHIP). A link that says its type in
-    /// `link.type` says it under this key then.
-    pub fn with_link_type_key(mut self, key: impl Into<Key>) -> Self {
-        self.0.link_type_key = Some(key.into());
-        self
-    }
-
-    /// Attributes made for each link, as
-    /// [`LinkCollectorBuilder::with_link_attributes`](crate::LinkCollectorBuilder::with_link_attributes).
-    pub fn with_link_attributes<F, A>(mut self, make: F) -> Self
-    where
-        F: Fn(&SpanContext, usize) -> A + Send + Sync + 'static,
-        A: IntoIterator<Item = KeyValue>,
-    {
-        self.0.attributes = Some(LinkAttributes::new(make));
+    /// Sets how contexts become links. A bound that was set before stays, unless the policy has one.
+    pub fn with_link_policy(mut self, policy: LinkPolicy) -> Self {
+        self.0 = policy.after(&self.0);
         self
     }
 
@@ -124,7 +86,7 @@ impl LinkSetBuilder {
     /// [`ConfigError`] naming `max_links` if it is not between 1 and 1 048 576, or `link_type_key`
     /// if it is empty.
     pub fn build(self) -> Result<LinkSet, ConfigError> {
-        let bound = self.0.max_links;
+        let bound = self.0.max_links();
         Ok(LinkSet::new(self.0.validate()?, bound))
     }
 }
@@ -153,6 +115,8 @@ impl LinkSetBuilder {
 #[derive(Debug)]
 pub struct LinkSet {
     policy: LinkPolicy,
+    /// The policy's.
+    max_links: usize,
     /// The links so far, in order of arrival.
     links: Vec<Link>,
     /// Links of the last batch: room for as many is made for the next.
@@ -182,9 +146,11 @@ impl LinkSet {
 
     /// `most`: no batch will hold more contexts than this.
     pub(crate) fn new(policy: LinkPolicy, most: usize) -> Self {
-        let bound = policy.max_links.min(most);
+        let max_links = policy.max_links();
+        let bound = max_links.min(most);
         Self {
             policy,
+            max_links,
             links: Vec::new(),
             last: 0,
             table: vec![0; (4 * bound).next_power_of_two().max(8)].into(),
@@ -272,7 +238,7 @@ impl LinkSet {
 
     /// The bound.
     pub(crate) fn max_links(&self) -> usize {
-        self.policy.max_links
+        self.max_links
     }
 
     /// Contexts given since the last [`finish`](Self::finish).
@@ -298,7 +264,7 @@ impl LinkSet {
     #[inline(always)]
     pub(crate) fn make_room(&mut self, contexts: usize) {
         if self.links.capacity() == 0 {
-            self.links.reserve_exact(contexts.min(self.policy.max_links));
+            self.links.reserve_exact(contexts.min(self.max_links));
         }
     }
 
@@ -353,7 +319,7 @@ impl LinkSet {
             self.counts.unsampled += 1;
             return Outcome::Unsampled;
         }
-        let full = self.links.len() == self.policy.max_links;
+        let full = self.links.len() == self.max_links;
         if self.policy.duplicates == Duplicates::Drop && identified {
             match self.find(&ids) {
                 Place::Found => {
@@ -473,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_a_collector_needs_no_larger_table() {
-        let policy = LinkPolicy { max_links: 1 << 20, ..LinkPolicy::default() };
+        let policy = LinkPolicy::new().with_max_links(1 << 20);
         assert_eq!(LinkSet::new(policy, 10).table.len(), 64);
     }
 }

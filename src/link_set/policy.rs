@@ -70,23 +70,170 @@ impl Invalid {
     }
 }
 
-/// How contexts become links.
+/// How contexts become links: which of them, at most how many, and with which attributes.
+///
+/// One policy serves [`LinkSetBuilder`](crate::LinkSetBuilder),
+/// [`LinkCollectorBuilder`](crate::LinkCollectorBuilder) and
+#[cfg_attr(
+    feature = "processor",
+    doc = "[`BatchProcessorBuilder`](crate::processor::BatchProcessorBuilder), by their `with_link_policy`."
+)]
+#[cfg_attr(not(feature = "processor"), doc = "`BatchProcessorBuilder`, by their `with_link_policy`.")]
+/// Values are checked when those are built.
+///
+/// ```
+/// use batchlink::{Duplicates, LinkCollector, LinkPolicy, links::Relation};
+///
+/// let policy = LinkPolicy::new()
+///     .with_duplicates(Duplicates::Keep)
+///     .with_link_type(Relation::ConsumedFrom);
+/// let (collector, flusher) = LinkCollector::builder().with_link_policy(policy).build()?;
+/// # drop((collector, flusher));
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
-pub(crate) struct LinkPolicy {
-    pub(crate) max_links: usize,
+#[must_use = "a policy does nothing until it is given to a builder"]
+pub struct LinkPolicy {
+    /// `None`: [`DEFAULT_MAX_LINKS`].
+    pub(crate) max_links: Option<usize>,
     pub(crate) unsampled: Unsampled,
     pub(crate) duplicates: Duplicates,
     pub(crate) invalid: Invalid,
     pub(crate) link_type: Option<Cow<'static, str>>,
     /// `None`: `link.type`.
-    pub(crate) link_type_key: Option<Key>,
-    pub(crate) attributes: Option<LinkAttributes>,
+    pub(super) link_type_key: Option<Key>,
+    pub(super) attributes: Option<LinkAttributes>,
+}
+
+impl Default for LinkPolicy {
+    /// Returns the same as [`new`](Self::new).
+    fn default() -> Self {
+        Self {
+            max_links: None,
+            unsampled: Unsampled::default(),
+            duplicates: Duplicates::default(),
+            invalid: Invalid::default(),
+            link_type: Some(Cow::Borrowed("batch_item")),
+            link_type_key: None,
+            attributes: None,
+        }
+    }
 }
 
 impl LinkPolicy {
-    /// Adds the attributes that links get here. `false` if the closure for them panicked.
+    /// Returns the default policy: at most 128 links of the type `batch_item`; drops duplicate,
+    /// unsampled and invalid contexts.
+    ///
+    /// ```
+    /// use batchlink::{LinkPolicy, LinkSet};
+    ///
+    /// let error = LinkSet::builder().with_link_policy(LinkPolicy::new().with_max_links(0)).build().unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid max_links: 0 (allowed: 1 to 1048576)");
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bounds the links of one batch; defaults to 128, 1 to 1 048 576 are allowed. Contexts beyond
+    /// are counted as truncated, and the batch span says so.
+    pub fn with_max_links(mut self, links: usize) -> Self {
+        self.max_links = Some(links);
+        self
+    }
+
+    /// Decides on contexts whose sampled flag is off; see [`Unsampled`].
+    pub fn with_unsampled(mut self, unsampled: Unsampled) -> Self {
+        self.unsampled = unsampled;
+        self
+    }
+
+    /// Decides on contexts that the batch links already; see [`Duplicates`].
+    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
+        self.duplicates = duplicates;
+        self
+    }
+
+    /// Decides on contexts without a trace id or span id; see [`Invalid`].
+    pub fn with_invalid(mut self, invalid: Invalid) -> Self {
+        self.invalid = invalid;
+        self
+    }
+
+    /// Sets the value of the attribute `link.type` on every link: a
+    /// [`Relation`](crate::links::Relation) or any other text. Defaults to `batch_item`.
+    ///
+    /// Costs one allocation per link, because OpenTelemetry's `Link` owns its attributes in a
+    /// `Vec`. [`without_link_type`](Self::without_link_type) saves it.
+    pub fn with_link_type(mut self, link_type: impl Into<Cow<'static, str>>) -> Self {
+        self.link_type = Some(link_type.into());
+        self
+    }
+
+    /// Omits the attribute `link.type`: a batch then allocates nothing but the `Vec<Link>`.
+    pub fn without_link_type(mut self) -> Self {
+        self.link_type = None;
+        self
+    }
+
+    /// Sets another key instead of `link.type`, such as
+    /// [`link.relationship`](crate::links::LINK_RELATIONSHIP). The key of a link that has its type
+    /// under `link.type`, as those made by [`links`](crate::links) do, is replaced by it. Must not
+    /// be empty.
+    pub fn with_link_type_key(mut self, key: impl Into<Key>) -> Self {
+        self.link_type_key = Some(key.into());
+        self
+    }
+
+    /// Adds attributes to each link, made by a closure of the context and the link's index in the
+    /// batch, from 0. The closure is called by the flusher, or in the insert of a
+    /// [`LinkSet`](crate::LinkSet), and only for contexts that become links. An attribute whose key
+    /// the link has already is left out, as is the second of two with the same key.
+    ///
+    /// If the closure panics, the link is kept without these attributes and counted in
+    /// [`Counts::attribute_panics`](crate::Counts::attribute_panics). The span that
+    /// `BatchProcessor::run_each` starts for an item has a link of its own. There the index is that
+    /// of the item in its batch, and a panic is not counted.
+    ///
+    /// ```
+    /// use batchlink::{LinkPolicy, LinkSet, links::ITEM_INDEX};
+    /// use opentelemetry::KeyValue;
+    ///
+    /// let policy = LinkPolicy::new()
+    ///     .with_link_attributes(|_cx, index| [KeyValue::new(ITEM_INDEX, index as i64)]);
+    /// let set = LinkSet::builder().with_link_policy(policy).build()?;
+    /// # drop(set);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
+    pub fn with_link_attributes<F, A>(mut self, make: F) -> Self
+    where
+        F: Fn(&SpanContext, usize) -> A + Send + Sync + 'static,
+        A: IntoIterator<Item = KeyValue>,
+    {
+        self.attributes = Some(LinkAttributes::new(make));
+        self
+    }
+
+    /// This policy, with the bound of `earlier` if it has none of its own.
+    pub(crate) fn after(mut self, earlier: &Self) -> Self {
+        self.max_links = self.max_links.or(earlier.max_links);
+        self
+    }
+
+    pub(crate) fn max_links(&self) -> usize {
+        self.max_links.unwrap_or(DEFAULT_MAX_LINKS)
+    }
+
+    pub(crate) fn validate(self) -> Result<Self, ConfigError> {
+        within("max_links", self.max_links(), 1..=MAX_LINKS)?;
+        if self.link_type_key.as_ref().is_some_and(|key| key.as_str().is_empty()) {
+            return Err(ConfigError::new("link_type_key", "an empty text", "any other text"));
+        }
+        Ok(self)
+    }
+
+    /// Adds the policy's attributes to a link. `false` if the closure for them panicked.
     #[inline(always)]
-    pub(crate) fn complete(&self, link: &mut Link, index: usize) -> bool {
+    pub(super) fn complete(&self, link: &mut Link, index: usize) -> bool {
         let whole = self.attributes.as_ref().is_none_or(|attributes| attributes.add_to(link, index));
         self.add_type(link);
         whole
@@ -119,33 +266,9 @@ impl LinkPolicy {
     }
 }
 
-impl LinkPolicy {
-    pub(crate) fn validate(self) -> Result<Self, ConfigError> {
-        within("max_links", self.max_links, 1..=MAX_LINKS)?;
-        if self.link_type_key.as_ref().is_some_and(|key| key.as_str().is_empty()) {
-            return Err(ConfigError::new("link_type_key", "an empty text", "any other text"));
-        }
-        Ok(self)
-    }
-}
-
-impl Default for LinkPolicy {
-    fn default() -> Self {
-        Self {
-            max_links: DEFAULT_MAX_LINKS,
-            unsampled: Unsampled::default(),
-            duplicates: Duplicates::default(),
-            invalid: Invalid::default(),
-            link_type: Some(Cow::Borrowed("batch_item")),
-            link_type_key: None,
-            attributes: None,
-        }
-    }
-}
-
 /// The closure that makes attributes for one link, given its place among the batch's links.
 #[derive(Clone)]
-pub(crate) struct LinkAttributes(Arc<Make>);
+pub(super) struct LinkAttributes(Arc<Make>);
 
 type Make = dyn Fn(&SpanContext, usize, &mut Vec<KeyValue>) + Send + Sync;
 
@@ -154,7 +277,7 @@ impl UnwindSafe for LinkAttributes {}
 impl RefUnwindSafe for LinkAttributes {}
 
 impl LinkAttributes {
-    pub(crate) fn new<A: IntoIterator<Item = KeyValue>>(
+    fn new<A: IntoIterator<Item = KeyValue>>(
         make: impl Fn(&SpanContext, usize) -> A + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(move |cx: &SpanContext, index, attributes: &mut Vec<KeyValue>| {

@@ -68,7 +68,7 @@ use opentelemetry::{KeyValue, StringValue, Value};
 /// The [`Relation`] of the link: `link.type`.
 pub const LINK_TYPE: &str = "link.type";
 /// The other name in use for [`LINK_TYPE`]: `link.relationship`. See
-/// [`with_link_type_key`](crate::LinkCollectorBuilder::with_link_type_key).
+/// [`with_link_type_key`](crate::LinkPolicy::with_link_type_key).
 pub const LINK_RELATIONSHIP: &str = "link.relationship";
 /// Why the spans are linked: `link.reason`.
 pub const LINK_REASON: &str = "link.reason";
@@ -140,7 +140,7 @@ pub fn compensation(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
 /// zero.
 ///
 /// Such a context is invalid by OpenTelemetry's definition, though its specification wants the link
-/// recorded. A collector or set drops it unless [`with_invalid`](crate::LinkSetBuilder::with_invalid)
+/// recorded. A collector or set drops it unless [`with_invalid`](crate::LinkPolicy::with_invalid)
 /// says otherwise, and so does `SpanBuilder::with_links`; `Span::add_link` and the span builder of a
 /// [`LinkBatch`](crate::LinkBatch) do not. Its flags are zero: nothing is known of them.
 pub fn whole_trace(trace_id: TraceId) -> Link {
@@ -165,7 +165,7 @@ fn with<const N: usize>(cx: &SpanContext, relation: Relation, attributes: [KeyVa
     Link::new(cx.clone(), all, 0)
 }
 
-/// OpenTelemetry's integers are signed; no count gets near the difference.
-pub(crate) fn int(count: usize) -> Value {
-    Value::I64(i64::try_from(count).unwrap_or(i64::MAX))
+/// A count as an attribute's value. OpenTelemetry's integers are signed.
+pub(crate) fn int(count: impl TryInto<i64>) -> Value {
+    Value::I64(count.try_into().unwrap_or(i64::MAX))
 }

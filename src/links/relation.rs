@@ -40,18 +40,18 @@ use std::str::FromStr;
 /// natural parent and further origins, give it both.
 ///
 /// ```
-/// use batchlink::{LinkCollector, links::Relation};
+/// use batchlink::{LinkPolicy, links::Relation};
 ///
 /// assert_eq!(Relation::RetryOf.as_str(), "retry_of");
 /// assert_eq!("retry_of".parse(), Ok(Relation::RetryOf));
 /// assert!(!"shard_of".parse::<Relation>()?.is_standard());
 ///
-/// let builder = LinkCollector::builder().with_link_type(Relation::ConsumedFrom);
-/// # drop(builder);
+/// let policy = LinkPolicy::new().with_link_type(Relation::ConsumedFrom);
+/// # drop(policy);
 /// # Ok::<(), batchlink::links::ParseRelationError>(())
 /// ```
 ///
-/// [`with_link_type_key`]: crate::LinkCollectorBuilder::with_link_type_key
+/// [`with_link_type_key`]: crate::LinkPolicy::with_link_type_key
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Relation {

@@ -106,7 +106,7 @@ pub struct RetryOutcome {
 impl Attempts {
     /// No attempts yet. `name` will be the name of their spans.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
-        let policy = LinkPolicy { max_links: MAX_LINKS, ..LinkPolicy::default() };
+        let policy = LinkPolicy::new().with_max_links(MAX_LINKS);
         let set = LinkSet::new(policy, MAX_LINKS);
         let state = State { set, earlier: Vec::new(), left_out: 0, outcome: RetryOutcome::default() };
         Self {

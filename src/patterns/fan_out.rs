@@ -1,7 +1,7 @@
 //! One request spread over workers in traces of their own, and put together again.
 
-use crate::link_set::LinkSet;
 use crate::link_set::policy::LinkPolicy;
+use crate::link_set::{DEFAULT_MAX_LINKS, LinkSet};
 use crate::links;
 use crate::links::relation::Relation;
 use crate::patterns::operation::{SpanGuard, lock, shortened, truncation};
@@ -88,7 +88,7 @@ pub struct FanCounts {
 impl FanOut {
     /// No workers yet. At most 128 links on the aggregation span.
     pub fn new(request: &SpanContext) -> Self {
-        Self::with_link_set(request, LinkSet::new(LinkPolicy::default(), LinkPolicy::default().max_links))
+        Self::with_link_set(request, LinkSet::new(LinkPolicy::default(), DEFAULT_MAX_LINKS))
     }
 
     /// As [`new`](Self::new), with your own bound and policies for the links of the aggregation span.

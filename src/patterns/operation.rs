@@ -1,5 +1,6 @@
 //! A span of work that succeeds or fails, whatever happens to the work.
 
+use crate::links::int;
 use opentelemetry::trace::{FutureExt, Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, ContextGuard, KeyValue};
 use std::fmt::{self, Display};
@@ -136,8 +137,10 @@ pub(crate) fn truncation(linked: u64, truncated: u64) -> Vec<KeyValue> {
     if truncated == 0 {
         return Vec::new();
     }
-    let original = i64::try_from(linked + truncated).unwrap_or(i64::MAX);
-    vec![KeyValue::new("links.truncated", true), KeyValue::new("links.original_count", original)]
+    vec![
+        KeyValue::new("links.truncated", true),
+        KeyValue::new("links.original_count", int(linked + truncated)),
+    ]
 }
 
 /// Nothing panics while it holds one of these locks, but for an allocation that fails.

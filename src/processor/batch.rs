@@ -3,11 +3,12 @@
 use super::answer::Answer;
 use super::{Item, Outcomes};
 use crate::link_set::record::Bounded;
+use crate::links::int;
 use crate::panic::caught;
 use crate::stats::{Counts, Trigger};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use opentelemetry::trace::{SpanContext, Status, TraceContextExt};
-use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry::{Context, KeyValue};
 use std::fmt;
 
 /// The batch span, as long as an answer is due. When the last one is given it says how the batch
@@ -41,9 +42,8 @@ impl BatchSpan {
         let succeeded = self.succeeded.load(Ordering::Relaxed);
         let failed = self.size - succeeded;
         let span = self.context.span();
-        let count = |n: u64| Value::I64(i64::try_from(n).unwrap_or(i64::MAX));
-        span.set_attribute(KeyValue::new("batch.succeeded", count(succeeded)));
-        span.set_attribute(KeyValue::new("batch.failed", count(failed)));
+        span.set_attribute(KeyValue::new("batch.succeeded", int(succeeded)));
+        span.set_attribute(KeyValue::new("batch.failed", int(failed)));
         span.set_attribute(KeyValue::new("batch.success_rate", succeeded as f64 / self.size.max(1) as f64));
         span.set_status(match failed {
             0 => Status::Ok,

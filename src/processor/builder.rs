@@ -5,8 +5,7 @@ use super::submitter::Submitter;
 use super::{Item, Outcomes};
 use crate::collector::LinkCollectorBuilder;
 use crate::error::ConfigError;
-use crate::link_set::LinkSet;
-use crate::link_set::policy::{Duplicates, Unsampled};
+use crate::link_set::{LinkPolicy, LinkSet};
 use crate::panic::caught;
 use crate::queue::receiver::Receiver;
 use crate::queue::{MAX_WEIGHT, Queue};
@@ -92,27 +91,10 @@ where
         self
     }
 
-    /// See [`LinkCollectorBuilder::with_unsampled`]; concerns the link, not the item.
-    pub fn with_unsampled(mut self, unsampled: Unsampled) -> Self {
-        self.queue = self.queue.with_unsampled(unsampled);
-        self
-    }
-
-    /// See [`LinkCollectorBuilder::with_duplicates`]; concerns the link, not the item.
-    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
-        self.queue = self.queue.with_duplicates(duplicates);
-        self
-    }
-
-    /// See [`LinkCollectorBuilder::with_link_type`].
-    pub fn with_link_type(mut self, link_type: impl Into<Cow<'static, str>>) -> Self {
-        self.queue = self.queue.with_link_type(link_type);
-        self
-    }
-
-    /// See [`LinkCollectorBuilder::without_link_type`].
-    pub fn without_link_type(mut self) -> Self {
-        self.queue = self.queue.without_link_type();
+    /// Sets how contexts become links; see [`LinkCollectorBuilder::with_link_policy`]. Concerns the
+    /// links, not the items: all of them are processed.
+    pub fn with_link_policy(mut self, policy: LinkPolicy) -> Self {
+        self.queue = self.queue.with_link_policy(policy);
         self
     }
 

@@ -6,6 +6,7 @@ use super::{Item, Outcomes, ProcessorStats};
 use crate::collector::FlusherHandle;
 use crate::error::Timeout;
 use crate::link_set::LinkSet;
+use crate::links::{ITEM_INDEX, int};
 use crate::panic::{caught, discard};
 use crate::queue::receiver::{Due, Receiver};
 use crate::stats::Trigger;
@@ -239,17 +240,15 @@ where
         let counts = links.counts();
         self.receiver.queue().totals.add_batch(&counts, self.trigger);
         let mut builder = links.span_builder(self.name.clone());
-        let number = i64::try_from(self.number).unwrap_or(i64::MAX);
-        builder.attributes.get_or_insert_default().push(KeyValue::new("batch.number", number));
+        builder.attributes.get_or_insert_default().push(KeyValue::new("batch.number", int(self.number)));
         let context = (self.start)(builder, &Context::current());
         let span = BatchSpan::new(context, items.len() as u64, Arc::clone(&self.outcomes));
         Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
     }
 
     pub(super) fn start_item(&self, item: &BatchItem<T, R, E>, parent: &Context) -> Context {
-        let index = i64::try_from(item.index()).unwrap_or(i64::MAX);
         let mut builder = SpanBuilder::from_name(self.item_name.clone())
-            .with_attributes([KeyValue::new("item.index", index)]);
+            .with_attributes([KeyValue::new(ITEM_INDEX, int(item.index()))]);
         // `with_links` would drop what the set's policy keeps.
         builder.links = self.set.link_to(&item.request, item.index()).map(|link| vec![link]);
         (self.start)(builder, parent)

@@ -102,7 +102,7 @@ impl<T> Queue<T> {
         let mut stats = self.totals.read();
         for ring in self.rings.iter() {
             let now = ring.snapshot();
-            stats.received += now.taken();
+            stats.counts.received += now.taken();
             stats.pending += u64::from(now.pending());
             stats.rejected_full += ring.refusals.full.load(Ordering::Relaxed);
             stats.rejected_closed += ring.refusals.closed.load(Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Promise 1: every context is accounted for, and delivered once if it was accepted.
 
 use super::common::*;
-use batchlink::{Duplicates, Flusher, LinkCollector, PushError, Unsampled};
+use batchlink::{Duplicates, Flusher, LinkCollector, LinkPolicy, PushError, Unsampled};
 use opentelemetry::trace::{Link, SpanContext, TraceFlags};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -259,7 +259,8 @@ fn a_run_into_a_full_shard_is_taken_up_to_its_first_refusal() {
 #[test]
 fn every_outcome_is_counted_in_its_place() {
     for (unsampled, links) in [(Unsampled::Drop, 3), (Unsampled::Keep, 4)] {
-        let builder = by_size(10).with_max_links(4).with_unsampled(unsampled);
+        let builder =
+            by_size(10).with_max_links(4).with_link_policy(LinkPolicy::new().with_unsampled(unsampled));
         let (collector, mut flusher) = builder.build().unwrap();
         let plan = [1, 2, 1, 3, 3];
         for number in plan {
@@ -276,13 +277,14 @@ fn every_outcome_is_counted_in_its_place() {
         assert_account(&batch);
         assert_eq!((batch.linked(), batch.truncated()), (4, 6));
         assert_stats(&collector.stats(), 16, 0, 0, 0);
-        assert_eq!(collector.stats().truncated(), 6);
+        assert_eq!(collector.stats().counts().truncated, 6);
     }
 }
 
 #[test]
 fn a_collector_links_duplicates_again_if_told() {
-    let (collector, mut flusher) = by_size(3).with_duplicates(Duplicates::Keep).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(3).with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep)).build().unwrap();
     assert_eq!(collector.push_all(&[context(1), context(1), context(2)]), 3);
     let batch = flusher.next_batch().unwrap();
     assert_account(&batch);

@@ -1,7 +1,7 @@
 //! Promise 9: what was pushed arrives at an exporter as it was, through the OpenTelemetry SDK.
 
 use super::common::*;
-use batchlink::{LinkBatch, LinkCollector, LinkSet, PushError, Trigger, Unsampled};
+use batchlink::{LinkBatch, LinkCollector, LinkPolicy, LinkSet, PushError, Trigger, Unsampled};
 use opentelemetry::trace::{Link, Span, SpanContext, SpanKind, TraceContextExt, TraceFlags, TraceId};
 use opentelemetry::trace::{TraceState, Tracer, TracerProvider};
 use opentelemetry::{Context, Key, KeyValue, Value};
@@ -32,7 +32,9 @@ fn remote(number: u64, flags: u8, state: TraceState) -> SpanContext {
 
 #[test]
 fn every_field_of_a_context_arrives() {
-    let builder = LinkCollector::builder().with_max_batch_size(20).with_unsampled(Unsampled::Keep);
+    let builder = LinkCollector::builder()
+        .with_max_batch_size(20)
+        .with_link_policy(LinkPolicy::new().with_unsampled(Unsampled::Keep));
     let (collector, mut flusher) = builder.with_shards(1).build().unwrap();
     let state = TraceState::from_key_value([("one", "1"), ("two@vendor", "2 2")]).unwrap();
     let contexts = [
@@ -138,11 +140,16 @@ fn the_type_of_a_link_is_chosen_by_the_flusher_unless_the_link_has_one() {
     };
     let of_type = |kind: &'static str| vec![KeyValue::new("link.type", kind)];
     assert_eq!(types(LinkCollector::builder()), [of_type("batch_item"), of_type("own")]);
-    let named = LinkCollector::builder().with_link_type(String::from("row"));
+    let named =
+        LinkCollector::builder().with_link_policy(LinkPolicy::new().with_link_type(String::from("row")));
     assert_eq!(types(named), [of_type("row"), of_type("own")]);
-    assert_eq!(types(LinkCollector::builder().without_link_type()), [vec![], of_type("own")]);
+    assert_eq!(
+        types(LinkCollector::builder().with_link_policy(LinkPolicy::new().without_link_type())),
+        [vec![], of_type("own")]
+    );
 
-    let mut set = LinkSet::builder().with_link_type("row").build().unwrap();
+    let mut set =
+        LinkSet::builder().with_link_policy(LinkPolicy::new().with_link_type("row")).build().unwrap();
     set.insert(&context(1));
     set.insert_link(own.clone());
     let links = set.finish().into_links();
@@ -196,7 +203,7 @@ fn trace_state_is_kept_up_to_512_bytes() {
         set.insert_link(Link::with_context(with_state(10 + number, state)));
     }
     for (batch, ways) in [(flusher.try_next().unwrap(), 3), (set.finish(), 2)] {
-        assert_eq!(batch.trace_states_dropped(), 2 * ways);
+        assert_eq!(batch.counts().trace_states_dropped, 2 * ways);
         for link in export(batch).links.iter() {
             let state = &states[number(link) as usize % 10 - 1];
             let bytes = state.header().len();
@@ -205,7 +212,7 @@ fn trace_state_is_kept_up_to_512_bytes() {
             assert!(link.span_context.is_remote(), "nothing else is lost with it");
         }
     }
-    assert_eq!(collector.stats().trace_states_dropped(), 6);
+    assert_eq!(collector.stats().counts().trace_states_dropped, 6);
 }
 
 /// Each length there is, on both sides of the limit.
@@ -220,7 +227,7 @@ fn trace_state_of_every_length_is_kept_or_counted() {
         for batch in [flusher.try_next().unwrap(), set.finish()] {
             let kept = batch.links()[0].span_context.trace_state() == &state;
             let expected = (bytes <= 512, u64::from(bytes > 512));
-            assert_eq!((kept, batch.trace_states_dropped()), expected, "{bytes} bytes");
+            assert_eq!((kept, batch.counts().trace_states_dropped), expected, "{bytes} bytes");
         }
     }
 }

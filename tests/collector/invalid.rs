@@ -2,7 +2,7 @@
 
 use super::common::*;
 use batchlink::links::whole_trace;
-use batchlink::{Duplicates, Invalid, LinkCollector, LinkSet, Outcome, PushError, Unsampled};
+use batchlink::{Duplicates, Invalid, LinkCollector, LinkPolicy, LinkSet, Outcome, PushError, Unsampled};
 use futures_util::FutureExt;
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
@@ -48,8 +48,9 @@ fn each_policy_keeps_what_it_says_and_that_arrives() {
         for (link, kept) in cases() {
             let kept = kept[which];
             let says = format!("{policy:?}: {link:?}");
-            let mut set = LinkSet::builder().with_invalid(policy).build().unwrap();
-            let builder = by_size(8).with_shards(1).with_invalid(policy);
+            let mut set =
+                LinkSet::builder().with_link_policy(LinkPolicy::new().with_invalid(policy)).build().unwrap();
+            let builder = by_size(8).with_shards(1).with_link_policy(LinkPolicy::new().with_invalid(policy));
             let (collector, mut flusher) = builder.build().unwrap();
 
             let outcome = set.insert_link(link.clone());
@@ -59,7 +60,10 @@ fn each_policy_keeps_what_it_says_and_that_arrives() {
             if link.attributes.is_empty() {
                 // The same by its context alone, in each way there is.
                 let cx = &link.span_context;
-                let mut set = LinkSet::builder().with_invalid(policy).build().unwrap();
+                let mut set = LinkSet::builder()
+                    .with_link_policy(LinkPolicy::new().with_invalid(policy))
+                    .build()
+                    .unwrap();
                 assert_eq!(set.insert(cx), outcome, "{says}");
                 assert_eq!(set.finish().links(), if kept { exported_links(&link) } else { vec![] });
                 collector.push(cx).unwrap();
@@ -113,7 +117,9 @@ impl ShouldSample for Observer {
 #[test]
 fn whole_traces_arrive_in_their_place_and_samplers_see_them() {
     let trace = TraceId::from(0xabc_u128);
-    let builder = LinkCollector::builder().with_invalid(Invalid::KeepWithAttributes).with_shards(1);
+    let builder = LinkCollector::builder()
+        .with_link_policy(LinkPolicy::new().with_invalid(Invalid::KeepWithAttributes))
+        .with_shards(1);
     let (collector, mut flusher) = builder.build().unwrap();
     let observer = Observer::default();
     let provider = SdkTracerProvider::builder().with_sampler(observer.clone()).build();
@@ -142,7 +148,8 @@ fn a_trace_is_linked_once_and_what_has_no_trace_id_each_time() {
     };
     use Outcome::{Duplicate, Linked, Truncated};
     for (duplicates, second) in [(Duplicates::Drop, Duplicate), (Duplicates::Keep, Linked)] {
-        let builder = LinkSet::builder().with_invalid(Invalid::Keep).with_duplicates(duplicates);
+        let builder = LinkSet::builder()
+            .with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep).with_duplicates(duplicates));
         let mut set = builder.with_max_links(9).build().unwrap();
         assert_eq!(set.insert_link(link(1, 0, 1)), Linked);
         assert_eq!(set.insert_link(link(2, 0, 1)), Linked, "another trace");
@@ -166,17 +173,24 @@ fn a_trace_is_linked_once_and_what_has_no_trace_id_each_time() {
 #[test]
 fn trace_state_that_is_too_long_is_dropped_but_was_there() {
     let cx = with_ids(7, 0, state_of(513));
-    let mut set = LinkSet::builder().with_invalid(Invalid::KeepWithAttributes).build().unwrap();
+    let mut set = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().with_invalid(Invalid::KeepWithAttributes))
+        .build()
+        .unwrap();
     assert_eq!(set.insert(&cx), Outcome::Linked);
     let batch = set.finish();
-    assert_eq!(batch.trace_states_dropped(), 1);
+    assert_eq!(batch.counts().trace_states_dropped, 1);
     assert_eq!(batch.links()[0].span_context, with_ids(7, 0, TraceState::NONE));
 }
 
 /// Whichever way it is pushed.
 #[test]
 fn one_that_is_kept_is_linked() {
-    let (collector, mut flusher) = by_size(4).with_shards(1).with_invalid(Invalid::Keep).build().unwrap();
+    let (collector, mut flusher) = by_size(4)
+        .with_shards(1)
+        .with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep))
+        .build()
+        .unwrap();
     let bare = |trace| with_ids(trace, 0, TraceState::NONE);
     collector.push(&bare(1)).unwrap();
     collector.push_wait(&bare(2)).unwrap();
@@ -190,7 +204,10 @@ fn one_that_is_kept_is_linked() {
 
 #[test]
 fn one_that_is_kept_can_be_refused_like_any_other() {
-    let builder = by_size(1).with_queue_capacity(1).with_shards(1).with_invalid(Invalid::Keep);
+    let builder = by_size(1)
+        .with_queue_capacity(1)
+        .with_shards(1)
+        .with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep));
     let (collector, flusher) = builder.build().unwrap();
     let bare = with_ids(7, 0, TraceState::NONE);
     collector.push(&bare).unwrap();
@@ -218,10 +235,10 @@ fn every_combination_of_policies_does_what_its_rules_say() {
         let unsampled = [Unsampled::Drop, Unsampled::Keep][round / 3 % 2];
         let duplicates = [Duplicates::Drop, Duplicates::Keep][round / 6 % 2];
         let bound = 1 + random.below(12) as usize;
-        let builder = LinkSet::builder().with_invalid(invalid).with_unsampled(unsampled);
-        let mut set = builder.with_duplicates(duplicates).with_max_links(bound).build().unwrap();
-        let builder = by_size(64).with_shards(1).with_invalid(invalid).with_unsampled(unsampled);
-        let builder = builder.with_duplicates(duplicates).with_max_links(bound);
+        let policy = LinkPolicy::new().with_invalid(invalid).with_unsampled(unsampled);
+        let policy = policy.with_duplicates(duplicates).with_max_links(bound);
+        let mut set = LinkSet::builder().with_link_policy(policy.clone()).build().unwrap();
+        let builder = by_size(64).with_shards(1).with_link_policy(policy);
         let (collector, mut flusher) = builder.build().unwrap();
         let (mut expected, mut refused): (Vec<Link>, u64) = (Vec::new(), 0);
         for _ in 0..32 {

@@ -35,7 +35,7 @@ pub struct SetSession {
 impl SetSession {
     /// `shift`: where the ids differ, in bits from the right, up to 40.
     pub fn new(policy: oracle::Policy, shift: u32) -> Self {
-        let set = policy.configure_set(LinkSet::builder()).build().expect("valid");
+        let set = LinkSet::builder().with_link_policy(policy.links()).build().expect("valid");
         Self { set, oracle: oracle::LinkSet::new(policy), shift, received: 0 }
     }
 

@@ -105,7 +105,10 @@ pub fn assert_stats(stats: &Stats, accepted: u64, full: u64, closed: u64, invali
     assert_eq!(stats.invalid(), invalid, "invalid: {stats:?}");
     assert_eq!(stats.pushed(), accepted + full + closed + invalid, "pushed: {stats:?}");
     assert_eq!(stats.accepted(), stats.received() + stats.pending(), "{stats:?}");
-    let handled = stats.linked() + stats.duplicates() + stats.truncated() + stats.unsampled();
+    let handled = stats.counts().linked
+        + stats.counts().duplicates
+        + stats.counts().truncated
+        + stats.counts().unsampled;
     assert_eq!(stats.received(), handled, "{stats:?}");
 }
 

@@ -126,7 +126,7 @@ fn truncation(linked: usize, left_out: u64) -> Vec<KeyValue> {
 }
 
 fn link_set(policy: &Policy) -> LinkSet {
-    policy.configure_set(LinkSet::builder()).build().expect("valid")
+    LinkSet::builder().with_link_policy(policy.links()).build().expect("valid")
 }
 
 /// One call of attempts or of a fan-out.

@@ -322,11 +322,12 @@ impl Session {
     pub fn new(setup: Setup) -> Self {
         let Setup { size, capacity, policy, no_delay, max_weight, by_key, places } = setup;
         let config = by_size(size).with_shards(1).with_queue_capacity(capacity);
-        let config = policy.configure(config).with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
-        let config = match places {
-            true => config.with_link_attributes(|_, place| [KeyValue::new(PLACE, place as i64)]),
-            false => config,
+        let config = config.with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
+        let links = match places {
+            true => policy.links().with_link_attributes(|_, place| [KeyValue::new(PLACE, place as i64)]),
+            false => policy.links(),
         };
+        let config = config.with_link_policy(links);
         let mut builder = BatchProcessor::builder("batch").with_config(config).with_item_span_name("item");
         if let Some(weight) = max_weight {
             builder = builder.with_max_batch_weight(weight, |payload: &Payload| payload.weight);
@@ -655,17 +656,17 @@ impl Session {
         let (stats, queue) = (stats.queue(), &model.queue);
         assert_eq!(stats.pending(), queue.pending() as u64);
         assert_eq!((stats.accepted(), stats.invalid()), (queue.accepted, 0));
-        assert_eq!((stats.handler_panics(), stats.attribute_panics()), (0, 0));
+        assert_eq!((stats.handler_panics(), stats.counts().attribute_panics), (0, 0));
         assert_eq!(
             (stats.rejected_full(), stats.rejected_closed()),
             (queue.rejected_full, queue.rejected_closed)
         );
         let sum = |count: fn(&Counts) -> u64| model.made.iter().map(|made| count(&made.counts)).sum::<u64>();
-        assert_eq!(stats.linked(), sum(|counts| counts.linked));
-        assert_eq!(stats.duplicates(), sum(|counts| counts.duplicates));
-        assert_eq!(stats.truncated(), sum(|counts| counts.truncated));
-        assert_eq!(stats.unsampled(), sum(|counts| counts.unsampled));
-        assert_eq!(stats.trace_states_dropped(), sum(|counts| counts.trace_states_dropped));
+        assert_eq!(stats.counts().linked, sum(|counts| counts.linked));
+        assert_eq!(stats.counts().duplicates, sum(|counts| counts.duplicates));
+        assert_eq!(stats.counts().truncated, sum(|counts| counts.truncated));
+        assert_eq!(stats.counts().unsampled, sum(|counts| counts.unsampled));
+        assert_eq!(stats.counts().trace_states_dropped, sum(|counts| counts.trace_states_dropped));
         for trigger in [Trigger::Size, Trigger::Weight, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown]
         {
             let made = model.made.iter().filter(|made| made.trigger == trigger).count();

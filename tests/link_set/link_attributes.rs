@@ -1,7 +1,7 @@
 //! Attributes made lazily: for which links, with what, and what a panic in the closure costs.
 
 use super::common::*;
-use batchlink::{Duplicates, LinkCollector, LinkSet, links};
+use batchlink::{Duplicates, LinkCollector, LinkPolicy, LinkSet, links};
 use opentelemetry::trace::{Link, SpanContext, TraceFlags};
 use opentelemetry::{KeyValue, Value};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,11 @@ fn of_type(name: &'static str) -> KeyValue {
 #[test]
 fn only_links_that_are_made_have_them_made() {
     let calls = Calls::default();
-    let mut set = LinkSet::builder().with_max_links(3).with_link_attributes(note(&calls)).build().unwrap();
+    let mut set = LinkSet::builder()
+        .with_max_links(3)
+        .with_link_policy(LinkPolicy::new().with_link_attributes(note(&calls)))
+        .build()
+        .unwrap();
     for _ in 0..2 {
         for number in [1, 1, 2, 3, 4, 2] {
             set.insert(&context(number));
@@ -48,7 +52,9 @@ fn only_links_that_are_made_have_them_made() {
 #[test]
 fn the_flusher_makes_them_not_the_producer() {
     let calls = Calls::default();
-    let builder = LinkCollector::builder().with_max_delay(NEVER).with_link_attributes(note(&calls));
+    let builder = LinkCollector::builder()
+        .with_max_delay(NEVER)
+        .with_link_policy(LinkPolicy::new().with_link_attributes(note(&calls)));
     let (collector, flusher) = builder.with_shards(1).build().unwrap();
     for number in [1, 2, 2] {
         collector.push(&context(number)).unwrap();
@@ -71,7 +77,8 @@ fn what_a_link_came_with_stays() {
     let make = |_: &SpanContext, _| {
         vec![KeyValue::new("a", "made"), KeyValue::new("b", 1), KeyValue::new("b", 2), of_type("made")]
     };
-    let mut set = LinkSet::builder().with_link_attributes(make).build().unwrap();
+    let mut set =
+        LinkSet::builder().with_link_policy(LinkPolicy::new().with_link_attributes(make)).build().unwrap();
     set.insert(&context(1));
     set.insert(&with_state(2, &small_state()));
     set.insert_link(Link::new(context(3), vec![KeyValue::new("a", "own")], 4));
@@ -115,12 +122,15 @@ fn panicking(cx: &SpanContext, _index: usize) -> impl Iterator<Item = KeyValue> 
 fn a_panic_costs_a_link_its_attributes_and_nothing_else() {
     let (collector, mut flusher) = by_size(16)
         .with_max_links(12)
-        .with_duplicates(Duplicates::Drop)
-        .with_link_attributes(panicking)
+        .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Drop).with_link_attributes(panicking))
         .with_shards(1)
         .build()
         .unwrap();
-    let mut set = LinkSet::builder().with_max_links(12).with_link_attributes(panicking).build().unwrap();
+    let mut set = LinkSet::builder()
+        .with_max_links(12)
+        .with_link_policy(LinkPolicy::new().with_link_attributes(panicking))
+        .build()
+        .unwrap();
     for round in 1..=3 {
         for number in (1..=14).chain([1, 2]) {
             let own = Link::new(context(number), vec![KeyValue::new("own", number as i64)], 0);
@@ -130,7 +140,7 @@ fn a_panic_costs_a_link_its_attributes_and_nothing_else() {
         for batch in [flusher.next_batch().unwrap(), set.finish()] {
             assert_account(&batch);
             assert_eq!((batch.linked(), batch.duplicates(), batch.truncated()), (12, 2, 2));
-            assert_eq!(batch.attribute_panics(), 9);
+            assert_eq!(batch.counts().attribute_panics, 9);
             for link in exported(batch).links.iter() {
                 let number = number(link);
                 let value = |key: &'static str| KeyValue::new(key, number as i64);
@@ -141,7 +151,7 @@ fn a_panic_costs_a_link_its_attributes_and_nothing_else() {
                 assert_eq!(link.attributes, expected);
             }
         }
-        assert_eq!(collector.stats().attribute_panics(), 9 * round);
+        assert_eq!(collector.stats().counts().attribute_panics, 9 * round);
         assert_stats(&collector.stats(), 16 * round, 0, 0, 0);
     }
 }
@@ -149,7 +159,7 @@ fn a_panic_costs_a_link_its_attributes_and_nothing_else() {
 #[test]
 fn a_copied_configuration_makes_the_same() {
     let calls = Calls::default();
-    let builder = LinkSet::builder().with_link_attributes(note(&calls));
+    let builder = LinkSet::builder().with_link_policy(LinkPolicy::new().with_link_attributes(note(&calls)));
     assert!(format!("{builder:?}").contains("LinkAttributes"));
     for builder in [builder.clone(), builder] {
         let mut set = builder.build().unwrap();
@@ -172,7 +182,10 @@ fn the_closure_may_use_its_own_collector() {
         collector.flush();
         [KeyValue::new("refused", refused), KeyValue::new("pending", collector.stats().pending() as i64)]
     };
-    let builder = by_size(4).with_queue_capacity(4).with_shards(1).with_link_attributes(make);
+    let builder = by_size(4)
+        .with_queue_capacity(4)
+        .with_shards(1)
+        .with_link_policy(LinkPolicy::new().with_link_attributes(make));
     let (collector, mut flusher) = builder.build().unwrap();
     *own.lock().unwrap() = Some(collector.clone());
     (1..=4).for_each(|number| collector.push(&context(number)).unwrap());

@@ -1,7 +1,7 @@
 //! `LinkSet` on its own: what is linked, what is not, in which order, and that it can be used again.
 
 use super::common::*;
-use batchlink::{Duplicates, LinkSet, LinkSetBuilder, Outcome, Trigger, Unsampled};
+use batchlink::{Duplicates, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Trigger, Unsampled};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ fn set(configure: impl FnOnce(LinkSetBuilder) -> LinkSetBuilder) -> LinkSet {
 
 #[test]
 fn the_same_span_is_the_same_whatever_else_differs() {
-    let mut set = set(|builder| builder.with_unsampled(Unsampled::Keep));
+    let mut set = set(|builder| builder.with_link_policy(LinkPolicy::new().with_unsampled(Unsampled::Keep)));
     let ids = |trace: u128, span: u64, flags, remote, state| {
         SpanContext::new(TraceId::from(trace), SpanId::from(span), TraceFlags::new(flags), remote, state)
     };
@@ -68,7 +68,11 @@ fn policies_decide_on_unsampled_and_duplicate_contexts() {
     assert_eq!(dropping.finish().unsampled(), 2);
 
     let mut keeping = set(|builder| {
-        builder.with_unsampled(Unsampled::Keep).with_duplicates(Duplicates::Keep).with_max_links(3)
+        builder
+            .with_link_policy(
+                LinkPolicy::new().with_unsampled(Unsampled::Keep).with_duplicates(Duplicates::Keep),
+            )
+            .with_max_links(3)
     });
     let outcomes = [&unsampled, &context(1), &context(1), &context(1)].map(|context| keeping.insert(context));
     use Outcome::{Linked, Truncated};
@@ -131,7 +135,9 @@ fn random_batches_are_linked_as_a_hash_set_would() {
 #[test]
 fn keys_in_sequence_neither_collide_nor_are_confused() {
     let _watchdog = watchdog();
-    let mut set = set(|builder| builder.with_max_links(100_000).without_link_type());
+    let mut set = set(|builder| {
+        builder.with_max_links(100_000).with_link_policy(LinkPolicy::new().without_link_type())
+    });
     let link = |trace: u128, span: u64| {
         let (trace, span) = (TraceId::from(trace), SpanId::from(span));
         SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE)

@@ -3,7 +3,7 @@
 
 use super::common::*;
 use batchlink::{
-    LinkCollector, LinkSet,
+    LinkCollector, LinkPolicy, LinkSet,
     links::{self, Relation},
 };
 use opentelemetry::trace::Link;
@@ -69,10 +69,14 @@ fn other_names_are_custom_and_no_name_is_an_error() {
 #[test]
 fn a_relation_is_the_type_of_every_link() {
     for relation in Relation::STANDARD.iter().cloned().chain([Relation::Custom("row".into())]) {
-        let builder = LinkCollector::builder().with_link_type(relation.clone());
+        let builder =
+            LinkCollector::builder().with_link_policy(LinkPolicy::new().with_link_type(relation.clone()));
         let (collector, mut flusher) = builder.build().unwrap();
         collector.push(&context(1)).unwrap();
-        let mut set = LinkSet::builder().with_link_type(relation.clone()).build().unwrap();
+        let mut set = LinkSet::builder()
+            .with_link_policy(LinkPolicy::new().with_link_type(relation.clone()))
+            .build()
+            .unwrap();
         set.insert(&context(1));
         for batch in [flusher.try_next().unwrap(), set.finish()] {
             let expected = [KeyValue::new("link.type", relation.as_str().to_owned())];
@@ -89,9 +93,15 @@ fn the_key_of_the_type_is_chosen() {
         let attributes = vec![KeyValue::new("link.type", "t"), KeyValue::new("link.relationship", "r")];
         Link::new(context(4), attributes, 0)
     };
-    let (collector, mut flusher) =
-        LinkCollector::builder().with_link_type_key(links::LINK_RELATIONSHIP).with_shards(1).build().unwrap();
-    let mut set = LinkSet::builder().with_link_type_key("link.relationship").build().unwrap();
+    let (collector, mut flusher) = LinkCollector::builder()
+        .with_link_policy(LinkPolicy::new().with_link_type_key(links::LINK_RELATIONSHIP))
+        .with_shards(1)
+        .build()
+        .unwrap();
+    let mut set = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().with_link_type_key("link.relationship"))
+        .build()
+        .unwrap();
     collector.push(&context(1)).unwrap();
     set.insert(&context(1));
     for link in [own, retry, both].map(|make| make()) {
@@ -111,8 +121,10 @@ fn the_key_of_the_type_is_chosen() {
 
 #[test]
 fn without_a_type_links_stay_as_they_are() {
-    let mut set =
-        LinkSet::builder().with_link_type_key("link.relationship").without_link_type().build().unwrap();
+    let mut set = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().with_link_type_key("link.relationship").without_link_type())
+        .build()
+        .unwrap();
     set.insert(&context(1));
     set.insert_link(links::retry(&context(2), 2));
     let batch = set.finish();
@@ -123,8 +135,16 @@ fn without_a_type_links_stay_as_they_are() {
 #[test]
 fn a_key_must_not_be_empty() {
     let errors = [
-        LinkCollector::builder().with_link_type_key("").build().map(drop).unwrap_err(),
-        LinkSet::builder().with_link_type_key(String::new()).build().map(drop).unwrap_err(),
+        LinkCollector::builder()
+            .with_link_policy(LinkPolicy::new().with_link_type_key(""))
+            .build()
+            .map(drop)
+            .unwrap_err(),
+        LinkSet::builder()
+            .with_link_policy(LinkPolicy::new().with_link_type_key(String::new()))
+            .build()
+            .map(drop)
+            .unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.field(), "link_type_key");

@@ -2,7 +2,7 @@
 
 use super::common::{context, number, watchdog, with_flags};
 use super::exported::*;
-use batchlink::{LinkSet, Unsampled, patterns::Attempts};
+use batchlink::{LinkPolicy, LinkSet, Unsampled, patterns::Attempts};
 use futures_util::FutureExt;
 use opentelemetry::trace::{
     SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, Tracer, TracerProvider,
@@ -287,7 +287,8 @@ fn the_link_sets_policy_holds() {
     let unsampled = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("test");
     let sampled = SdkTracerProvider::builder().with_simple_exporter(memory.clone()).build().tracer("test");
     for (policy, links) in [(Unsampled::Drop, 0), (Unsampled::Keep, 1)] {
-        let set = LinkSet::builder().with_unsampled(policy).build().unwrap();
+        let set =
+            LinkSet::builder().with_link_policy(LinkPolicy::new().with_unsampled(policy)).build().unwrap();
         let attempts = Attempts::new("call").with_link_set(set);
         attempts.start(&unsampled).fail("no");
         let _parent = Context::new().with_remote_span_context(context(5)).attach();

@@ -2,7 +2,7 @@
 
 use super::common::{context, watchdog};
 use super::exported::*;
-use batchlink::{Invalid, LinkSet, patterns::FanOut};
+use batchlink::{Invalid, LinkPolicy, LinkSet, patterns::FanOut};
 use opentelemetry::trace::{SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, Value};
 use opentelemetry_sdk::trace::SpanData;
@@ -174,7 +174,8 @@ fn workers_of_other_processes_are_collected() {
 #[test]
 fn the_link_sets_policy_holds() {
     let exporter = Exporter::default();
-    let set = LinkSet::builder().with_invalid(Invalid::Keep).build().unwrap();
+    let set =
+        LinkSet::builder().with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep)).build().unwrap();
     let fan = FanOut::with_link_set(&context(1), set);
     fan.collect("remote", &SpanContext::NONE, Ok::<_, String>(()));
     fan.aggregate(&exporter.tracer(), "merge").0.succeed();

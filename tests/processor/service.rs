@@ -2,7 +2,7 @@
 
 use super::common::*;
 use batchlink::{
-    Invalid, LinkCollector, PushError, ShutdownError, Timeout, Trigger, Unsampled,
+    Invalid, LinkCollector, LinkPolicy, PushError, ShutdownError, Timeout, Trigger, Unsampled,
     processor::{Batch, BatchProcessor, BatchProcessorBuilder, CallError, Submitter},
 };
 use opentelemetry::trace::noop::NoopTracer;
@@ -78,7 +78,7 @@ fn a_trace_state_that_is_too_long_does_not_wait_and_is_counted() {
     let requests = [request(1, 512), request(2, 513), request(0, 513)];
     for (invalid, links) in [(Invalid::Drop, 2), (Invalid::KeepWithAttributes, 3), (Invalid::Keep, 3)] {
         let (_provider, tracer, exporter) = telemetry();
-        let config = LinkCollector::builder().with_invalid(invalid);
+        let config = LinkCollector::builder().with_link_policy(LinkPolicy::new().with_invalid(invalid));
         let (submitter, mut processor) = BatchProcessor::<u64, u64, Text>::builder("batch")
             .with_config(config.with_max_batch_size(3).with_max_delay(NEVER).with_shards(1))
             .build(tracer)
@@ -202,7 +202,8 @@ fn an_item_links_what_its_batch_would() {
         (Invalid::Keep, Unsampled::Drop, [true, false, true, true, true]),
     ] {
         let (_provider, tracer, exporter) = telemetry();
-        let config = LinkCollector::builder().with_invalid(invalid).with_unsampled(unsampled);
+        let config = LinkCollector::builder()
+            .with_link_policy(LinkPolicy::new().with_invalid(invalid).with_unsampled(unsampled));
         let (submitter, mut processor) = BatchProcessor::<usize, (), Text>::builder("batch")
             .with_config(config.with_max_batch_size(5).with_max_delay(NEVER).with_shards(1))
             .build(tracer)
@@ -721,8 +722,14 @@ fn every_caller_gets_exactly_one_answer() {
     assert!(stats.succeeded() >= succeeded && stats.failed() >= failed + panicked + unanswered);
     assert_eq!(stats.succeeded() - succeeded + stats.failed() - failed - panicked - unanswered, timeout);
     assert_eq!(tally.batches.load(Ordering::Relaxed), queue.batches());
-    assert_eq!(tally.links.load(Ordering::Relaxed), queue.linked());
-    assert_eq!(queue.linked() + queue.duplicates() + queue.truncated() + queue.unsampled(), queue.received());
+    assert_eq!(tally.links.load(Ordering::Relaxed), queue.counts().linked);
+    assert_eq!(
+        queue.counts().linked
+            + queue.counts().duplicates
+            + queue.counts().truncated
+            + queue.counts().unsampled,
+        queue.received()
+    );
     println!("{calls} calls: {sum:?}, {} batches, {} panics", queue.batches(), queue.handler_panics());
 }
 

@@ -8,7 +8,7 @@ use crate::results::Results;
 use crate::rounds::{Effort, Progress, rotate};
 use crate::source::{Kind, Source};
 use ahash::RandomState;
-use batchlink::LinkSet;
+use batchlink::{LinkPolicy, LinkSet};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,10 @@ fn time(source: &Source, batches: usize, mut once: impl FnMut(usize) -> Batch) -
 }
 
 fn ours(source: &Source, batches: usize) -> (Duration, Batch) {
-    let mut set = LinkSet::builder().without_link_type().build().expect("a valid configuration");
+    let mut set = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().without_link_type())
+        .build()
+        .expect("a valid configuration");
     time(source, batches, |turn| {
         for context in &source.contexts[turn * source.batch..][..source.batch] {
             set.insert(context);

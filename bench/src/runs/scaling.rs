@@ -52,7 +52,7 @@ mod counted {
     use crate::results::Results;
     use crate::rounds::{Progress, rotate};
     use crate::source::{Kind, Random, Source};
-    use batchlink::{LinkCollector, StepCounts, Trigger, take_step_counts};
+    use batchlink::{LinkCollector, LinkPolicy, StepCounts, Trigger, take_step_counts};
     use opentelemetry::trace::SpanContext;
     use std::time::Duration;
 
@@ -97,7 +97,7 @@ mod counted {
             .with_queue_capacity(batch)
             .with_shards(shards)
             .with_max_delay(Duration::from_secs(3600))
-            .without_link_type()
+            .with_link_policy(LinkPolicy::new().without_link_type())
             .build()
             .expect("a valid configuration");
         let producers: Vec<_> = (0..shards).map(|_| collector.producer()).collect();

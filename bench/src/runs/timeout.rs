@@ -3,7 +3,7 @@
 use crate::results::{Results, median};
 use crate::rounds::{Effort, Progress, rotate};
 use crate::source::{Kind, Source};
-use batchlink::{LinkCollector, Trigger};
+use batchlink::{LinkCollector, LinkPolicy, Trigger};
 use opentelemetry::trace::SpanContext;
 use std::sync::mpsc;
 use std::thread;
@@ -21,7 +21,7 @@ fn lateness(start: Instant, end: Instant) -> f64 {
 fn batchlink(contexts: &[SpanContext]) -> Vec<f64> {
     let (collector, flusher) = LinkCollector::builder()
         .with_max_delay(DELAY)
-        .without_link_type()
+        .with_link_policy(LinkPolicy::new().without_link_type())
         .build()
         .expect("a valid configuration");
     let (arrived, arrivals) = mpsc::channel();
