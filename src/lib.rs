@@ -80,7 +80,8 @@ struct Readme;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
 pub use collector::{Flusher, FlusherHandle, LinkCollector, LinkCollectorBuilder, Producer};
-pub use error::{ConfigError, PushError, RejectedLink, ShutdownError, Timeout};
+pub use error::{ConfigError, FlushError, PushError, PushLinkError, RejectedLink};
+pub use error::{ShutdownError, Timeout, TimeoutError};
 pub use link_set::{Duplicates, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Unsampled};
 #[cfg(batchlink_count)]
 pub use queue::steps::{StepCounts, take_step_counts};

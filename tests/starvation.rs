@@ -224,7 +224,7 @@ fn shutdown_waits_no_longer_than_told_and_says_what_is_missing() {
         assert_eq!((sorted(&batch), batch.trigger()), (free, Trigger::Shutdown));
         // The producer is frozen until this has returned: if it waited for it, the watchdog would bite.
         let ended = handle.shutdown_with_timeout(Duration::from_millis(10));
-        assert_eq!(ended, Err(ShutdownError::Timeout { pending: 3 }));
+        assert_eq!(ended, Err(ShutdownError::Timeout { pending: 3, in_flight: 0 }));
         assert_eq!(producers[0].push(&context(99)), Err(PushError::Closed));
         stalled.resume();
         assert_eq!(numbers(&delivered.recv().unwrap()), [FROZEN, 11, 12]);

@@ -1,13 +1,15 @@
-//! What the one consumer holds: blocking, async, or on a thread of its own.
+//! The consumer half: blocking, async, or on a thread of its own.
 
 use crate::collector::config::Config;
 use crate::collector::handle::FlusherHandle;
+use crate::collector::log::{self, RefusalLog};
 use crate::error::Timeout;
 use crate::link_set::LinkBatch;
 use crate::link_set::LinkSet;
 use crate::link_set::record::Record;
 use crate::panic::caught;
 use crate::queue::Queue;
+use crate::queue::progress::Ticket;
 use crate::queue::receiver::{Due, Receiver};
 use crate::queue::ring::Consumer;
 use crate::stats::Stats;
@@ -17,142 +19,161 @@ use std::{fmt, io};
 
 /// Turns what a collector was given into batches. There is one per collector.
 ///
-/// Use it in one of four ways: [`spawn`](Self::spawn) a thread for it, wait with
-/// [`next_batch`](Self::next_batch) on a thread of yours, await [`next`](Self::next) (feature
-/// `tokio`), or ask with [`try_next`](Self::try_next) whenever it suits you.
+/// [`spawn`](Self::spawn) gives it a thread. Otherwise take batches on a thread of your own with
+/// [`next_batch`](Self::next_batch), in a task with [`next`](Self::next) (feature `tokio`), or
+/// whenever it suits you with [`try_next`](Self::try_next).
 ///
-/// Dropping it closes the collector; contexts still pending are then not delivered, and stay
+/// Dropping it closes the collector. Contexts still pending are then not delivered, and stay
 /// visible in [`Stats::pending`].
 ///
-/// Single consumer is a compile-time fact:
+/// ```
+/// use batchlink::{LinkCollector, Trigger};
+/// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+/// # let context = |n| SpanContext::new(TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+///
+/// let builder = LinkCollector::builder().with_max_batch_size(2);
+/// let (collector, mut flusher) = builder.build()?;
+/// collector.push_all(&[context(1), context(2), context(3)]);
+/// drop(collector);
+/// while let Some(batch) = flusher.next_batch() {
+///     println!("{} links by {}", batch.linked(), batch.trigger());
+/// }
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
+///
+/// A second consumer does not compile:
 ///
 /// ```compile_fail,E0599
 /// let (_collector, flusher) = batchlink::LinkCollector::builder().build().unwrap();
 /// let _second = flusher.clone();
 /// ```
 ///
-/// and a batch is taken through `&mut`:
+/// Nor does taking a batch without `&mut`:
 ///
 /// ```compile_fail,E0596
 /// let (_collector, flusher) = batchlink::LinkCollector::builder().build().unwrap();
 /// flusher.try_next();
 /// ```
 pub struct Flusher {
-    pub(crate) receiver: Receiver<Record>,
+    pub(super) receiver: Receiver<Record>,
     pub(crate) set: LinkSet,
-    /// Refusals were reported in the log.
-    #[cfg(feature = "internal-logs")]
-    warned: bool,
+    /// The batch taken last, until the next is asked for.
+    last: Option<Ticket>,
+    log: RefusalLog,
 }
 
 impl Flusher {
-    pub(crate) fn new(queue: Arc<Queue<Record>>, consumers: Vec<Consumer<Record>>, config: Config) -> Self {
+    pub(super) fn new(queue: Arc<Queue<Record>>, consumers: Vec<Consumer<Record>>, config: Config) -> Self {
         Self {
             receiver: Receiver::new(queue, consumers, config.max_batch_size, config.max_delay),
             set: LinkSet::new(config.links, config.max_batch_size as usize),
-            #[cfg(feature = "internal-logs")]
-            warned: false,
+            last: None,
+            log: RefusalLog::new(log::Consumer::Flusher),
         }
     }
 
-    /// What is pending right now, up to one batch ([`Trigger::Manual`](crate::Trigger::Manual)); `None` if nothing is.
-    /// Never waits, and does not say whether the collector is closed: [`next_batch`](Self::next_batch)
-    /// does.
+    /// Takes what is pending now, up to one batch ([`Trigger::Manual`](crate::Trigger::Manual)).
+    /// Returns `None` if nothing is. Does not wait.
+    ///
+    /// `None` does not mean that the collector is closed; [`next_batch`](Self::next_batch) tells.
     pub fn try_next(&mut self) -> Option<LinkBatch> {
+        self.finish_last();
         self.receiver.available().map(|due| self.take(due))
     }
 
-    /// Waits until a batch is due; `None` once the collector is closed and everything was
-    /// delivered. Blocks the thread: in async code use [`next`](Self::next).
+    /// Waits until a batch is due. Returns `None` once the collector is closed and everything was
+    /// delivered.
+    ///
+    /// **Blocks the thread**; in async code use [`next`](Self::next).
     pub fn next_batch(&mut self) -> Option<LinkBatch> {
+        self.finish_last();
         self.receiver.wait().map(|due| self.take(due))
     }
 
-    /// As [`next_batch`](Self::next_batch), but gives up after `timeout`. Zero only looks.
+    /// Waits as [`next_batch`](Self::next_batch) does, for at most `timeout`. Zero does not wait.
     ///
     /// # Errors
     ///
     /// [`Timeout`] if no batch was due by then. Nothing is lost by that.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<LinkBatch>, Timeout> {
+        self.finish_last();
         Ok(self.receiver.wait_timeout(timeout)?.map(|due| self.take(due)))
     }
 
-    /// Takes what the last look found.
-    pub(crate) fn take(&mut self, Due { count, trigger }: Due) -> LinkBatch {
+    /// Takes what the last poll found.
+    pub(super) fn take(&mut self, Due { count, trigger }: Due) -> LinkBatch {
+        self.last = Some(self.receiver.queue().progress.begin(count));
         let set = &mut self.set;
         set.make_room(count as usize);
         self.receiver.drain.take(count, |records| set.insert_records(records));
         let batch = self.set.finish_as(trigger);
-        self.receiver.queue().totals.add_batch(&batch.counts(), trigger);
-        #[cfg(feature = "internal-logs")]
-        self.warn_once_of_refusals();
+        let queue = self.receiver.queue();
+        queue.totals.add_batch(&batch.counts(), trigger);
+        self.log.check(|| queue.stats());
         batch
     }
 
-    /// Once: more would flood the log of a service that is in trouble already. The total comes when
-    /// the flusher goes. Here and not in `push`, where a log could block.
-    #[cfg(feature = "internal-logs")]
-    fn warn_once_of_refusals(&mut self) {
-        if !self.warned && self.stats().rejected_full() > 0 {
-            self.warned = true;
-            logged(|| {
-                opentelemetry::otel_warn!(
-                    name: "LinkCollector.ContextsRefused",
-                    message = "The flusher is behind and contexts are being refused. Raise queue_capacity or make \
-                               the handler faster. This is logged once; the total follows when the flusher ends."
-                );
-            });
-        }
+    /// Asking for the next batch says that the last one is done with.
+    #[inline]
+    pub(super) fn finish_last(&mut self) {
+        self.last = None;
     }
 
-    /// The counters so far, as [`LinkCollector::stats`](crate::LinkCollector::stats).
+    /// Returns a snapshot of the counters, as
+    /// [`LinkCollector::stats`](crate::LinkCollector::stats) does.
     pub fn stats(&self) -> Stats {
         self.receiver.queue().stats()
     }
 
-    /// Moves the flusher to a thread of its own, named `batchlink-flusher`, that calls `handler`
-    /// with every batch until the collector is closed and everything was delivered.
+    /// Starts a thread, named `batchlink-flusher`, that calls `handler` with every batch until the
+    /// collector is closed and everything was delivered.
     ///
-    /// A thread, not a task, because exporters that block stall or deadlock a small async
-    /// runtime. If `handler` panics, that batch is its loss; the panic is counted in
-    /// [`Stats::handler_panics`] and the next batch is delivered as usual.
+    /// It is a thread and not a task because an exporter that blocks would stall a small async
+    /// runtime. If `handler` panics, that batch is lost, the panic is counted in
+    /// [`Stats::handler_panics`], and the next batch is delivered as usual. While `handler` runs no
+    /// other batch is taken, so its time adds to the delay of what comes next.
+    ///
+    /// A process that forks has no flusher in the child: contexts pushed there are not delivered.
+    /// Build the collector after the fork.
+    ///
+    /// No span is current in `handler`. Attach the batch span for whatever starts spans or reads
+    /// the current one, or these become roots of other traces:
+    ///
+    /// ```
+    /// use batchlink::LinkCollector;
+    /// use opentelemetry::{global, trace::mark_span_as_active};
+    ///
+    /// let (_collector, flusher) = LinkCollector::builder().build()?;
+    /// let handle = flusher.spawn(|batch| {
+    ///     let span = batch.start(&global::tracer("writer"), "insert_batch");
+    ///     let _current = mark_span_as_active(span); // ends the span when it is dropped
+    ///     // ... the spans of a database client are children of the batch span
+    /// })?;
+    /// # handle.shutdown()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// In a task, `batchlink::LinkBatch` offers the same through
+    /// `Context::current_with_span(span)` and OpenTelemetry's `FutureExt::with_context`.
     ///
     /// # Errors
     ///
-    /// If the operating system has no thread to give. The collector is then closed.
-    pub fn spawn(self, handler: impl FnMut(LinkBatch) + Send + 'static) -> io::Result<FlusherHandle> {
+    /// [`io::Error`] if the operating system has no thread to give. The collector is then closed.
+    pub fn spawn(mut self, mut handler: impl FnMut(LinkBatch) + Send + 'static) -> io::Result<FlusherHandle> {
         let queue = Arc::clone(self.receiver.queue());
-        let totals = Arc::clone(&queue);
-        let (mut flusher, mut handler) = (self, handler);
-        let run = move || {
-            while let Some(batch) = flusher.next_batch() {
+        FlusherHandle::spawn(queue, move || {
+            while let Some(batch) = self.next_batch() {
                 if caught(|| handler(batch)).is_none() {
-                    totals.totals.add_handler_panic();
+                    self.receiver.queue().totals.add_handler_panic();
                 }
             }
-        };
-        FlusherHandle::spawn(queue, run)
+        })
     }
-}
-
-/// Logs, through the user's subscriber: its panic must not cost a batch, nor end the process when it
-/// comes out of a drop.
-pub(super) fn logged(log: impl FnOnce()) {
-    let _ = caught(log);
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        let stats = self.stats();
-        if stats.rejected_full() > 0 || stats.pending() > 0 {
-            logged(|| {
-                opentelemetry::otel_warn!(
-                    name: "Flusher.ContextsLost",
-                    rejected_full = stats.rejected_full(),
-                    pending = stats.pending()
-                );
-            });
-        }
+        self.log.end(&self.stats());
     }
 }
 

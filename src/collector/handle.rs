@@ -1,36 +1,74 @@
 //! The thread that runs a flusher or a processor, and its shutdown.
 
-use crate::collector::flusher::logged;
+use crate::collector::log::logged;
 use crate::error::ShutdownError;
 use crate::panic::caught;
 use crate::queue::Queue;
+use crate::queue::watch::Watch;
 use crate::stats::Stats;
-use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Arc, Mutex, mpsc};
-use std::sync::PoisonError;
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{Arc, AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fmt, io};
 
 /// How long a dropped [`FlusherHandle`] waits for its thread.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A flusher's thread.
+/// A handle to the thread of a [`Flusher`](crate::Flusher) or a `BatchProcessor`.
 ///
-/// Dropping it shuts down: it closes the collector and waits up to 5 seconds for what was accepted
-/// to be delivered. [`detach`](Self::detach) it to let the thread go on until the collector is
-/// closed in another way.
-#[must_use = "dropping the handle shuts the flusher down"]
+/// Dropping it shuts down: it closes the collector and **blocks the thread** for up to 5 seconds
+/// until everything accepted was handled. A shutdown that was called before is not repeated. With
+/// feature `tokio`, a handle that is dropped inside a runtime closes and does not wait, because the
+/// handler may need the thread: await [`shutdown_async`](Self::shutdown_async) before that, or what
+/// is pending is lost when the process ends. What was left is logged (feature `internal-logs`).
+///
+/// [`detach`](Self::detach) lets the thread run until the collector is closed in another way.
+///
+/// ```
+/// use batchlink::{LinkCollector, Trigger};
+/// use std::time::Duration;
+///
+/// let (collector, flusher) = LinkCollector::builder().build()?;
+/// let handle = flusher.spawn(|batch| println!("{} links", batch.linked()))?;
+/// collector.push_current()?;
+/// let stats = handle.shutdown_with_timeout(Duration::from_secs(5))?;
+/// assert_eq!((stats.pushed(), stats.pending()), (1, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// It must be bound:
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// let (_collector, flusher) = batchlink::LinkCollector::builder().build().unwrap();
+/// flusher.spawn(|batch| drop(batch)).unwrap();
+/// ```
+#[must_use = "dropping the handle closes the collector: bind it to a variable, such as `let handle`, \
+              or call `detach()`"]
 pub struct FlusherHandle {
     queue: Box<dyn Control>,
-    /// `None` after a shutdown.
-    running: Mutex<Option<Running>>,
+    run: Arc<Watch<Run>>,
+    thread: ThreadId,
+    /// A shutdown was called, or the handle detached: its drop has nothing to do.
+    settled: AtomicBool,
+}
+
+/// How the thread is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Running,
+    Ended,
+    Panicked,
+    /// Ended, and a shutdown has returned how.
+    Reported,
 }
 
 /// What a handle does with a queue, whatever is in it.
-trait Control: Send + Sync {
+pub(crate) trait Control: Send + Sync {
     fn close(&self);
-    fn pending(&self) -> u64;
     fn stats(&self) -> Stats;
+    /// Returns how many entries were taken from the queue and are not finished.
+    fn in_flight(&self) -> u64;
 }
 
 impl<T: Send> Control for Arc<Queue<T>> {
@@ -38,95 +76,169 @@ impl<T: Send> Control for Arc<Queue<T>> {
         Queue::close(self);
     }
 
-    fn pending(&self) -> u64 {
-        Queue::pending(self)
-    }
-
     fn stats(&self) -> Stats {
         Queue::stats(self)
     }
-}
 
-struct Running {
-    /// Says once how the thread ended.
-    ended: mpsc::Receiver<Result<(), ()>>,
-    thread: JoinHandle<()>,
+    fn in_flight(&self) -> u64 {
+        self.progress.in_flight()
+    }
 }
 
 impl FlusherHandle {
-    /// Runs the consumer of `queue` on a thread of its own.
-    pub(crate) fn spawn<T: Send + 'static>(
-        queue: Arc<Queue<T>>,
+    /// Calls `run`, which consumes `queue`, on a thread of its own.
+    pub(crate) fn spawn(
+        queue: impl Control + 'static,
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let (running, ended) = mpsc::channel();
+        let watch = Arc::new(Watch::new(Run::Running));
+        let ended = Arc::clone(&watch);
         let thread = thread::Builder::new().name("batchlink-flusher".into()).spawn(move || {
-            // With the handler, which it drops. Not by joining the thread: its locals go after this,
-            // and may take their time.
-            let _ = running.send(caught(run).ok_or(()));
+            // With the handler, which it drops. The thread is not joined: its locals are dropped
+            // later, and may take their time.
+            let end = if caught(run).is_some() { Run::Ended } else { Run::Panicked };
+            ended.update(|run| *run = end);
         })?;
-        Ok(Self { queue: Box::new(queue), running: Mutex::new(Some(Running { ended, thread })) })
+        let thread = thread.thread().id();
+        Ok(Self { queue: Box::new(queue), run: watch, thread, settled: AtomicBool::new(false) })
     }
 
-    /// Closes the collector and waits until everything accepted has been handled.
+    /// Closes the collector, waits until everything accepted was handled, and returns the final
+    /// counters.
     ///
-    /// Called from the handler itself it cannot wait: it closes and returns at once, with
-    /// [`ShutdownError::Timeout`].
+    /// **Blocks the thread**; in async code use [`shutdown_async`](Self::shutdown_async). A call that
+    /// timed out can be repeated. Called by the handler itself it cannot wait: it closes and times
+    /// out at once.
     ///
     /// # Errors
     ///
-    /// [`ShutdownError::Timeout`] with what is still pending if `timeout` is over first; the thread
-    /// then goes on by itself. [`ShutdownError::AlreadyShutdown`] on every call but the first.
-    pub fn shutdown_with_timeout(&self, timeout: Duration) -> Result<(), ShutdownError> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Running { ended, thread } = running.ok_or(ShutdownError::AlreadyShutdown)?;
-        self.queue.close();
-        let own_thread = thread.thread().id() == thread::current().id();
-        let ended = match own_thread {
-            true => Err(mpsc::RecvTimeoutError::Timeout),
-            false => ended.recv_timeout(timeout),
-        };
-        let pending = || self.queue.pending();
-        match ended {
-            Ok(Ok(())) => Ok(()),
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(ShutdownError::Timeout { pending: pending() }),
-            Ok(Err(())) | Err(mpsc::RecvTimeoutError::Disconnected) => {
-                Err(ShutdownError::Panicked { pending: pending() })
-            }
-        }
+    /// - [`ShutdownError::Timeout`] with what is not handled yet; the thread continues.
+    /// - [`ShutdownError::Panicked`] if the thread ended by a panic.
+    /// - [`ShutdownError::AlreadyShutdown`] if an earlier call has returned how the thread ended.
+    pub fn shutdown_with_timeout(&self, timeout: Duration) -> Result<Stats, ShutdownError> {
+        let timeout = self.begin(timeout)?;
+        let end = self.run.wait(timeout, Run::report);
+        self.conclude(end)
     }
 
-    /// As [`shutdown_with_timeout`](Self::shutdown_with_timeout) with 5 seconds.
+    /// Shuts down as [`shutdown_with_timeout`](Self::shutdown_with_timeout) does, within 5 seconds.
     ///
     /// # Errors
     ///
-    /// As there.
-    pub fn shutdown(&self) -> Result<(), ShutdownError> {
+    /// [`ShutdownError::Timeout`], [`ShutdownError::Panicked`], [`ShutdownError::AlreadyShutdown`].
+    pub fn shutdown(&self) -> Result<Stats, ShutdownError> {
         self.shutdown_with_timeout(DROP_TIMEOUT)
     }
 
-    /// Lets the thread run until the collector is closed and everything was delivered.
-    pub fn detach(self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+    /// Shuts down as [`shutdown_with_timeout`](Self::shutdown_with_timeout) does, in a task of any
+    /// executor.
+    ///
+    /// Closes when it is first polled. Cancel-safe: one that was dropped or that timed out can be
+    /// called again. The timeout is kept by a helper thread, which ends with the future;
+    /// [`Duration::MAX`] needs none, for use inside a runtime's own timeout.
+    ///
+    /// ```
+    /// # futures_util::FutureExt::now_or_never(async {
+    /// use batchlink::{LinkCollector, ShutdownError};
+    /// use std::time::Duration;
+    ///
+    /// let (_collector, flusher) = LinkCollector::builder().build()?;
+    /// let handle = flusher.spawn(|batch| drop(batch))?;
+    /// let stats = handle.shutdown_async(Duration::from_secs(5)).await?;
+    /// # drop(stats);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ShutdownError::Timeout`], [`ShutdownError::Panicked`], [`ShutdownError::AlreadyShutdown`].
+    pub async fn shutdown_async(&self, timeout: Duration) -> Result<Stats, ShutdownError> {
+        let timeout = self.begin(timeout)?;
+        let end = self.run.wait_async(timeout, Run::report).await;
+        self.conclude(end)
     }
 
-    /// The counters so far, as [`LinkCollector::stats`](crate::LinkCollector::stats).
+    /// Returns whether the thread is done: it handled everything after a close, or panicked.
+    pub fn is_finished(&self) -> bool {
+        self.run.with(|run| *run != Run::Running)
+    }
+
+    /// Lets the thread run until the collector is closed and everything was handled.
+    pub fn detach(self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns a snapshot of the counters, as
+    /// [`LinkCollector::stats`](crate::LinkCollector::stats) does.
     pub fn stats(&self) -> Stats {
         self.queue.stats()
+    }
+
+    /// Closes, and returns how long to wait.
+    fn begin(&self, timeout: Duration) -> Result<Duration, ShutdownError> {
+        // Relaxed: read by the drop, which is exclusive.
+        self.settled.store(true, Ordering::Relaxed);
+        if self.run.with(|run| *run == Run::Reported) {
+            return Err(ShutdownError::AlreadyShutdown);
+        }
+        self.queue.close();
+        // The flusher's thread would wait for itself.
+        Ok(if thread::current().id() == self.thread { Duration::ZERO } else { timeout })
+    }
+
+    fn conclude(&self, end: Option<Run>) -> Result<Stats, ShutdownError> {
+        let stats = self.stats();
+        match end {
+            Some(Run::Ended) => Ok(stats),
+            Some(Run::Panicked) => Err(ShutdownError::Panicked { pending: stats.pending() }),
+            Some(Run::Reported) => Err(ShutdownError::AlreadyShutdown),
+            Some(Run::Running) | None => {
+                Err(ShutdownError::Timeout { pending: stats.pending(), in_flight: self.queue.in_flight() })
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Returns how the thread ended, to one caller.
+    fn report(&mut self) -> Option<Self> {
+        match *self {
+            Self::Running => None,
+            ended => {
+                *self = Self::Reported;
+                Some(ended)
+            }
+        }
     }
 }
 
 impl Drop for FlusherHandle {
     fn drop(&mut self) {
-        match self.shutdown() {
-            Ok(()) | Err(ShutdownError::AlreadyShutdown) => {}
-            Err(error) => {
-                logged(|| {
-                    opentelemetry::otel_warn!(name: "FlusherHandle.Drop", error = format!("{error}"));
-                });
-            }
+        if self.settled.load(Ordering::Relaxed) {
+            return;
+        }
+        // On a thread that drives a runtime, waiting could take the handler its timers or its I/O.
+        let timeout = if in_runtime() { Duration::ZERO } else { DROP_TIMEOUT };
+        let ended = self.shutdown_with_timeout(timeout);
+        let nothing_left = Err(ShutdownError::Timeout { pending: 0, in_flight: 0 });
+        match ended {
+            Err(error) if !(timeout.is_zero() && ended == nothing_left) => logged(|| {
+                opentelemetry::otel_warn!(name: "FlusherHandle.Drop", error = format!("{error}"));
+            }),
+            _ => {}
         }
     }
+}
+
+#[cfg(feature = "tokio")]
+fn in_runtime() -> bool {
+    tokio::runtime::Handle::try_current().is_ok()
+}
+
+#[cfg(not(feature = "tokio"))]
+fn in_runtime() -> bool {
+    false
 }
 
 impl fmt::Debug for FlusherHandle {

@@ -28,7 +28,7 @@ impl Producer {
     ///
     /// As [`push`](Self::push).
     pub fn push_stalled(&self, context: &SpanContext) -> Result<StalledPush<'_>, PushError> {
-        let shard = self.shard();
+        let shard = self.inlet().shard;
         let claim = shard.claim()?;
         Ok(StalledPush { shard, claim, record: Record::from_context(context) })
     }

@@ -5,6 +5,7 @@ mod config;
 pub(crate) mod flusher;
 pub(crate) mod handle;
 mod hooks;
+pub(crate) mod log;
 mod producer;
 mod push;
 #[cfg(feature = "tokio")]
@@ -18,26 +19,31 @@ pub use handle::FlusherHandle;
 pub use hooks::StalledPush;
 pub use producer::Producer;
 
-use crate::error::{PushError, RejectedLink};
+use crate::error::{FlushError, PushError, RejectedLink};
 use crate::link_set::policy::Invalid;
 use crate::link_set::record::Record;
 use crate::links::MaybeContext;
-use crate::queue::{Handle, Queue, Shard};
+use crate::queue::{Handle, Queue};
 use crate::stats::Stats;
 use crate::sync::Arc;
 use opentelemetry::trace::{Link, SpanContext};
-use push::*;
+use push::Inlet;
 use std::fmt;
 use std::time::Duration;
 
 /// Collects span contexts from many threads for the links of batch spans.
 ///
-/// Clone it into every thread that has contexts to give; all clones feed the same [`Flusher`].
-/// When the last clone and the last [`Producer`] are gone, the collector closes by itself: the
-/// flusher delivers what is left and then ends.
+/// Clone it into every thread that has contexts to give. All clones feed the same [`Flusher`]. When
+/// the last clone and the last [`Producer`] are dropped, the collector closes: the flusher delivers
+/// what is left and then ends.
 ///
 /// Every thread is pinned to one shard, so its contexts are linked in the order in which it pushed
-/// them. No method blocks, panics or takes a lock.
+/// them. An async task moves between threads: give it a [`Producer`] for its order.
+///
+/// No method panics. Only those that say so block: [`push_wait`](Self::push_wait),
+/// [`push_wait_timeout`](Self::push_wait_timeout) and [`flush_and_wait`](Self::flush_and_wait). All
+/// others are lock-free, except that [`close`](Self::close), and dropping the last clone, take a lock
+/// if a producer waits for a free slot.
 ///
 /// ```
 /// use batchlink::LinkCollector;
@@ -61,13 +67,14 @@ use std::time::Duration;
 /// handle.shutdown_with_timeout(Duration::from_secs(5))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Clone)]
 pub struct LinkCollector {
     queue: Handle<Record>,
     invalid: Invalid,
 }
 
 impl LinkCollector {
-    /// Starts a configuration, with defaults that do not depend on the environment.
+    /// Returns a builder with the defaults, which do not depend on the environment.
     pub fn builder() -> LinkCollectorBuilder {
         LinkCollectorBuilder::new()
     }
@@ -79,127 +86,180 @@ impl LinkCollector {
         (Self { queue, invalid }, flusher)
     }
 
-    /// Gives a context to the next batch. It is read, not cloned, unless it has trace state.
+    /// Pushes a context for the next batch. Reads it, and clones only its trace state.
     ///
-    /// An invalid context (no active span, tracing off) is counted and otherwise ignored, unless
-    /// [`with_invalid`](crate::LinkPolicy::with_invalid) keeps it.
+    /// An invalid context (no active span, tracing off) is counted and otherwise ignored, unless the
+    /// policy for [`Invalid`](crate::Invalid) contexts keeps it.
     ///
-    /// Cost: one uncontended read-modify-write on the thread's shard and 32 bytes written; no
-    /// allocation without trace state. About one push in a hundred also looks at the other shards.
+    /// Does not block. Cost: one uncontended read-modify-write on the thread's shard and 32 bytes
+    /// written; no allocation without trace state. About one push in a hundred also scans the other
+    /// shards.
     ///
     /// # Errors
     ///
-    /// [`PushError::Full`] if this thread's shard is full, [`PushError::Closed`] after
-    /// [`close`](Self::close) or when the flusher is gone. Both are counted.
+    /// - [`PushError::Full`] if this thread's shard is full.
+    /// - [`PushError::Closed`] after [`close`](Self::close), or if the flusher was dropped.
+    ///
+    /// Both are counted.
     #[inline]
     pub fn push(&self, context: &SpanContext) -> Result<(), PushError> {
-        push(self.shard(), context, self.invalid)
+        self.inlet().push(context)
     }
 
-    /// As [`push`](Self::push), for a link with attributes, which are boxed (one allocation).
+    /// Pushes a link. Its attributes are boxed, which is one allocation. Does not block.
     ///
     /// # Errors
     ///
-    /// As [`push`](Self::push), with the link given back.
+    /// [`RejectedLink`] with the link, for [`PushError::Full`] or [`PushError::Closed`].
     pub fn push_link(&self, link: Link) -> Result<(), RejectedLink> {
-        push_link(self.shard(), link, self.invalid)
+        self.inlet().push_link(link)
     }
 
-    /// As [`push`](Self::push), for the active span of the current
-    /// [`Context`](opentelemetry::Context). With `tracing-opentelemetry`, an entered `tracing`
-    /// span is that span.
+    /// Pushes the active span of the current [`Context`](opentelemetry::Context). With
+    /// `tracing-opentelemetry`, that is the entered `tracing` span. Does not block.
     ///
     /// # Errors
     ///
-    /// As [`push`](Self::push).
+    /// [`PushError::Full`], [`PushError::Closed`].
     pub fn push_current(&self) -> Result<(), PushError> {
-        push_current(self.shard(), self.invalid)
+        self.inlet().push_current()
     }
 
-    /// As [`push`](Self::push), for what may have a context, such as an `Option<SpanContext>` or a
-    /// [`Context`](opentelemetry::Context). If it has none, nothing happens and nothing is counted.
+    /// Pushes the context of an `Option<SpanContext>`, a [`Context`](opentelemetry::Context) or the
+    /// like. If there is none, nothing happens and nothing is counted. Does not block.
     ///
     /// # Errors
     ///
-    /// As [`push`](Self::push).
+    /// [`PushError::Full`], [`PushError::Closed`].
     pub fn push_optional(&self, context: impl MaybeContext) -> Result<(), PushError> {
         context.with(|context| self.push(context)).unwrap_or(Ok(()))
     }
 
-    /// As [`push`](Self::push) for each context, with one claim for as many as the shard lets
-    /// through at once. Returns how many, from the first on, were taken (accepted, or counted as
-    /// invalid); all others are counted as refused.
+    /// Pushes contexts up to the first refusal, with one claim for as many as the shard lets through
+    /// at once. Returns how many were accepted or counted as invalid. The others are counted as
+    /// refused. Does not block.
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
-        push_all(self.shard(), contexts, self.invalid)
+        self.inlet().push_all(contexts)
     }
 
-    /// As [`push`](Self::push), but a full shard is waited for instead of refused: back-pressure.
+    /// Waits until this thread's shard has a free slot, and pushes: back-pressure instead of
+    /// [`PushError::Full`].
     ///
-    /// **Blocks the thread** until the flusher has made room. Do not call it from the flusher's own
-    /// handler, which would wait for itself, nor in async code, which has
-    /// [`push_wait_async`](Self::push_wait_async). Costs no more than `push` if there is room.
-    /// Those who wait are woken together, so no order among them is promised.
+    /// **Blocks the thread.** Do not call it from the flusher's handler, which would wait for
+    /// itself, nor in async code, which has [`push_wait_async`](Self::push_wait_async). Costs no more
+    /// than [`push`](Self::push) if a slot is free. No order is promised among waiting threads.
     ///
     /// # Errors
     ///
     /// [`PushError::Closed`] if the collector is closed, also while waiting.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait(self.shard(), context, None, self.invalid)
+        self.inlet().push_wait(context, None)
     }
 
-    /// As [`push_wait`](Self::push_wait), for at most `timeout`. Zero only tries.
+    /// Waits as [`push_wait`](Self::push_wait) does, for at most `timeout`, and pushes. Zero does not
+    /// wait.
+    ///
+    /// **Blocks the thread.**
     ///
     /// # Errors
     ///
-    /// [`PushError::Full`] if there was no room in time, [`PushError::Closed`] if the collector is
-    /// closed, also while waiting. Both are counted, once per call.
+    /// - [`PushError::Full`] if it timed out.
+    /// - [`PushError::Closed`] if the collector is closed, also while waiting.
+    ///
+    /// Both are counted, once a call.
     pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
-        push_wait(self.shard(), context, Some(timeout), self.invalid)
+        self.inlet().push_wait(context, Some(timeout))
     }
 
-    /// As [`push_wait`](Self::push_wait), for tasks of any executor. Does not block.
+    /// Waits until the shard of the thread that first polls it has a free slot, and pushes. For tasks
+    /// of any executor.
     ///
-    /// Cancel-safe: dropped before it is ready, it has pushed and counted nothing.
+    /// Cancel-safe: dropped before it is ready, it has pushed and counted nothing. A task that
+    /// moves between threads changes its shard: for an order, use
+    /// [`Producer::push_wait_async`].
     ///
     /// # Errors
     ///
     /// [`PushError::Closed`] if the collector is closed, also while waiting.
     pub async fn push_wait_async(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait_async(self.shard(), context, self.invalid).await
+        self.inlet().push_wait_async(context).await
     }
 
-    /// A producer with a shard of its own choice, the next in turn: for a worker that lives long.
+    /// Returns a producer with a shard of its own, the next in turn: for a long-lived worker, or a
+    /// task.
     pub fn producer(&self) -> Producer {
-        Producer { shard: self.queue.next_shard(), queue: self.queue.clone(), invalid: self.invalid }
+        Producer { queue: self.queue.clone(), shard: self.queue.next_shard(), invalid: self.invalid }
     }
 
-    /// Asks the flusher to deliver what is pending now, as [`Trigger::Manual`](crate::Trigger).
-    /// Does not wait for it. Everything whose push returned before this call is delivered
-    /// without waiting for size or timeout.
+    /// Asks the flusher to deliver what is pending, as [`Trigger::Manual`](crate::Trigger). Does not
+    /// wait. Every context whose push returned before this call is delivered without waiting for
+    /// size or timeout.
     pub fn flush(&self) {
         self.queue.trigger.ask_flush();
     }
 
-    /// Closes the collector, for all clones: no push succeeds any more. Everything accepted is
-    /// still delivered. Further calls do nothing.
+    /// Asks for a flush and waits until every context that was accepted before the call is
+    /// delivered. Returns the counters after that.
+    ///
+    /// Delivered means: the handler given to [`Flusher::spawn`] has returned, or panicked. For
+    /// batches that are taken one by one, with `next_batch` or `next`, it means that the flusher was
+    /// asked for another batch after it, or was dropped. A loop that hands its batches to other
+    /// threads or tasks must wait for these itself. What is accepted during the wait is not waited
+    /// for.
+    ///
+    /// For a process that may be frozen or stopped after this, such as a serverless function. Flush
+    /// the tracer provider after it, which then has the batch spans.
+    ///
+    /// **Blocks the thread.** In async code use
+    /// [`flush_and_wait_async`](Self::flush_and_wait_async). Called by the handler it waits for
+    /// itself and times out.
+    ///
+    /// ```
+    /// use batchlink::LinkCollector;
+    /// use std::time::Duration;
+    ///
+    /// let (collector, flusher) = LinkCollector::builder().build()?;
+    /// let _handle = flusher.spawn(|batch| println!("{} links", batch.linked()))?;
+    /// collector.push_current()?;
+    /// let stats = collector.flush_and_wait(Duration::from_secs(1))?;
+    /// assert_eq!(stats.pending(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`FlushError::Timeout`] with what is missing; delivery continues.
+    /// - [`FlushError::Closed`] if the flusher was dropped and left some of it.
+    pub fn flush_and_wait(&self, timeout: Duration) -> Result<Stats, FlushError> {
+        self.queue.flush_and_wait(timeout).map(|()| self.stats())
+    }
+
+    /// Flushes and waits as [`flush_and_wait`](Self::flush_and_wait) does, in a task of any executor.
+    ///
+    /// Cancel-safe. The timeout is kept by a helper thread, which ends with the future;
+    /// [`Duration::MAX`] needs none, for use inside a runtime's own timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError::Timeout`], [`FlushError::Closed`].
+    pub async fn flush_and_wait_async(&self, timeout: Duration) -> Result<Stats, FlushError> {
+        self.queue.flush_and_wait_async(timeout).await.map(|()| self.stats())
+    }
+
+    /// Closes the collector, for all clones: no push succeeds after it. Everything accepted is still
+    /// delivered. Further calls do nothing. Does not wait.
     pub fn close(&self) {
         self.queue.close();
     }
 
-    /// The counters so far. Cost: a few loads per shard.
+    /// Returns a snapshot of the counters. Cost: a few loads per shard.
     pub fn stats(&self) -> Stats {
         self.queue.stats()
     }
 
     #[inline(always)]
-    fn shard(&self) -> Shard<'_, Record> {
-        self.queue.thread_shard()
-    }
-}
-
-impl Clone for LinkCollector {
-    fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), invalid: self.invalid }
+    fn inlet(&self) -> Inlet<'_> {
+        Inlet { shard: self.queue.thread_shard(), invalid: self.invalid }
     }
 }
 

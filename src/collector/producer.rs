@@ -1,19 +1,35 @@
 //! A handle that is pinned to one shard.
 
-use super::push::*;
+use super::push::Inlet;
 use crate::error::{PushError, RejectedLink};
 use crate::link_set::policy::Invalid;
 use crate::link_set::record::Record;
 use crate::links::MaybeContext;
-use crate::queue::{Handle, Shard};
+use crate::queue::Handle;
 use opentelemetry::trace::{Link, SpanContext};
 use std::fmt;
 use std::time::Duration;
 
 /// A collector's handle that is pinned to one shard, whatever thread it is used on.
 ///
-/// Saves the look-up of the thread's shard. Contexts pushed through one producer are linked in
-/// their order. Made by [`LinkCollector::producer`](crate::LinkCollector::producer); a clone has the same shard.
+/// Contexts pushed through one producer are linked in their order, also from a task that moves
+/// between threads. Saves the look-up of the thread's shard. Made by
+/// [`LinkCollector::producer`](crate::LinkCollector::producer); a clone has the same shard.
+///
+/// ```
+/// use batchlink::LinkCollector;
+/// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+/// # let context = |n| SpanContext::new(TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+///
+/// let (collector, mut flusher) = LinkCollector::builder().build()?;
+/// let producer = collector.producer();
+/// producer.push(&context(1))?;
+/// std::thread::scope(|scope| scope.spawn(|| producer.push(&context(2))).join()).unwrap()?;
+/// let batch = flusher.try_next().unwrap();
+/// assert_eq!(batch.links()[0].span_context, context(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
 pub struct Producer {
     pub(super) queue: Handle<Record>,
     /// The index of its shard.
@@ -22,84 +38,84 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// See [`LinkCollector::push`](crate::LinkCollector::push).
+    /// Pushes a context; see [`LinkCollector::push`](crate::LinkCollector::push).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// [`PushError::Full`], [`PushError::Closed`].
     #[inline]
     pub fn push(&self, context: &SpanContext) -> Result<(), PushError> {
-        push(self.shard(), context, self.invalid)
+        self.inlet().push(context)
     }
 
-    /// See [`LinkCollector::push_link`](crate::LinkCollector::push_link).
+    /// Pushes a link; see [`LinkCollector::push_link`](crate::LinkCollector::push_link).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// [`RejectedLink`] with the link, for [`PushError::Full`] or [`PushError::Closed`].
     pub fn push_link(&self, link: Link) -> Result<(), RejectedLink> {
-        push_link(self.shard(), link, self.invalid)
+        self.inlet().push_link(link)
     }
 
-    /// See [`LinkCollector::push_current`](crate::LinkCollector::push_current).
+    /// Pushes the active span; see
+    /// [`LinkCollector::push_current`](crate::LinkCollector::push_current).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// [`PushError::Full`], [`PushError::Closed`].
     pub fn push_current(&self) -> Result<(), PushError> {
-        push_current(self.shard(), self.invalid)
+        self.inlet().push_current()
     }
 
-    /// See [`LinkCollector::push_optional`](crate::LinkCollector::push_optional).
+    /// Pushes the context, if there is one; see
+    /// [`LinkCollector::push_optional`](crate::LinkCollector::push_optional).
     ///
     /// # Errors
     ///
-    /// As [`LinkCollector::push`](crate::LinkCollector::push).
+    /// [`PushError::Full`], [`PushError::Closed`].
     pub fn push_optional(&self, context: impl MaybeContext) -> Result<(), PushError> {
         context.with(|context| self.push(context)).unwrap_or(Ok(()))
     }
 
-    /// See [`LinkCollector::push_all`](crate::LinkCollector::push_all).
+    /// Pushes contexts up to the first refusal and returns how many; see
+    /// [`LinkCollector::push_all`](crate::LinkCollector::push_all).
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
-        push_all(self.shard(), contexts, self.invalid)
+        self.inlet().push_all(contexts)
     }
 
-    /// See [`LinkCollector::push_wait`](crate::LinkCollector::push_wait).
+    /// **Blocks the thread** until the shard has a free slot, and pushes; see
+    /// [`LinkCollector::push_wait`](crate::LinkCollector::push_wait).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// [`PushError::Closed`].
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait(self.shard(), context, None, self.invalid)
+        self.inlet().push_wait(context, None)
     }
 
-    /// See [`LinkCollector::push_wait_timeout`](crate::LinkCollector::push_wait_timeout).
+    /// **Blocks the thread** until the shard has a free slot, for at most `timeout`, and pushes; see
+    /// [`LinkCollector::push_wait_timeout`](crate::LinkCollector::push_wait_timeout).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// [`PushError::Full`] if it timed out, [`PushError::Closed`].
     pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
-        push_wait(self.shard(), context, Some(timeout), self.invalid)
+        self.inlet().push_wait(context, Some(timeout))
     }
 
-    /// See [`LinkCollector::push_wait_async`](crate::LinkCollector::push_wait_async).
+    /// Waits until the shard has a free slot, and pushes; see
+    /// [`LinkCollector::push_wait_async`](crate::LinkCollector::push_wait_async).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// [`PushError::Closed`].
     pub async fn push_wait_async(&self, context: &SpanContext) -> Result<(), PushError> {
-        push_wait_async(self.shard(), context, self.invalid).await
+        self.inlet().push_wait_async(context).await
     }
 
     #[inline(always)]
-    pub(super) fn shard(&self) -> Shard<'_, Record> {
-        self.queue.shard(self.shard)
-    }
-}
-
-impl Clone for Producer {
-    fn clone(&self) -> Self {
-        Self { shard: self.shard, queue: self.queue.clone(), invalid: self.invalid }
+    pub(super) fn inlet(&self) -> Inlet<'_> {
+        Inlet { shard: self.queue.shard(self.shard), invalid: self.invalid }
     }
 }
 

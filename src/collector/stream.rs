@@ -8,18 +8,31 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 impl Flusher {
-    /// Waits until a batch is due; `None` once the collector is closed and everything was
+    /// Waits until a batch is due. Returns `None` once the collector is closed and everything was
     /// delivered.
     ///
     /// Cancel-safe: a future that is dropped has taken nothing. The delay is timed by tokio; on a
-    /// thread without a tokio runtime (or with one whose time is not enabled) by a helper thread,
+    /// thread without a tokio runtime, or with one whose time is not enabled, by a helper thread,
     /// which is slower and otherwise the same.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), batchlink::ConfigError> {
+    /// let (collector, mut flusher) = batchlink::LinkCollector::builder().build()?;
+    /// drop(collector);
+    /// while let Some(batch) = flusher.next().await {
+    ///     println!("{} links", batch.linked());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn next(&mut self) -> Option<LinkBatch> {
         poll_fn(|cx| self.poll_next_batch(cx)).await
     }
 
-    /// [`next`](Self::next) for those who write their own `poll`.
+    /// Polls for the next batch, for a hand-written future; see [`next`](Self::next).
     pub fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<LinkBatch>> {
+        self.finish_last();
         self.receiver.poll(cx).map(|due| due.map(|due| self.take(due)))
     }
 }

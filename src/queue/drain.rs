@@ -183,6 +183,7 @@ impl<T> Drain<T> {
 impl<T> Drop for Drain<T> {
     fn drop(&mut self) {
         self.queue.close();
+        self.queue.consumer_gone();
     }
 }
 

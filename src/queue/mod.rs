@@ -6,6 +6,7 @@ pub(crate) mod drain;
 mod handle;
 #[cfg(feature = "tokio")]
 pub(crate) mod poll;
+pub(crate) mod progress;
 pub(crate) mod receiver;
 pub(crate) mod ring;
 mod shard;
@@ -14,6 +15,7 @@ pub(crate) mod steps;
 mod timer;
 pub(crate) mod trigger;
 mod waiters;
+pub(crate) mod watch;
 mod weight;
 
 pub(crate) use handle::Handle;
@@ -24,6 +26,7 @@ pub(crate) use weight::MAX_WEIGHT;
 use crate::stats::{Stats, Totals};
 use crate::sync::unmodelled::AtomicU32 as Counter;
 use crate::sync::{Arc, AtomicUsize, Ordering};
+use progress::Progress;
 use ring::{Consumer, Ring};
 use trigger::TriggerState;
 use waiters::Room;
@@ -40,6 +43,7 @@ pub(crate) struct Queue<T> {
     pub(crate) weight: Weight,
     /// Where producers wait for a slot, if they choose to.
     pub(crate) room: Room,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl<T> Queue<T> {
@@ -61,6 +65,7 @@ impl<T> Queue<T> {
             totals: Totals::default(),
             weight: Weight::new(max_weight),
             room: Room::new(),
+            progress: Progress::new(),
         };
         (Handle::first(queue), consumers)
     }
@@ -91,11 +96,6 @@ impl<T> Queue<T> {
         if self.weight.add(weight) {
             self.trigger.signal.notify();
         }
-    }
-
-    /// Accepted and not yet taken.
-    pub(crate) fn pending(&self) -> u64 {
-        self.rings.iter().map(|ring| u64::from(ring.snapshot().pending())).sum()
     }
 
     pub(crate) fn stats(&self) -> Stats {
