@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -87,6 +87,15 @@ fn a_handle_that_is_dropped_says_so_only_if_that_failed() {
         handle.shutdown_with_timeout(Duration::MAX).unwrap();
         drop(handle);
         assert_eq!(log(), NOTHING);
+        // It does not shut down, nor say so, once more.
+        let (collector, flusher) = by_size(1).build().unwrap();
+        let (release, released) = mpsc::channel::<()>();
+        let handle = flusher.spawn(move |_batch| _ = released.recv()).unwrap();
+        collector.push(&context(1)).unwrap();
+        handle.shutdown_with_timeout(Duration::ZERO).unwrap_err();
+        drop(handle);
+        assert_eq!(log(), NOTHING);
+        drop(release);
         let explosive = Explosive;
         drop(by_size(8).build().unwrap().1.spawn(move |_batch| _ = &explosive).unwrap());
         assert_eq!(log(), ["FlusherHandle.Drop"]);

@@ -218,8 +218,7 @@ impl Drop for FlusherHandle {
         if self.settled.load(Ordering::Relaxed) {
             return;
         }
-        // On a thread that drives a runtime, waiting could take the handler its timers or its I/O.
-        let timeout = if in_runtime() { Duration::ZERO } else { DROP_TIMEOUT };
+        let timeout = patience();
         let ended = self.shutdown_with_timeout(timeout);
         let nothing_left = Err(ShutdownError::Timeout { pending: 0, in_flight: 0 });
         match ended {
@@ -231,18 +230,31 @@ impl Drop for FlusherHandle {
     }
 }
 
-#[cfg(feature = "tokio")]
-fn in_runtime() -> bool {
-    tokio::runtime::Handle::try_current().is_ok()
-}
-
-#[cfg(not(feature = "tokio"))]
-fn in_runtime() -> bool {
-    false
+/// How long a drop waits. Not at all on a thread that drives a runtime: the handler may need its
+/// timers or its I/O.
+fn patience() -> Duration {
+    #[cfg(feature = "tokio")]
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return Duration::ZERO;
+    }
+    DROP_TIMEOUT
 }
 
 impl fmt::Debug for FlusherHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlusherHandle").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_inside_runtime_does_not_wait() {
+        assert_eq!(patience(), DROP_TIMEOUT);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        assert_eq!(runtime.block_on(async { patience() }), Duration::ZERO);
+        assert_eq!(patience(), DROP_TIMEOUT);
     }
 }
