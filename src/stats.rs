@@ -78,6 +78,8 @@ pub struct Counts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     pub(crate) pending: u64,
+    pub(crate) fullest_shard: u64,
+    pub(crate) shard_capacity: u64,
     pub(crate) rejected_full: u64,
     pub(crate) rejected_closed: u64,
     pub(crate) invalid: u64,
@@ -106,6 +108,17 @@ impl Stats {
     /// Accepted and not yet taken.
     pub fn pending(&self) -> u64 {
         self.pending
+    }
+
+    /// Returns how many contexts are pending in the fullest shard. Producers that use it are refused
+    /// from [`shard_capacity`](Self::shard_capacity) on.
+    pub fn fullest_shard(&self) -> u64 {
+        self.fullest_shard
+    }
+
+    /// Returns how many contexts fit into one shard: what a single thread can have pending.
+    pub fn shard_capacity(&self) -> u64 {
+        self.shard_capacity
     }
 
     /// Refused because the shard was full.

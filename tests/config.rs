@@ -1,6 +1,9 @@
-//! Wrong configurations and what each is told; defaults, and what overrides what.
+//! Configuration: errors, defaults, and what overrides what.
 
 mod common;
+#[cfg(feature = "internal-logs")]
+#[path = "common/log.rs"]
+mod log;
 
 use batchlink::{ConfigError, LinkCollector, LinkCollectorBuilder, LinkSet};
 use common::*;
@@ -13,7 +16,7 @@ fn builder() -> LinkCollectorBuilder {
 }
 
 #[test]
-fn wrong_values_are_named_with_what_is_allowed() {
+fn wrong_value_is_named() {
     let max = usize::MAX;
     let size = "1 to 1048576";
     let table = [
@@ -75,7 +78,7 @@ fn check(error: &ConfigError, field: &str, value: &str, allowed: &str) {
 }
 
 #[test]
-fn the_ends_of_every_range_are_allowed() {
+fn range_ends_are_allowed() {
     let builders = [
         builder().with_max_batch_size(1),
         builder().with_max_batch_size(1 << 20),
@@ -100,7 +103,7 @@ fn slots(builder: LinkCollectorBuilder) -> usize {
 }
 
 #[test]
-fn a_shard_has_room_for_a_batch_and_for_its_part_of_the_queue() {
+fn shard_holds_batch_and_share() {
     assert_eq!(slots(by_size(10).with_queue_capacity(10).with_shards(4)), 16);
     assert_eq!(slots(by_size(10).with_queue_capacity(256).with_shards(4)), 64);
     assert_eq!(slots(by_size(100).with_queue_capacity(256).with_shards(4)), 128);
@@ -109,66 +112,77 @@ fn a_shard_has_room_for_a_batch_and_for_its_part_of_the_queue() {
 }
 
 #[test]
-fn all_shards_together_hold_at_least_the_queue_capacity() {
+fn shards_hold_the_capacity() {
     assert!(2 * slots(by_size(16).with_queue_capacity(33).with_shards(2)) >= 33);
 }
+
+/// What [`child`] was asked for, in its environment.
+const ASKED: &str = "TEST_CONFIG_CHILD";
 
 /// For the tests below, in a process of its own: changing the environment of this one is unsafe.
 /// Prints what the environment makes of the builder, and the batch size and links it then has.
 #[test]
-#[ignore = "run by the tests of the environment, as a child process"]
 fn child() {
-    match LinkCollectorBuilder::from_env() {
-        Err(error) => println!("<<{error}>>"),
-        Ok(builder) => {
-            let delay = format!("{builder:?}");
-            let delay = delay.split("max_delay: ").nth(1).and_then(|rest| rest.split(", queue").next());
-            let (collector, mut flusher) =
-                builder.clone().with_max_delay(NEVER).with_shards(1).build().unwrap();
-            let mut size = 0;
-            let batch = loop {
-                size += 1;
-                collector.push(&context(size)).unwrap();
-                if let Ok(batch) = flusher.next_batch_timeout(Duration::ZERO) {
-                    break batch.unwrap();
-                }
-            };
-            let overridden = builder.clone().with_max_batch_size(3).with_max_links(2).with_queue_capacity(8);
-            let (_, mut flusher) = overridden
-                .clone()
-                .with_shards(1)
-                .build()
-                .map(|(collector, flusher)| {
-                    collector.push_all(&[context(1), context(2), context(3)]);
-                    (collector, flusher)
-                })
-                .unwrap();
-            let then = flusher.next_batch().unwrap();
-            assert_eq!((then.received(), then.linked()), (3, 2), "with_* comes after the environment");
-            let shards_and_capacity = slots(builder.with_max_batch_size(1).with_max_delay(NEVER));
-            println!(
-                "<<size {size} links {} delay {} slots {shards_and_capacity}>>",
-                batch.linked(),
-                delay.unwrap()
-            );
-        }
+    if std::env::var_os(ASKED).is_some() {
+        let (builder, warnings) = with_warnings(LinkCollectorBuilder::from_env);
+        let answer = builder.and_then(answer);
+        println!("<<{}|{}>>", answer.unwrap_or_else(|error| error.to_string()), warnings.join("|"));
     }
 }
 
-/// What [`child`] prints, given these variables and no other of ours.
-fn from_env(variables: &[(&str, OsString)]) -> String {
+#[cfg(feature = "internal-logs")]
+fn with_warnings<R>(work: impl FnOnce() -> R) -> (R, Vec<String>) {
+    log::Log::around(|log| (work(), log.lines()))
+}
+
+#[cfg(not(feature = "internal-logs"))]
+fn with_warnings<R>(work: impl FnOnce() -> R) -> (R, Vec<String>) {
+    (work(), Vec::new())
+}
+
+fn answer(builder: LinkCollectorBuilder) -> Result<String, ConfigError> {
+    let debug = format!("{builder:?}");
+    let delay = debug.split("max_delay: ").nth(1).and_then(|rest| rest.split(", queue").next());
+    drop(builder.clone().build()?);
+    let (collector, mut flusher) = builder.clone().with_max_delay(NEVER).with_shards(1).build()?;
+    let mut size = 0;
+    let batch = loop {
+        size += 1;
+        collector.push(&context(size)).unwrap();
+        if let Ok(batch) = flusher.next_batch_timeout(Duration::ZERO) {
+            break batch.unwrap();
+        }
+    };
+    let overridden = builder.clone().with_max_batch_size(3).with_max_links(2).with_queue_capacity(8);
+    let (collector, mut flusher) = overridden.with_shards(1).build()?;
+    collector.push_all(&[context(1), context(2), context(3)]);
+    let then = flusher.next_batch().unwrap();
+    assert_eq!((then.received(), then.linked()), (3, 2), "with_* comes after the environment");
+    let slots = slots(builder.with_max_batch_size(1).with_max_delay(NEVER));
+    Ok(format!("size {size} links {} delay {} slots {slots}", batch.linked(), delay.unwrap()))
+}
+
+/// What [`child`] answers and warns of, given these variables and no other that is read.
+fn in_child(variables: &[(&str, OsString)]) -> (String, String) {
     let mut command = Command::new(std::env::current_exe().expect("this test"));
-    command.args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"]);
-    for name in NAMES {
-        command.env_remove(name);
+    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BATCHLINK_") || name.to_string_lossy().starts_with("OTEL_") {
+            command.env_remove(name);
+        }
     }
-    let output = command.envs(variables.iter().map(|(name, value)| (*name, value.clone()))).output();
-    let output = output.expect("a child process");
+    command.env(ASKED, "1").envs(variables.iter().map(|(name, value)| (*name, value.clone())));
+    let output = command.output().expect("a child process");
     let printed = String::from_utf8(output.stdout).expect("text");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{variables:?}: {printed} {errors}");
     let (_, rest) = printed.split_once("<<").expect("an answer");
-    rest.split_once(">>").expect("an answer").0.to_owned()
+    let (answer, warnings) = rest.split_once(">>").expect("an answer").0.split_once('|').expect("two parts");
+    (answer.to_owned(), warnings.to_owned())
+}
+
+fn from_env(variables: &[(&str, OsString)]) -> String {
+    in_child(variables).0
 }
 
 const NAMES: [&str; 6] = [
@@ -181,7 +195,7 @@ const NAMES: [&str; 6] = [
 ];
 
 #[test]
-fn wrong_variables_are_named_with_what_is_allowed() {
+fn wrong_variable_is_named() {
     let [size, delay, capacity, shards, links, _otel] = NAMES;
     let table = [
         (size, "0", "1 to 1048576"),
@@ -216,7 +230,7 @@ fn wrong_variables_are_named_with_what_is_allowed() {
 
 #[test]
 #[cfg(unix)]
-fn a_variable_that_is_no_text_is_named() {
+fn non_unicode_variable_is_named() {
     use std::os::unix::ffi::OsStringExt;
     let value = OsString::from_vec(vec![b'1', 0xff]);
     let expected = "invalid BATCHLINK_SHARDS: \"1\u{fffd}\" (allowed: a whole number from 1 to 128)";
@@ -224,7 +238,7 @@ fn a_variable_that_is_no_text_is_named() {
 }
 
 #[test]
-fn the_environment_overrides_the_defaults() {
+fn environment_overrides_defaults() {
     let default = "size 128 links 128 delay None slots 2048";
     let table: [(&[(&str, &str)], &str); 9] = [
         (&[], default),
@@ -243,13 +257,86 @@ fn the_environment_overrides_the_defaults() {
     }
 }
 
-/// The SDK's own variable may say what the SDK understands, "no links at all" included; and what
-/// we do not understand of it must not stop us when our own variable says what to do.
+/// Each fits by itself; together they do not. The error names what was set, and where.
 #[test]
-fn the_sdks_variable_does_not_stop_us() {
-    let own = ("BATCHLINK_MAX_LINKS", OsString::from("8"));
-    for value in ["0", "4294967295", "nonsense"] {
-        let sdk = ("OTEL_SPAN_LINK_COUNT_LIMIT", OsString::from(value));
-        assert!(from_env(&[sdk, own.clone()]).contains("links 8"), "{value}");
+fn build_error_names_the_variable() {
+    let [size, _delay, capacity, shards, ..] = NAMES;
+    let range = "to 16777216";
+    let cases: [(&[(&str, &str)], String); 3] = [
+        (&[(capacity, "100")], format!("{capacity}: 100 (allowed: max_batch_size = 128 {range})")),
+        (&[(capacity, "100"), (size, "300")], format!("{capacity}: 100 (allowed: {size} = 300 {range})")),
+        (
+            &[(size, "1048576"), (shards, "17")],
+            format!(
+                "{shards}: 17 (allowed: 1 to 16, since every shard has 1048576 slots ({size} or more) and \
+                 all together at most 16777216)"
+            ),
+        ),
+    ];
+    for (variables, expected) in cases {
+        let variables: Vec<_> = variables.iter().map(|&(name, value)| (name, value.into())).collect();
+        assert_eq!(from_env(&variables), format!("invalid {expected}"));
+    }
+    // Set in code, the field is named.
+    let error = LinkCollectorBuilder::new().with_queue_capacity(100).build().unwrap_err();
+    assert_eq!(error.field(), "queue_capacity");
+}
+
+/// By OpenTelemetry's specification: a wrong value is ignored. 0 is a limit of the SDK's; here it is
+/// the smallest bound.
+#[test]
+fn sdk_limit_follows_the_specification() {
+    let sdk = NAMES[5];
+    let warning = |value: &str| format!("LinkCollector.LinkCountLimit variable={sdk:?} value={value:?}");
+    for (value, links, warned) in [
+        ("6", 6, false),
+        ("+6", 6, false),
+        ("0", 1, true),
+        ("4294967295", 128, false),
+        ("4294967296", 128, true),
+        (" 6 ", 128, true),
+        ("-1", 128, true),
+        ("nonsense", 128, true),
+        ("", 128, false),
+    ] {
+        let (answer, warnings) = in_child(&[(sdk, value.into())]);
+        assert!(answer.contains(&format!("links {links} ")), "{value:?}: {answer}");
+        if cfg!(feature = "internal-logs") {
+            let expected = if warned { warning(&format!("{value:?}")) } else { String::new() };
+            assert_eq!(warnings, expected, "{value:?}");
+        }
+        // Not read at all where it does not count.
+        for other in [("BATCHLINK_MAX_LINKS", "8"), ("OTEL_CONFIG_FILE", "sdk.yaml")] {
+            let (answer, warnings) = in_child(&[(sdk, value.into()), (other.0, other.1.into())]);
+            let links = if other.1 == "8" { 8 } else { 128 };
+            assert!(answer.contains(&format!("links {links} ")), "{value:?}, {other:?}: {answer}");
+            assert_eq!(warnings, "", "{value:?}, {other:?}");
+        }
+    }
+}
+
+/// Also one that differs in case only.
+#[test]
+#[cfg(feature = "internal-logs")]
+fn unknown_variable_is_logged() {
+    for name in ["BATCHLINK_MAX_BATCHSIZE", "BATCHLINK_", "BATCHLINK_max_links"] {
+        let (_, warnings) = in_child(&[(name, "7".into()), (NAMES[0], "7".into())]);
+        assert_eq!(warnings, format!("LinkCollector.UnknownVariable variable={name:?}"));
+    }
+    assert_eq!(in_child(&[("BATCHLINKS", "7".into())]).1, "");
+}
+
+/// What one thread can have pending, for the figures at `with_queue_capacity`.
+#[test]
+fn capacity_is_divided_among_shards() {
+    for (shards, one_thread) in [(1, 2048), (2, 1024), (8, 256)] {
+        let (collector, mut flusher) = LinkCollector::builder().with_shards(shards).build().unwrap();
+        let contexts: Vec<_> = (1..=3000).map(context).collect();
+        assert_eq!(collector.push_all(&contexts), one_thread);
+        let stats = collector.stats();
+        assert_eq!((stats.fullest_shard(), stats.shard_capacity()), (one_thread as u64, one_thread as u64));
+        let batch = flusher.try_next();
+        assert_eq!(batch.map(|batch| batch.received()), Some(128));
+        assert_eq!(collector.stats().fullest_shard(), one_thread as u64 - 128);
     }
 }

@@ -2,48 +2,25 @@
 #![cfg(feature = "internal-logs")]
 
 mod common;
+#[path = "common/log.rs"]
+mod log;
 
 use common::*;
+use log::Log;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
-/// Notes the names of the warnings of this crate.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<&'static str>>>);
-
-impl Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "batchlink" && *metadata.level() == tracing::Level::WARN
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        self.0.lock().expect("no panic").push(event.metadata().name());
-    }
-
-    fn new_span(&self, _span: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _span: &Id, _values: &Record<'_>) {}
-    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
-    fn enter(&self, _span: &Id) {}
-    fn exit(&self, _span: &Id) {}
-}
-
-/// The warnings on this thread since the log was last read.
+/// Gives `work` a function that returns the warnings on this thread since its last call.
 fn logged(work: impl FnOnce(&dyn Fn() -> Vec<&'static str>)) {
-    let log = Log::default();
-    let read = || std::mem::take(&mut *log.0.lock().expect("no panic"));
-    tracing::subscriber::with_default(log.clone(), || work(&read));
+    Log::around(|log| work(&|| log.names()));
 }
 
 const NOTHING: [&str; 0] = [];
 
+/// Once when it begins, and the total when the flusher is dropped.
 #[test]
-fn refusals_are_logged_once_and_again_when_the_flusher_goes() {
+fn refusals_are_logged_twice() {
     logged(|log| {
         let (collector, mut flusher) = by_size(1).with_queue_capacity(1).with_shards(1).build().unwrap();
         collector.push(&context(1)).unwrap();
@@ -62,7 +39,7 @@ fn refusals_are_logged_once_and_again_when_the_flusher_goes() {
 }
 
 #[test]
-fn what_a_flusher_leaves_behind_is_logged_and_nothing_is_if_that_is_nothing() {
+fn leftovers_are_logged() {
     logged(|log| {
         for (left, expected) in [(0, &NOTHING[..]), (1, &["Flusher.ContextsLost"])] {
             let (collector, flusher) = by_size(8).build().unwrap();
@@ -74,7 +51,7 @@ fn what_a_flusher_leaves_behind_is_logged_and_nothing_is_if_that_is_nothing() {
 }
 
 #[test]
-fn a_handle_that_is_dropped_says_so_only_if_that_failed() {
+fn failed_drop_is_logged() {
     struct Explosive;
     impl Drop for Explosive {
         fn drop(&mut self) {

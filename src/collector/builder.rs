@@ -1,16 +1,16 @@
-//! From builder calls to a collector and its flusher.
+//! The builder of a collector and its flusher.
 
 use crate::collector::LinkCollector;
-use crate::collector::config::{BATCH_SIZES, MAX_SLOTS, read_env};
+use crate::collector::config::Setting;
+use crate::collector::env;
 use crate::collector::flusher::Flusher;
 use crate::error::ConfigError;
-use crate::link_set::{LinkPolicy, MAX_LINKS};
-use crate::queue::trigger::MAX_SHARDS;
+use crate::link_set::LinkPolicy;
 use std::time::Duration;
 
 /// Configures a [`LinkCollector`] and its [`Flusher`].
 ///
-/// Values are checked in [`build`](Self::build); until then anything may be set. The defaults:
+/// Values are checked in [`build`](Self::build). The defaults:
 ///
 /// | field | default | allowed |
 /// |---|---|---|
@@ -19,23 +19,36 @@ use std::time::Duration;
 /// | `max_links` | 128 links | 1 to 1 048 576 |
 /// | `queue_capacity` | 2048 contexts, at least 4 batches | `max_batch_size` to 16 777 216 |
 /// | `shards` | available parallelism, at most `max_batch_size` / 16 | 1 to 128 |
+///
+/// ```
+/// use batchlink::LinkCollector;
+/// use std::time::Duration;
+///
+/// let (collector, flusher) = LinkCollector::builder()
+///     .with_max_batch_size(512)
+///     .with_max_delay(Duration::from_millis(50))
+///     .with_queue_capacity(8192)
+///     .build()?;
+/// # drop((collector, flusher));
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct LinkCollectorBuilder {
-    pub(super) max_batch_size: Option<usize>,
+    pub(super) max_batch_size: Option<Setting<usize>>,
     pub(super) max_delay: Option<Duration>,
-    pub(super) queue_capacity: Option<usize>,
-    pub(super) shards: Option<usize>,
+    pub(super) queue_capacity: Option<Setting<usize>>,
+    pub(super) shards: Option<Setting<usize>>,
     pub(super) links: LinkPolicy,
 }
 
 impl LinkCollectorBuilder {
-    /// The defaults, without a look at the environment.
+    /// Returns the defaults. Does not read the environment.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The defaults, overridden by the environment; later `with_*` calls override both.
+    /// Returns the defaults, overridden by the environment. Later `with_*` calls override both.
     ///
     /// | variable | unit | as |
     /// |---|---|---|
@@ -44,62 +57,83 @@ impl LinkCollectorBuilder {
     /// | `BATCHLINK_QUEUE_CAPACITY` | contexts | [`with_queue_capacity`](Self::with_queue_capacity) |
     /// | `BATCHLINK_SHARDS` | shards | [`with_shards`](Self::with_shards) |
     /// | `BATCHLINK_MAX_LINKS` | links | [`with_max_links`](Self::with_max_links) |
-    /// | `OTEL_SPAN_LINK_COUNT_LIMIT` | links | its default, as the SDK would cut there anyway; read only if the one above is not used |
+    /// | `OTEL_SPAN_LINK_COUNT_LIMIT` | links | its default, because the SDK cuts there |
     ///
-    /// A variable that is unset, or empty (as OpenTelemetry's specification has it), is not used.
+    /// A variable that is unset or empty is not used. One that begins with `BATCHLINK_` and is not in
+    /// the table is logged (feature `internal-logs`).
+    ///
+    /// `OTEL_SPAN_LINK_COUNT_LIMIT` is used if `BATCHLINK_MAX_LINKS` is not, as the
+    /// [specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)
+    /// says: a value that is no whole number is logged and ignored, and with `OTEL_CONFIG_FILE` it is
+    /// not read. With 0 the SDK keeps no link at all; `max_links` is then 1, its smallest value.
+    ///
+    /// ```
+    /// let builder = batchlink::LinkCollectorBuilder::from_env()?.with_max_batch_size(64);
+    /// # drop(builder);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// A variable that is no whole number in the allowed range, with its name, value and range.
-    /// How values fit together is checked in [`build`](Self::build).
+    /// [`ConfigError`] for a `BATCHLINK_` variable that is no whole number in the allowed range, with
+    /// its name, value and range. How values fit together is checked in [`build`](Self::build), whose
+    /// error names the variable too.
     pub fn from_env() -> Result<Self, ConfigError> {
-        let mut builder = Self {
-            max_batch_size: read_env("BATCHLINK_MAX_BATCH_SIZE", BATCH_SIZES)?,
-            max_delay: read_env("BATCHLINK_MAX_DELAY_MS", 0..=u64::MAX)?.map(Duration::from_millis),
-            queue_capacity: read_env("BATCHLINK_QUEUE_CAPACITY", 1..=MAX_SLOTS)?,
-            shards: read_env("BATCHLINK_SHARDS", 1..=MAX_SHARDS)?,
-            links: LinkPolicy::default(),
-        };
-        if let Some(own) = read_env("BATCHLINK_MAX_LINKS", 1..=MAX_LINKS)? {
-            builder.links.max_links = Some(own);
-        } else if let Some(sdk) = read_env("OTEL_SPAN_LINK_COUNT_LIMIT", 1..=u32::MAX)? {
-            builder.links.max_links = Some(MAX_LINKS.min(sdk as usize));
-        }
-        Ok(builder)
+        env::read()
     }
 
-    /// Contexts that make a batch: the size trigger, and the most that one batch holds.
+    /// Sets the contexts that make a batch: the size trigger, and the most that one batch holds.
     pub fn with_max_batch_size(mut self, contexts: usize) -> Self {
-        self.max_batch_size = Some(contexts);
+        self.max_batch_size = Some(contexts.into());
         self
     }
 
-    /// How long a context may wait, counted from the first pending one. Zero: deliver whatever is
-    /// there as soon as it is there.
+    /// Sets how long a context may wait, counted from the first pending one. Zero delivers what is
+    /// pending as soon as the flusher is free.
+    ///
+    /// A context waits for `delay` at most, plus the time for which the handler is busy with the
+    /// batches before it.
     pub fn with_max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = Some(delay);
         self
     }
 
-    /// The most links of one batch; further contexts are counted as truncated, and the batch span
-    /// says so. The SDK cuts at 128 (`OTEL_SPAN_LINK_COUNT_LIMIT`) on its own, so raise that too
-    /// if you raise this.
+    /// Sets the most links of one batch. Further contexts are counted as truncated, and the batch
+    /// span says so. The SDK cuts at 128 (`OTEL_SPAN_LINK_COUNT_LIMIT`) by itself: raise both.
     pub fn with_max_links(mut self, links: usize) -> Self {
         self.links = self.links.with_max_links(links);
         self
     }
 
-    /// Contexts that can wait, all shards together. Rounded up: every shard has
-    /// `next_power_of_two(max(queue_capacity / shards, max_batch_size))` slots of 32 bytes.
+    /// Sets how many contexts can wait, in all shards together.
+    ///
+    /// **The capacity is divided among the shards, and a thread uses one of them.** Every shard has
+    /// `next_power_of_two(max(queue_capacity / shards, max_batch_size))` slots of 32 bytes, and a push
+    /// to a full shard is refused though others have free slots: a push that tried the others would
+    /// lose its thread's order. With the defaults one thread can have 1024 contexts waiting with
+    /// 2 shards, and 256 with 8. For a single producing thread set
+    /// [`with_shards(1)`](Self::with_shards), which gives it the whole capacity.
+    /// [`Stats::fullest_shard`](crate::Stats::fullest_shard) tells how near the next refusal is.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = SpanContext::new(TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
+    /// let builder = batchlink::LinkCollector::builder().with_queue_capacity(2048);
+    /// let (collector, _flusher) = builder.with_shards(2).build()?;
+    /// assert_eq!(collector.push_all(&vec![context; 2048]), 1024);
+    /// let stats = collector.stats();
+    /// assert_eq!((stats.fullest_shard(), stats.shard_capacity()), (1024, 1024));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn with_queue_capacity(mut self, contexts: usize) -> Self {
-        self.queue_capacity = Some(contexts);
+        self.queue_capacity = Some(contexts.into());
         self
     }
 
-    /// Rings among which producers are spread. More of them means less contention and a few more
-    /// slow paths per batch.
+    /// Sets the number of rings over which producers are spread. More of them mean less contention,
+    /// a few more slow paths per batch, and a smaller share of the capacity for each thread.
     pub fn with_shards(mut self, shards: usize) -> Self {
-        self.shards = Some(shards);
+        self.shards = Some(shards.into());
         self
     }
 
@@ -113,7 +147,8 @@ impl LinkCollectorBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for the first field found outside what is allowed.
+    /// [`ConfigError`] for the first field found outside what is allowed. A value that came from the
+    /// environment is named by its variable.
     pub fn build(self) -> Result<(LinkCollector, Flusher), ConfigError> {
         Ok(LinkCollector::from_config(self.validate()?))
     }

@@ -1,12 +1,11 @@
-//! The validated configuration, and environment variables.
+//! The validated configuration.
 
 use crate::collector::builder::LinkCollectorBuilder;
 use crate::error::{ConfigError, within};
 use crate::link_set::policy::LinkPolicy;
 use crate::queue::trigger::MAX_SHARDS;
-use std::env;
+use std::fmt;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::time::Duration;
 
 pub(super) const BATCH_SIZES: RangeInclusive<usize> = 1..=1 << 20;
@@ -25,31 +24,64 @@ pub(crate) struct Config {
     pub(crate) links: LinkPolicy,
 }
 
+/// A value, and where it came from, for errors.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<T> {
+    pub(super) value: T,
+    /// The environment variable; `None` for a value set in code.
+    pub(super) variable: Option<&'static str>,
+}
+
+impl<T> From<T> for Setting<T> {
+    fn from(value: T) -> Self {
+        Self { value, variable: None }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Setting<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+/// The name that an error gives to a field, and its value.
+fn named(
+    field: &'static str,
+    setting: Option<Setting<usize>>,
+    default: impl FnOnce() -> usize,
+) -> (&'static str, usize) {
+    match setting {
+        Some(Setting { value, variable }) => (variable.unwrap_or(field), value),
+        None => (field, default()),
+    }
+}
+
 impl LinkCollectorBuilder {
     pub(crate) fn validate(self) -> Result<Config, ConfigError> {
         let links = self.links.validate()?;
-        let size = within("max_batch_size", self.max_batch_size.unwrap_or(128), BATCH_SIZES)?;
-        let default_shards = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let fitting = (MAX_SLOTS / size.next_power_of_two()).min(MAX_SHARDS);
-        let default_shards = default_shards.min(size / CONTEXTS_PER_SHARD).clamp(1, fitting);
-        let shards = within("shards", self.shards.unwrap_or(default_shards), 1..=MAX_SHARDS)?;
-        let capacity = self.queue_capacity.unwrap_or_else(|| (4 * size).max(2048));
-        let capacity = within("queue_capacity", capacity, size..=MAX_SLOTS).map_err(|error| {
-            ConfigError::new(
-                "queue_capacity",
-                error.value(),
-                format!("max_batch_size = {size} to {MAX_SLOTS}"),
-            )
-        })?;
+        let (size_name, size) = named("max_batch_size", self.max_batch_size, || 128);
+        within(size_name, size, BATCH_SIZES)?;
+        let default_shards = || {
+            let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+            let fitting = (MAX_SLOTS / size.next_power_of_two()).min(MAX_SHARDS);
+            processors.min(size / CONTEXTS_PER_SHARD).clamp(1, fitting)
+        };
+        let (shards_name, shards) = named("shards", self.shards, default_shards);
+        within(shards_name, shards, 1..=MAX_SHARDS)?;
+        let (name, capacity) = named("queue_capacity", self.queue_capacity, || (4 * size).max(2048));
+        if !(size..=MAX_SLOTS).contains(&capacity) {
+            let allowed = format!("{size_name} = {size} to {MAX_SLOTS}");
+            return Err(ConfigError::new(name, capacity.to_string(), allowed));
+        }
         let slots_per_shard = capacity.div_ceil(shards).max(size).next_power_of_two();
         if slots_per_shard * shards > MAX_SLOTS {
             let most = MAX_SLOTS / slots_per_shard;
             return Err(ConfigError::new(
-                "shards",
+                shards_name,
                 shards.to_string(),
                 format!(
-                    "1 to {most}, since every shard has {slots_per_shard} slots (max_batch_size or more) \
-                     and all together at most {MAX_SLOTS}"
+                    "1 to {most}, since every shard has {slots_per_shard} slots ({size_name} or more) and \
+                     all together at most {MAX_SLOTS}"
                 ),
             ));
         }
@@ -61,24 +93,6 @@ impl LinkCollectorBuilder {
             shards,
             links,
         })
-    }
-}
-
-pub(super) fn read_env<N>(name: &'static str, allowed: RangeInclusive<N>) -> Result<Option<N>, ConfigError>
-where
-    N: FromStr + PartialOrd + std::fmt::Display,
-{
-    let Some(raw) = env::var_os(name).filter(|raw| !raw.is_empty()) else {
-        return Ok(None);
-    };
-    let number = raw.to_str().and_then(|text| text.trim().parse().ok());
-    match number.filter(|number| allowed.contains(number)) {
-        Some(number) => Ok(Some(number)),
-        None => Err(ConfigError::new(
-            name,
-            format!("{:?}", raw.to_string_lossy()),
-            format!("a whole number from {} to {}", allowed.start(), allowed.end()),
-        )),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod builder;
 mod config;
+mod env;
 pub(crate) mod flusher;
 pub(crate) mod handle;
 mod hooks;

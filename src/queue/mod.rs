@@ -104,6 +104,8 @@ impl<T> Queue<T> {
             let now = ring.snapshot();
             stats.counts.received += now.taken();
             stats.pending += u64::from(now.pending());
+            stats.fullest_shard = stats.fullest_shard.max(now.pending().into());
+            stats.shard_capacity = ring.capacity().into();
             stats.rejected_full += ring.refusals.full.load(Ordering::Relaxed);
             stats.rejected_closed += ring.refusals.closed.load(Ordering::Relaxed);
             stats.invalid += ring.refusals.invalid.load(Ordering::Relaxed);
