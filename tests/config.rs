@@ -1,5 +1,7 @@
 //! Configuration: errors, defaults, and what overrides what.
 
+#![allow(clippy::unwrap_used)] // in the helpers of tests, as in tests
+
 mod common;
 #[cfg(feature = "internal-logs")]
 #[path = "common/log.rs"]

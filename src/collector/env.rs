@@ -95,7 +95,7 @@ fn warn_of_unknown() {
         logged(|| {
             opentelemetry::otel_warn!(
                 name: "LinkCollector.UnknownVariable",
-                variable = name,
+                variable = name.as_str(),
                 message = "This environment variable has the prefix of batchlink, and is none of its variables."
             );
         });
