@@ -117,7 +117,8 @@ pub fn batch_span(
     if messages != 1 {
         attributes.push(KeyValue::new(BATCH_MESSAGE_COUNT, int(messages)));
     }
-    let mut builder = batch.span_builder(name).with_kind(SpanKind::Consumer);
+    let mut builder =
+        batch.for_messages(messages, &attributes).span_builder(name).with_kind(SpanKind::Consumer);
     add_new(&mut attributes, builder.attributes.take().into_iter().flatten());
     builder.attributes = Some(attributes);
     builder

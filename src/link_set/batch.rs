@@ -1,10 +1,14 @@
 //! The links of one batch, what became of every context, and the way to a span.
 
+use super::policy::SpanLimit;
 use crate::links::int;
 use crate::stats::{Counts, Trigger};
-use opentelemetry::trace::{Link, SpanBuilder, Tracer};
-use opentelemetry::{Key, KeyValue};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Link, Span, SpanBuilder, SpanContext, Tracer};
 use std::borrow::Cow;
+
+/// Empty links that one span is given at most.
+const MAX_UNCOUNTED: u64 = 1 << 16;
 
 /// The links of one batch, ready for its span.
 ///
@@ -22,16 +26,17 @@ use std::borrow::Cow;
 #[derive(Clone, Debug)]
 #[must_use = "a batch that is dropped links nothing"]
 pub struct LinkBatch {
-    links: Vec<Link>,
+    pub(super) links: Vec<Link>,
     /// What all links had in common, if it was moved to the span.
-    hoisted: Vec<KeyValue>,
-    counts: Counts,
+    pub(super) hoisted: Vec<KeyValue>,
+    pub(super) counts: Counts,
     trigger: Trigger,
+    span_limit: SpanLimit,
 }
 
 impl LinkBatch {
-    pub(crate) fn new(links: Vec<Link>, counts: Counts, trigger: Trigger) -> Self {
-        Self { links, hoisted: Vec::new(), counts, trigger }
+    pub(super) fn new(links: Vec<Link>, counts: Counts, trigger: Trigger, span_limit: SpanLimit) -> Self {
+        Self { links, hoisted: Vec::new(), counts, trigger, span_limit }
     }
 
     /// The links: no two to the same span, at most `max_links`, each producer's in its order. With
@@ -89,90 +94,77 @@ impl LinkBatch {
         self.counts.unsampled
     }
 
-    /// Moves the attributes that are the same on every link to the span, as the messaging conventions
-    /// ask; those that differ, or that a link lacks, stay where they are. So do those of which the span
-    /// has one of its own, and all whose key begins with `link.`, as these speak of the link and not
-    /// of what it leads to. (A type under another kind of key, by `with_link_type_key`, does move.)
+    /// Returns the attributes of the batch span.
     ///
-    /// With one link all others move: what is true of its only item is true of the batch. Contexts
-    /// that did not become a link have no say.
+    /// | attribute | value | set |
+    /// |---|---|---|
+    /// | `batch.size` | contexts received | always |
+    /// | `batch.links` | links on the span | always |
+    /// | `batch.trigger` | [`Trigger::as_str`] | always |
+    /// | `links.duplicates`, `links.unsampled`, `links.invalid` | contexts that are no link | if not 0 |
+    /// | `links.truncated` | `true` | if links were cut |
+    /// | `links.original_count` | links before the cut | if links were cut |
     ///
-    /// Cost: each attribute of the first link is looked for in all others.
+    /// Links are cut at `max_links`, and by the SDK at its own limit. `batch.links` is at most that
+    /// limit: 128, the value of `OTEL_SPAN_LINK_COUNT_LIMIT`, or what
+    /// [`with_span_link_limit`](crate::LinkPolicy::with_span_link_limit) says.
     ///
-    /// ```
-    /// use batchlink::{LinkSet, messaging::Message};
-    /// use opentelemetry::KeyValue;
-    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
-    ///
-    /// let mut set = LinkSet::builder().build()?;
-    /// set.insert_link(Message::new().with_id("m-1").with_partition("3").link(&context(1)));
-    /// set.insert_link(Message::new().with_id("m-2").with_partition("3").link(&context(2)));
-    ///
-    /// let batch = set.finish().hoist();
-    /// assert!(batch.attributes().contains(&KeyValue::new("messaging.destination.partition.id", "3")));
-    /// assert_eq!(batch.links()[1].attributes[0], KeyValue::new("messaging.message.id", "m-2"));
-    /// # Ok::<(), batchlink::ConfigError>(())
-    /// ```
-    pub fn hoist(self) -> Self {
-        self.hoist_where(|key| !key.as_str().starts_with("link."))
-    }
-
-    /// As [`hoist`](Self::hoist), for the keys that `which` says, those of `link.` included.
-    pub fn hoist_where(mut self, mut which: impl FnMut(&Key) -> bool) -> Self {
-        let Some((first, others)) = self.links.split_first() else {
-            return self;
-        };
-        let on_all = |attribute: &KeyValue| others.iter().all(|link| link.attributes.contains(attribute));
-        let common = first.attributes.iter().filter(|attribute| which(&attribute.key) && on_all(attribute));
-        // What the span has already has no place there, and stays.
-        let mut span = self.attributes();
-        let already = span.len();
-        add_new(&mut span, common.cloned());
-        let common = span.split_off(already);
-        for link in &mut self.links {
-            link.attributes.retain(|attribute| !common.contains(attribute));
-        }
-        self.hoisted.extend(common);
-        self
-    }
-
-    /// The attributes of the batch span: `batch.size` (contexts received), `batch.links`,
-    /// `batch.trigger`; if links were cut, `links.truncated = true` and `links.original_count`
-    /// (links and truncated contexts together), because the SDK cannot be told of links that
-    /// were dropped before it saw them. After them those that were [hoisted](Self::hoist).
+    /// After these come the attributes that were [hoisted](Self::hoist).
     pub fn attributes(&self) -> Vec<KeyValue> {
+        let Counts { received, linked, duplicates, truncated, invalid, unsampled, .. } = self.counts;
+        let carried = linked.min(self.span_limit.links());
         let mut attributes = vec![
-            KeyValue::new("batch.size", int(self.counts.received)),
-            KeyValue::new("batch.links", int(self.counts.linked)),
+            KeyValue::new("batch.size", int(received)),
+            KeyValue::new("batch.links", int(carried)),
             KeyValue::new("batch.trigger", self.trigger.as_str()),
         ];
-        if self.counts.truncated > 0 {
+        let reasons =
+            [("links.duplicates", duplicates), ("links.unsampled", unsampled), ("links.invalid", invalid)];
+        let reasons = reasons.into_iter().filter(|&(_, count)| count > 0);
+        attributes.extend(reasons.map(|(key, count)| KeyValue::new(key, int(count))));
+        let original = linked + truncated;
+        if carried < original {
             attributes.push(KeyValue::new("links.truncated", true));
-            let original = self.counts.linked + self.counts.truncated;
             attributes.push(KeyValue::new("links.original_count", int(original)));
         }
         attributes.extend_from_slice(&self.hoisted);
         attributes
     }
 
-    /// A span with links and attributes set at creation, so that samplers see them. Set kind,
-    /// start time and more on it before you start it; more attributes with `with_attributes`
-    /// would replace these, so add those to the started span.
+    /// Returns a builder of the batch span, with links and attributes set at creation, so that
+    /// samplers see them. Set kind, start time and more on it before you start it. More attributes
+    /// by `with_attributes` would replace these, so add those to the started span.
     ///
     /// All links are in it, also those to invalid contexts that the policy kept.
     pub fn span_builder(self, name: impl Into<Cow<'static, str>>) -> SpanBuilder {
         let mut builder = SpanBuilder::from_name(name).with_attributes(self.attributes());
-        // Not by `with_links`, which throws links to invalid contexts away.
+        // Not by `with_links`, which drops links to invalid contexts.
         builder.links = Some(self.links);
         builder
     }
 
-    /// Starts the batch span. Its parent is the current `Context`, which on the flusher's thread
-    /// is empty unless you attach one: the batch then has a trace of its own, joined by its links,
-    /// and the sampler decides on it as on any root span.
+    /// Starts the batch span. Its parent is the current `Context`. On the flusher's thread that is
+    /// empty unless you attach one: the batch then has a trace of its own, joined by its links, and
+    /// the sampler decides on it as on any root span.
+    ///
+    /// If the SDK's limit was [told](crate::LinkPolicy::with_span_link_limit), truncated contexts
+    /// are counted in the span's own count of dropped links (`dropped_links_count` in OTLP), up to
+    /// 65 536 of them. Cost: one call of the span for each.
     pub fn start<T: Tracer>(self, tracer: &T, name: impl Into<Cow<'static, str>>) -> T::Span {
-        self.span_builder(name).start(tracer)
+        let uncounted = self.uncounted();
+        let mut span = self.span_builder(name).start(tracer);
+        if span.is_recording() {
+            (0..uncounted).for_each(|_| span.add_link(SpanContext::NONE, Vec::new()));
+        }
+        span
+    }
+
+    /// How many empty links the started span is to be given: it is full, and counts each as dropped.
+    pub(crate) fn uncounted(&self) -> u64 {
+        match self.span_limit {
+            SpanLimit::Told(limit) if self.counts.linked >= limit => self.counts.truncated.min(MAX_UNCOUNTED),
+            _ => 0,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything here works through `&mut self`: no atomics, no threads.
 
 pub(crate) mod batch;
+mod hoist;
 pub(crate) mod policy;
 pub(crate) mod record;
 
@@ -127,6 +128,9 @@ pub struct LinkSet {
     /// Keyed anew for every set: trace ids come from the network.
     hasher: RandomState,
     counts: Counts,
+    /// A batch had more links than the SDK keeps, and that was logged.
+    #[cfg(feature = "internal-logs")]
+    warned: bool,
     /// Places of the table that were looked at.
     #[cfg(test)]
     probes: std::cell::Cell<u64>,
@@ -156,6 +160,8 @@ impl LinkSet {
             table: vec![0; (4 * bound).next_power_of_two().max(8)].into(),
             hasher: RandomState::new(),
             counts: Counts::default(),
+            #[cfg(feature = "internal-logs")]
+            warned: false,
             #[cfg(test)]
             probes: Default::default(),
         }
@@ -257,7 +263,30 @@ impl LinkSet {
         let links = std::mem::take(&mut self.links);
         self.last = links.len();
         self.table.fill(0);
-        LinkBatch::new(links, std::mem::take(&mut self.counts), trigger)
+        let span_limit = self.policy.span_limit();
+        #[cfg(feature = "internal-logs")]
+        self.warn_once_of_span_limit(span_limit.links());
+        LinkBatch::new(links, std::mem::take(&mut self.counts), trigger, span_limit)
+    }
+
+    /// Warns of links that the SDK will drop, once: each batch would flood the log.
+    #[cfg(feature = "internal-logs")]
+    fn warn_once_of_span_limit(&mut self, limit: u64) {
+        let links = self.counts.linked;
+        if links <= limit || std::mem::replace(&mut self.warned, true) {
+            return;
+        }
+        let _ = crate::panic::caught(|| {
+            opentelemetry::otel_warn!(
+                name: "LinkSet.SpanLinkLimitExceeded",
+                links = links,
+                limit = limit,
+                message = "A batch has more links than the SDK keeps of a span: those over the limit are dropped. \
+                           Raise OTEL_SPAN_LINK_COUNT_LIMIT (or tell a limit set in code by \
+                           LinkPolicy::with_span_link_limit), or lower max_links. This is logged once for \
+                           each link set."
+            );
+        });
     }
 
     /// Allocates for the links of a batch of `contexts` at once, if there is no room yet.

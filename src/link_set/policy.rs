@@ -8,9 +8,9 @@ use crate::panic::caught;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId};
 use opentelemetry::{Key, KeyValue};
 use std::borrow::Cow;
-use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::{env, fmt};
 
 /// What a [`LinkSet`](crate::LinkSet) does with a context whose sampled flag is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -96,6 +96,8 @@ impl Invalid {
 pub struct LinkPolicy {
     /// `None`: [`DEFAULT_MAX_LINKS`].
     pub(crate) max_links: Option<usize>,
+    /// `None`: that of the environment.
+    span_limit: Option<usize>,
     pub(crate) unsampled: Unsampled,
     pub(crate) duplicates: Duplicates,
     pub(crate) invalid: Invalid,
@@ -110,6 +112,7 @@ impl Default for LinkPolicy {
     fn default() -> Self {
         Self {
             max_links: None,
+            span_limit: None,
             unsampled: Unsampled::default(),
             duplicates: Duplicates::default(),
             invalid: Invalid::default(),
@@ -138,6 +141,19 @@ impl LinkPolicy {
     /// are counted as truncated, and the batch span says so.
     pub fn with_max_links(mut self, links: usize) -> Self {
         self.max_links = Some(links);
+        self
+    }
+
+    /// Tells how many links the SDK keeps of a span, if that is set in code (by
+    /// `with_max_links_per_span`). Defaults to `OTEL_SPAN_LINK_COUNT_LIMIT`, as the SDK reads it, or
+    /// to 128.
+    ///
+    /// The attributes of a batch span never state more links than that. A limit that is told here
+    /// must be the SDK's exactly: [`LinkBatch::start`](crate::LinkBatch::start) then gives a span
+    /// that is full one empty link for each truncated context, which the SDK counts as dropped and
+    /// a higher limit would let through.
+    pub fn with_span_link_limit(mut self, links: usize) -> Self {
+        self.span_limit = Some(links);
         self
     }
 
@@ -219,6 +235,13 @@ impl LinkPolicy {
         self
     }
 
+    pub(super) fn span_limit(&self) -> SpanLimit {
+        match self.span_limit {
+            Some(links) => SpanLimit::Told(links as u64),
+            None => SpanLimit::Assumed(*SDK_LIMIT),
+        }
+    }
+
     pub(crate) fn max_links(&self) -> usize {
         self.max_links.unwrap_or(DEFAULT_MAX_LINKS)
     }
@@ -265,6 +288,29 @@ impl LinkPolicy {
         link.attributes.push(KeyValue::new(key, link_type.clone()));
     }
 }
+
+/// How many links the SDK keeps of a span.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SpanLimit {
+    /// By the user's own word.
+    Told(u64),
+    /// The SDK's default, which code may have changed.
+    Assumed(u64),
+}
+
+impl SpanLimit {
+    pub(super) fn links(self) -> u64 {
+        match self {
+            Self::Told(links) | Self::Assumed(links) => links,
+        }
+    }
+}
+
+/// Read once, by the SDK's own rule: what is no number is ignored.
+static SDK_LIMIT: LazyLock<u64> = LazyLock::new(|| {
+    let limit = env::var("OTEL_SPAN_LINK_COUNT_LIMIT").ok();
+    limit.and_then(|limit| limit.parse::<u32>().ok()).map_or(DEFAULT_MAX_LINKS as u64, u64::from)
+});
 
 /// The closure that makes attributes for one link, given its place among the batch's links.
 #[derive(Clone)]

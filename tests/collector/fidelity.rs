@@ -101,12 +101,14 @@ fn the_batch_span_says_what_became_of_its_contexts() {
     assert_eq!(of(&spans[0], "batch.trigger"), Some("size_limit".into()));
     assert_eq!(of(&spans[0], "links.truncated"), Some(Value::Bool(true)));
     assert_eq!(of(&spans[0], "links.original_count"), Some(Value::I64(4)));
-    assert_eq!(spans[0].attributes.len(), 5);
+    assert_eq!(of(&spans[0], "links.duplicates"), Some(Value::I64(1)));
+    assert_eq!(spans[0].attributes.len(), 6);
     // Nothing was cut here: a duplicate is no loss.
     assert_eq!(of(&spans[1], "batch.size"), Some(Value::I64(4)));
     assert_eq!(of(&spans[1], "batch.links"), Some(Value::I64(2)));
     assert_eq!(of(&spans[1], "batch.trigger"), Some("manual".into()));
-    assert_eq!(spans[1].attributes.len(), 3);
+    assert_eq!(of(&spans[1], "links.duplicates"), Some(Value::I64(2)));
+    assert_eq!(spans[1].attributes.len(), 4);
 }
 
 #[test]

@@ -265,17 +265,27 @@ impl LinkSet {
     }
 }
 
-/// The attributes of a batch's span.
+/// The attributes of a batch's span, of which the SDK keeps 128 links.
 pub fn attributes(counts: &Counts, trigger: &'static str) -> Vec<KeyValue> {
+    let carried = counts.linked.min(128);
     let mut attributes = vec![
         KeyValue::new("batch.size", counts.received as i64),
-        KeyValue::new("batch.links", counts.linked as i64),
+        KeyValue::new("batch.links", carried as i64),
         KeyValue::new("batch.trigger", trigger),
     ];
-    if counts.truncated > 0 {
+    for (key, count) in [
+        ("links.duplicates", counts.duplicates),
+        ("links.unsampled", counts.unsampled),
+        ("links.invalid", counts.invalid),
+    ] {
+        if count > 0 {
+            attributes.push(KeyValue::new(key, count as i64));
+        }
+    }
+    let original = counts.linked + counts.truncated;
+    if original > carried {
         attributes.push(KeyValue::new("links.truncated", true));
-        let original = (counts.linked + counts.truncated) as i64;
-        attributes.push(KeyValue::new("links.original_count", original));
+        attributes.push(KeyValue::new("links.original_count", original as i64));
     }
     attributes
 }

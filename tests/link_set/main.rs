@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod hoist;
 mod link_attributes;
 mod proptest_oracle;
 mod set;
+mod span_limit;
