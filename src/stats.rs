@@ -4,30 +4,38 @@ use crate::sync::Ordering;
 use crate::sync::unmodelled::AtomicU64;
 use std::fmt;
 
-/// How many kinds of [`Trigger`] there are.
-const TRIGGERS: usize = Trigger::Shutdown as usize + 1;
-
-/// What ended a batch. If there are several reasons, it is the first of size, weight, shutdown, manual
+/// The reason for a batch. If there are several, it is the first of size, weight, shutdown, manual
 /// and timeout.
+///
+/// ```
+/// use batchlink::{LinkSet, Trigger};
+///
+/// let batch = LinkSet::builder().build()?.finish();
+/// assert_eq!((batch.trigger(), batch.trigger().as_str()), (Trigger::Manual, "manual"));
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Trigger {
     /// `max_batch_size` contexts were pending.
     Size,
-    /// The items pending weighed `max_batch_weight` or more; see
+    /// The pending items weighed `max_batch_weight` or more; see
     /// [`BatchProcessorBuilder::with_max_batch_weight`](crate::processor::BatchProcessorBuilder::with_max_batch_weight).
     Weight,
-    /// `max_delay` was over for the first of them.
+    /// The first pending context had waited for `max_delay`.
     Timeout,
-    /// Somebody asked: [`LinkCollector::flush`](crate::LinkCollector::flush),
+    /// A call asked for it: [`LinkCollector::flush`](crate::LinkCollector::flush),
     /// [`Flusher::try_next`](crate::Flusher::try_next) or [`LinkSet::finish`](crate::LinkSet::finish).
     Manual,
-    /// The collector was closed, and this is what was left.
+    /// The collector was closed, and this was left.
     Shutdown,
 }
 
 impl Trigger {
-    /// The value of the attribute `batch.trigger`.
+    /// All triggers, in the order of their declaration.
+    pub const ALL: &[Self] = &[Self::Size, Self::Weight, Self::Timeout, Self::Manual, Self::Shutdown];
+
+    /// Returns the value of the attribute `batch.trigger`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Size => "size_limit",
@@ -45,11 +53,22 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// What became of the contexts of a batch: `received` is the sum of the next five.
+/// What became of received contexts: `received` is the sum of the next five.
+///
+/// ```
+/// use batchlink::LinkSet;
+/// use opentelemetry::trace::SpanContext;
+///
+/// let mut set = LinkSet::builder().build()?;
+/// set.insert(&SpanContext::NONE);
+/// let counts = set.finish().counts();
+/// assert_eq!((counts.received, counts.linked, counts.invalid), (1, 0, 1));
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Contexts that the batch took.
+    /// Contexts taken into the batch.
     pub received: u64,
     /// Contexts that became a link.
     pub linked: u64,
@@ -57,25 +76,38 @@ pub struct Counts {
     pub duplicates: u64,
     /// Contexts over `max_links`.
     pub truncated: u64,
-    /// Contexts without a trace id or span id, given to a [`LinkSet`](crate::LinkSet) directly, that
-    /// its policy ([`Invalid`](crate::Invalid)) did not keep.
+    /// Contexts without a trace id or span id that the policy ([`Invalid`](crate::Invalid)) did not
+    /// keep. A collector does not queue these, and counts them in [`Stats::invalid`] instead.
     pub invalid: u64,
     /// Contexts that were not sampled.
     pub unsampled: u64,
-    /// Links whose trace state was over 512 bytes and was left out.
+    /// Links that lost members of their trace state, which was over 512 bytes.
     pub trace_states_dropped: u64,
-    /// Links without the attributes of their own that `with_link_attributes` was to make, because
-    /// the closure panicked.
+    /// Links that lack the attributes of
+    /// [`with_link_attributes`](crate::LinkPolicy::with_link_attributes), because the closure
+    /// panicked.
     pub attribute_panics: u64,
 }
 
-/// What happened so far, in contexts unless said otherwise; see
+/// A snapshot of a collector's counters, in contexts unless said otherwise; see
 /// [`LinkCollector::stats`](crate::LinkCollector::stats).
 ///
 /// Always: `pushed = accepted + rejected_full + rejected_closed + invalid` and
-/// `accepted = received + pending`. The counters are read one by one, so while others push, two
-/// of them may be from slightly different moments; once they are done, everything is exact.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// `accepted = received + pending`. The counters are read one by one: during concurrent pushes, two
+/// of them may be of slightly different moments. Afterwards all are exact.
+///
+/// ```
+/// use batchlink::{LinkCollector, Trigger};
+/// use opentelemetry::trace::SpanContext;
+///
+/// let (collector, flusher) = LinkCollector::builder().build()?;
+/// collector.push(&SpanContext::NONE)?;
+/// let stats = collector.stats();
+/// assert_eq!((stats.pushed(), stats.invalid(), stats.pending()), (1, 1, 0));
+/// assert_eq!(stats.flushes(Trigger::Size), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     pub(crate) pending: u64,
     pub(crate) fullest_shard: u64,
@@ -84,28 +116,28 @@ pub struct Stats {
     pub(crate) rejected_closed: u64,
     pub(crate) invalid: u64,
     pub(crate) counts: Counts,
-    pub(crate) flushes: [u64; TRIGGERS],
-    pub(crate) handler_panics: u64,
-    pub(crate) wake_ups: u64,
+    flushes: [u64; Trigger::ALL.len()],
+    handler_panics: u64,
+    wake_ups: u64,
 }
 
 impl Stats {
-    /// Offered to the collector, whatever came of it.
+    /// Returns all contexts offered, whatever became of them.
     pub fn pushed(&self) -> u64 {
         self.accepted() + self.rejected_full + self.rejected_closed + self.invalid
     }
 
-    /// Accepted: in a batch, or pending.
+    /// Returns contexts accepted: in a batch, or pending.
     pub fn accepted(&self) -> u64 {
         self.received() + self.pending
     }
 
-    /// Taken into batches.
+    /// Returns contexts taken into batches.
     pub fn received(&self) -> u64 {
         self.counts.received
     }
 
-    /// Accepted and not yet taken.
+    /// Returns contexts accepted and not yet taken.
     pub fn pending(&self) -> u64 {
         self.pending
     }
@@ -121,45 +153,68 @@ impl Stats {
         self.shard_capacity
     }
 
-    /// Refused because the shard was full.
+    /// Returns contexts refused because the shard was full.
     pub fn rejected_full(&self) -> u64 {
         self.rejected_full
     }
 
-    /// Refused because the collector was closed.
+    /// Returns contexts refused because the collector was closed.
     pub fn rejected_closed(&self) -> u64 {
         self.rejected_closed
     }
 
-    /// Without a trace id or span id (no active span, tracing off) and not kept by the policy
-    /// ([`Invalid`](crate::Invalid)): answered `Ok`, never queued.
+    /// Returns contexts without a trace id or span id (no active span, tracing off) that the policy
+    /// ([`Invalid`](crate::Invalid)) did not keep. Their push was `Ok`; they were never queued.
     pub fn invalid(&self) -> u64 {
         self.invalid
     }
 
-    /// What became of the contexts that batches took, all batches together.
+    /// Returns what became of the contexts that batches took, summed over all batches.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Batches made.
+    /// Returns the number of batches.
     pub fn batches(&self) -> u64 {
         self.flushes.iter().sum()
     }
 
-    /// Batches made by this trigger.
+    /// Returns the number of batches of this trigger.
     pub fn flushes(&self, trigger: Trigger) -> u64 {
         self.flushes[trigger as usize]
     }
 
-    /// Panics of the handler given to [`Flusher::spawn`](crate::Flusher::spawn).
+    /// Returns the number of panics of the handler given to [`Flusher::spawn`](crate::Flusher::spawn).
     pub fn handler_panics(&self) -> u64 {
         self.handler_panics
     }
 
-    /// How often the flusher came out of a wait, whatever for.
+    /// Returns how often the flusher came out of a wait, for any reason.
     pub fn wake_ups(&self) -> u64 {
         self.wake_ups
+    }
+}
+
+impl fmt::Debug for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Flushes<'a>(&'a Stats);
+        impl fmt::Debug for Flushes<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_map().entries(Trigger::ALL.iter().map(|&of| (of, self.0.flushes(of)))).finish()
+            }
+        }
+        f.debug_struct("Stats")
+            .field("pushed", &self.pushed())
+            .field("accepted", &self.accepted())
+            .field("pending", &self.pending)
+            .field("rejected_full", &self.rejected_full)
+            .field("rejected_closed", &self.rejected_closed)
+            .field("invalid", &self.invalid)
+            .field("counts", &self.counts)
+            .field("flushes", &Flushes(self))
+            .field("handler_panics", &self.handler_panics)
+            .field("wake_ups", &self.wake_ups)
+            .finish()
     }
 }
 
@@ -169,10 +224,11 @@ pub(crate) struct Totals {
     linked: AtomicU64,
     duplicates: AtomicU64,
     truncated: AtomicU64,
+    invalid: AtomicU64,
     unsampled: AtomicU64,
     trace_states_dropped: AtomicU64,
     attribute_panics: AtomicU64,
-    flushes: [AtomicU64; TRIGGERS],
+    flushes: [AtomicU64; Trigger::ALL.len()],
     handler_panics: AtomicU64,
     wake_ups: AtomicU64,
 }
@@ -186,6 +242,7 @@ impl Totals {
         add(&self.linked, counts.linked);
         add(&self.duplicates, counts.duplicates);
         add(&self.truncated, counts.truncated);
+        add(&self.invalid, counts.invalid);
         add(&self.unsampled, counts.unsampled);
         add(&self.trace_states_dropped, counts.trace_states_dropped);
         add(&self.attribute_panics, counts.attribute_panics);
@@ -200,17 +257,19 @@ impl Totals {
         add(&self.wake_ups, 1);
     }
 
+    /// Returns what is counted here; the shards know the rest.
     pub(crate) fn read(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             counts: Counts {
+                received: 0,
                 linked: get(&self.linked),
                 duplicates: get(&self.duplicates),
                 truncated: get(&self.truncated),
+                invalid: get(&self.invalid),
                 unsampled: get(&self.unsampled),
                 trace_states_dropped: get(&self.trace_states_dropped),
                 attribute_panics: get(&self.attribute_panics),
-                ..Counts::default()
             },
             flushes: self.flushes.each_ref().map(get),
             handler_panics: get(&self.handler_panics),

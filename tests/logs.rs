@@ -78,3 +78,23 @@ fn failed_drop_is_logged() {
         assert_eq!(log(), ["FlusherHandle.Drop"]);
     });
 }
+
+/// A batch with more links than the SDK keeps of a span: once for each set.
+#[test]
+fn span_limit_warns_once() {
+    logged(|log| {
+        let warning = "LinkSet.SpanLinkLimitExceeded";
+        let mut set = batchlink::LinkSet::builder().with_max_links(200).build().unwrap();
+        for (contexts, expected) in [(128, &NOTHING[..]), (129, &[warning]), (200, &NOTHING)] {
+            set.extend((1..=contexts).map(context));
+            assert_eq!(set.finish().linked(), contexts);
+            assert_eq!(log(), expected, "{contexts} links");
+        }
+        let policy = batchlink::LinkPolicy::new().with_span_link_limit(200);
+        let builder = by_size(200).with_link_policy(policy).with_shards(1);
+        let (collector, mut flusher) = builder.build().unwrap();
+        (1..=200).for_each(|number| collector.push(&context(number)).unwrap());
+        assert_eq!(flusher.next_batch().unwrap().linked(), 200, "the bound that was set before stays");
+        assert_eq!(log(), NOTHING, "the SDK keeps as many");
+    });
+}

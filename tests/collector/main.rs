@@ -15,4 +15,5 @@ mod oracle;
 mod order;
 mod push_wait;
 mod shutdown;
+mod stats;
 mod trigger;

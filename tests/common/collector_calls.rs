@@ -323,7 +323,7 @@ impl Session {
         let refused = (oracle.rejected_full, oracle.rejected_closed);
         assert_stats(&stats, oracle.accepted, refused.0, refused.1, oracle.invalid);
         assert_eq!(stats.counts(), self.totals);
-        for trigger in [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown] {
+        for &trigger in Trigger::ALL {
             let flushes = self.flushes.get(&trigger).copied().unwrap_or_default();
             assert_eq!(stats.flushes(trigger), flushes, "{trigger}");
         }

@@ -6,7 +6,7 @@ pub mod collector_calls;
 pub mod link_set_calls;
 pub mod oracle;
 
-use batchlink::{LinkBatch, LinkCollector, LinkCollectorBuilder, Stats};
+use batchlink::{Counts, LinkBatch, LinkCollector, LinkCollectorBuilder, Stats};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
@@ -92,8 +92,7 @@ pub fn by_size(size: usize) -> LinkCollectorBuilder {
 /// Promise 1, second half: the account of one batch.
 pub fn assert_account(batch: &LinkBatch) {
     let counts = batch.counts();
-    let sum = counts.linked + counts.duplicates + counts.truncated + counts.invalid + counts.unsampled;
-    assert_eq!(counts.received, sum, "{counts:?}");
+    assert_eq!(counts.received, handled(&counts), "{counts:?}");
     assert_eq!(counts.linked, batch.links().len() as u64, "{counts:?}");
 }
 
@@ -105,11 +104,12 @@ pub fn assert_stats(stats: &Stats, accepted: u64, full: u64, closed: u64, invali
     assert_eq!(stats.invalid(), invalid, "invalid: {stats:?}");
     assert_eq!(stats.pushed(), accepted + full + closed + invalid, "pushed: {stats:?}");
     assert_eq!(stats.accepted(), stats.received() + stats.pending(), "{stats:?}");
-    let handled = stats.counts().linked
-        + stats.counts().duplicates
-        + stats.counts().truncated
-        + stats.counts().unsampled;
-    assert_eq!(stats.received(), handled, "{stats:?}");
+    assert_eq!(stats.received(), handled(&stats.counts()), "{stats:?}");
+}
+
+/// What the counts of received contexts add up to.
+fn handled(counts: &Counts) -> u64 {
+    counts.linked + counts.duplicates + counts.truncated + counts.invalid + counts.unsampled
 }
 
 /// Ends the process if a test hangs, with its name. It is for hangs only: no test measures time.

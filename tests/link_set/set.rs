@@ -99,6 +99,29 @@ fn a_finished_set_begins_anew() {
     assert_eq!((empty.received(), empty.links().len()), (0, 0));
 }
 
+/// The last bound that was set, in the policy or beside it, whichever the policy is.
+#[test]
+fn policy_keeps_earlier_bound() {
+    use batchlink::LinkCollector;
+    let typed = || LinkPolicy::new().with_link_type("row");
+    let builders = [
+        (set(|builder| builder.with_max_links(2).with_link_policy(typed())), 2),
+        (set(|builder| builder.with_max_links(2).with_link_policy(typed().with_max_links(3))), 3),
+        (set(|builder| builder.with_link_policy(typed().with_max_links(3)).with_max_links(2)), 2),
+        (set(|builder| builder.with_link_policy(typed())), 128),
+    ];
+    for (mut set, bound) in builders {
+        set.extend((1..=200).map(context));
+        let batch = set.finish();
+        assert_eq!(batch.linked(), bound);
+        assert_eq!(batch.links()[0].attributes, [KeyValue::new("link.type", "row")]);
+    }
+    let builder = LinkCollector::builder().with_max_links(2).with_link_policy(typed());
+    let (collector, mut flusher) = builder.build().unwrap();
+    assert_eq!(collector.push_all(&[1, 2, 3].map(context)), 3);
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [1, 2]);
+}
+
 /// Against a `HashSet`, with keys that differ in few bits and bounds on both sides of them.
 #[test]
 fn random_batches_are_linked_as_a_hash_set_would() {
