@@ -1,26 +1,27 @@
-//! One request spread over workers in traces of their own, and put together again.
+//! One request spread over workers in traces of their own, and their results put together.
 
 use crate::link_set::policy::LinkPolicy;
 use crate::link_set::{DEFAULT_MAX_LINKS, LinkSet};
 use crate::links;
 use crate::links::relation::Relation;
-use crate::patterns::operation::{SpanGuard, lock, shortened, truncation};
-use opentelemetry::trace::{Span, SpanContext, TraceContextExt, Tracer};
+use crate::panic::{error_text, unpoisoned};
+use crate::patterns::operation::{SpanGuard, shortened, truncation};
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Tracer};
 use opentelemetry::{Context, KeyValue};
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Display};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 const WORKER_INDEX: &str = "worker.index";
 
-/// Spreads a request over workers and puts their results together: a span for each worker, in a
-/// trace of its own and linked to the request, and one aggregation span that is linked to the
-/// request and to the workers.
+/// A request that is spread over workers, and their results put together: a span for each worker, in
+/// a trace of its own and linked to the request, and one aggregation span, linked to the request and
+/// the workers.
 ///
 /// A trace with a thousand workers below one request can hardly be read, and many backends cut it.
-/// Here each worker has a trace, and the aggregation leads to all of them, with those marked that
-/// have failed.
+/// Here each worker has a trace of its own, and the aggregation leads to all of them and marks those
+/// that failed.
 ///
 /// ```
 /// use batchlink::patterns::FanOut;
@@ -47,20 +48,21 @@ const WORKER_INDEX: &str = "worker.index";
 /// | `worker.index`, from 0 | ● | ● |
 /// | `worker.failed` = `true`, `worker.error` (at most 256 bytes) | | ● if it failed |
 /// | `aggregation.source`, the worker's name | | ● |
+/// | `error.type`, see [`SpanGuard`] | ● if it failed | |
 ///
-/// Links to the request have the type `spawned_from` on workers and `caused_by` on the aggregation,
-/// those to the workers `aggregation`. The aggregation span has `workers.started`,
+/// A worker's link to the request has the type `spawned_from`, the aggregation's has `caused_by`, and
+/// those to the workers have `aggregation`. The aggregation span has `workers.started`,
 /// `workers.succeeded` and `workers.failed`.
 ///
 /// # Guarantees
 ///
-/// - Every worker is counted; one that was dropped (a panic, a cancelled task) has failed.
-/// - Memory is bounded: links go into a [`LinkSet`] as the workers end, the request's first. What
-///   it has no room for is counted, and the aggregation span says so (`links.truncated`,
+/// - Every worker is counted. One that is dropped (a panic, a cancelled task) has failed.
+/// - A failed worker's span has status `Error`; success leaves the status as it is.
+/// - Memory is bounded. Links go into a [`LinkSet`] as the workers end, the request's first. What
+///   does not fit is counted, and the aggregation span says so (`links.truncated`,
 ///   `links.original_count`).
-/// - Workers that are still under way when the aggregation starts are not linked, but counted as
-///   started.
-/// - It can be shared among threads and tasks, and cloned: clones count together.
+/// - Workers that still run when the aggregation starts are not linked, but counted as started.
+/// - A fan-out can be shared among threads and tasks, and cloned. Clones count together.
 #[derive(Clone, Debug)]
 pub struct FanOut {
     request: SpanContext,
@@ -73,25 +75,38 @@ struct State {
     counts: FanCounts,
 }
 
-/// What became of the workers so far.
+/// The results of the workers so far.
+///
+/// ```
+/// use batchlink::patterns::FanOut;
+/// use opentelemetry::trace::SpanContext;
+///
+/// let fan = FanOut::new(&SpanContext::NONE);
+/// fan.collect("resize", &SpanContext::NONE, Err("too large"));
+/// let counts = fan.counts();
+/// assert_eq!((counts.started, counts.succeeded, counts.failed), (1, 0, 1));
+/// assert_eq!(counts.result().unwrap_err().to_string(), "1 of 1 workers failed");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FanCounts {
     /// Workers that were started.
     pub started: usize,
-    /// Workers that have succeeded.
+    /// Workers that succeeded.
     pub succeeded: usize,
-    /// Workers that have failed.
+    /// Workers that failed.
     pub failed: usize,
 }
 
 impl FanOut {
-    /// No workers yet. At most 128 links on the aggregation span.
+    /// Creates a fan-out without workers, with at most 128 links on the aggregation span.
     pub fn new(request: &SpanContext) -> Self {
         Self::with_link_set(request, LinkSet::new(LinkPolicy::default(), DEFAULT_MAX_LINKS))
     }
 
-    /// As [`new`](Self::new), with your own bound and policies for the links of the aggregation span.
+    /// Creates a fan-out without workers, with this bound and these policies for the links of the
+    /// aggregation span. A closure that makes link attributes runs under the lock of this fan-out and
+    /// must not use it.
     pub fn with_link_set(request: &SpanContext, mut set: LinkSet) -> Self {
         set.insert_link(links::typed(request, Relation::CausedBy));
         let state = State { set, counts: FanCounts::default() };
@@ -99,7 +114,7 @@ impl FanOut {
     }
 
     /// Starts the span of a worker, as the root of a trace of its own. Send it to where the work is
-    /// done.
+    /// done. Workers are numbered in the order of these calls.
     pub fn start<T>(&self, tracer: &T, name: impl Into<Cow<'static, str>>) -> SpanGuard
     where
         T: Tracer,
@@ -109,53 +124,58 @@ impl FanOut {
         let index = self.started();
         let mut set = LinkSet::new(LinkPolicy::default(), 1);
         set.insert_link(links::typed(&self.request, Relation::SpawnedFrom));
-        let span = tracer
-            .span_builder(name.clone())
+        let span = SpanBuilder::from_name(name.clone())
             .with_links(set.finish().into_links())
             .with_attributes([KeyValue::new(WORKER_INDEX, links::int(index))]);
         let fan = self.clone();
-        SpanGuard::start(tracer, span, &Context::new(), move |cx, result| {
-            fan.ended(name, index, cx.span().span_context(), result);
+        SpanGuard::start_with(tracer, span, &Context::new(), move |span, result| {
+            fan.ended(name, index, span, result);
+            None
         })
     }
 
-    /// Counts a worker whose span was made elsewhere, by another process for instance, with its result.
+    /// Counts a worker whose span was made elsewhere, such as in another process.
     pub fn collect(
         &self,
         name: impl Into<Cow<'static, str>>,
         worker: &SpanContext,
         result: Result<(), impl Display>,
     ) {
-        let result = result.map_err(|error| error.to_string());
+        let result = result.map_err(error_text);
         let result = result.as_ref().map_err(String::as_str);
         self.ended(name.into(), self.started(), worker, result.copied());
     }
 
-    /// What became of the workers so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> FanCounts {
-        lock(&self.state).counts
+        self.state().counts
     }
 
-    /// Starts the aggregation span, linked to the request and to the workers that have ended. Its
-    /// parent is the current context.
+    /// Starts the aggregation span, as a child of the current context and linked to the request and to
+    /// the workers that have ended. Returns it with their counts.
     pub fn aggregate<T>(self, tracer: &T, name: impl Into<Cow<'static, str>>) -> (SpanGuard, FanCounts)
     where
         T: Tracer,
         T::Span: Span + Send + Sync + 'static,
     {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let (batch, counts) = (state.set.finish(), state.counts);
         drop(state);
         let mut attributes = truncation(batch.linked(), batch.truncated());
         attributes.extend(counts.attributes());
-        let mut span = tracer.span_builder(name).with_attributes(attributes);
+        let mut span = SpanBuilder::from_name(name).with_attributes(attributes);
         span.links = Some(batch.into_links()); // `with_links` would drop what the set's policy keeps
-        (SpanGuard::start(tracer, span, &Context::current(), |_, _| ()), counts)
+        (SpanGuard::start(tracer, span), counts)
     }
 
-    /// Returns the index of the new worker.
+    /// Nothing panics while it holds this lock, but for an allocation that fails.
+    fn state(&self) -> MutexGuard<'_, State> {
+        unpoisoned(self.state.lock())
+    }
+
+    /// Counts a new worker and returns its index.
     fn started(&self) -> usize {
-        let counts = &mut lock(&self.state).counts;
+        let counts = &mut self.state().counts;
         counts.started += 1;
         counts.started - 1
     }
@@ -163,7 +183,7 @@ impl FanOut {
     fn ended(&self, name: Cow<'static, str>, index: usize, worker: &SpanContext, result: Result<(), &str>) {
         let mut link = links::aggregate(worker, name);
         link.attributes.push(KeyValue::new(WORKER_INDEX, links::int(index)));
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         match result {
             Ok(()) => state.counts.succeeded += 1,
             Err(error) => {
@@ -177,11 +197,11 @@ impl FanOut {
 }
 
 impl FanCounts {
-    /// `Ok` if no worker has failed.
+    /// Returns `Ok` if no worker failed.
     ///
     /// # Errors
     ///
-    /// [`WorkersError`], with how many did.
+    /// [`WorkersError`] with the number of workers that did.
     pub fn result(&self) -> Result<(), WorkersError> {
         if self.failed == 0 {
             Ok(())
@@ -190,7 +210,7 @@ impl FanCounts {
         }
     }
 
-    /// Of the aggregation span: `workers.started`, `workers.succeeded`, `workers.failed`.
+    /// Returns attributes of the aggregation span: `workers.started`, `workers.succeeded`, `workers.failed`.
     fn attributes(&self) -> [KeyValue; 3] {
         [
             KeyValue::new("workers.started", links::int(self.started)),
@@ -200,11 +220,22 @@ impl FanCounts {
     }
 }
 
-/// Some workers of a [`FanOut`] have failed.
+/// Workers of a [`FanOut`] failed, from [`FanCounts::result`].
+///
+/// ```
+/// use batchlink::patterns::FanOut;
+/// use opentelemetry::trace::SpanContext;
+///
+/// let fan = FanOut::new(&SpanContext::NONE);
+/// fan.collect("resize", &SpanContext::NONE, Ok::<_, String>(()));
+/// fan.collect("resize", &SpanContext::NONE, Err("too large"));
+/// let error = fan.counts().result().unwrap_err();
+/// assert_eq!((error.failed, error.started), (1, 2));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkersError {
-    /// Workers that have failed.
+    /// Workers that failed.
     pub failed: usize,
     /// Workers that were started.
     pub started: usize,

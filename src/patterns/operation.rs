@@ -1,79 +1,143 @@
 //! A span of work that succeeds or fails, whatever happens to the work.
 
 use crate::links::int;
+use crate::panic::{caught, error_text};
 use opentelemetry::trace::{FutureExt, Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, ContextGuard, KeyValue};
+use std::borrow::Cow;
 use std::fmt::{self, Display};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{mem, thread};
 
 /// Bytes of an error's text that are kept for links.
 const MAX_ERROR: usize = 256;
+/// The class of an error, from the stable part of OpenTelemetry's semantic conventions.
+const ERROR_TYPE: &str = "error.type";
+/// The conventions' value for an error without a class.
+const OTHER: &str = "_OTHER";
 
-/// The span of one piece of work that succeeds or fails: an attempt of [`Attempts`](crate::patterns::Attempts), a
-/// compensation of a [`Saga`](crate::patterns::Saga), a worker or the aggregation of a [`FanOut`](crate::patterns::FanOut).
+/// The span of one piece of work that succeeds or fails: an attempt of
+/// [`Attempts`](crate::patterns::Attempts), a compensation of a [`Saga`](crate::patterns::Saga), a
+/// worker or the aggregation of a [`FanOut`](crate::patterns::FanOut), or
+/// [any other span](Self::start).
 ///
-/// The span ends with the operation, with status `Ok` or `Error` and the error as description. An
-/// operation that is dropped, because of a panic or because its future was cancelled, has failed
-/// with the error `dropped`; so has one that was forgotten about.
+/// The span ends with the work. On success its status stays as it is, which is `Unset` unless the
+/// work set one. On failure the status becomes `Error`, with the error's text as its description,
+/// and the attribute `error.type` is set:
 ///
-/// It can be sent to another thread or task, and the span becomes the current one where the work is
-/// [`run`](Self::run).
-#[must_use = "an operation that is dropped has failed"]
+/// | end | `error.type` | description |
+/// |---|---|---|
+/// | [`fail_as`](Self::fail_as) | the given one | the error's text |
+/// | [`fail`](Self::fail), or `Err` from [`run`](Self::run) or [`run_async`](Self::run_async) | `_OTHER` | the error's text |
+/// | dropped while a panic unwinds | `panicked` | `panicked before it finished` |
+/// | dropped otherwise: a cancelled future, a guard never ended | `dropped` | `dropped before it finished` |
+///
+/// A guard can be sent to another thread or task, and its span becomes the current one where the
+/// work is [`run`](Self::run).
+///
+/// Panics of span processors and exporters are caught. If a sampler or span processor panics at the
+/// start there is no span: the work goes on in its parent's context, and is counted like any other.
+///
+/// ```
+/// use batchlink::{LinkSet, messaging, patterns::SpanGuard};
+/// use opentelemetry::global;
+///
+/// let batch = LinkSet::builder().build()?.finish();
+/// let span = messaging::batch_span("kafka", messaging::Operation::SETTLE, "orders", 3, batch);
+/// let commit = SpanGuard::start(&global::tracer("consumer"), span);
+/// let committed: Result<u64, &str> = Ok(42); // ... the broker's answer ...
+/// match committed {
+///     Ok(_) => commit.succeed(),
+///     Err(error) => commit.fail_as("COORDINATOR_NOT_AVAILABLE", error),
+/// }
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
+#[must_use = "the work fails if its guard is dropped: end it with `succeed`, `fail` or `run`"]
 pub struct SpanGuard {
     cx: Context,
-    /// Is told, once, how it ended.
+    /// The span's own context; `NONE` if it could not be started.
+    span: SpanContext,
+    /// Called once, with the result. `None` once the span has ended.
     ended: Option<Box<Ended>>,
 }
 
-type Ended = dyn FnOnce(&Context, Result<(), &str>) + Send + Sync;
+/// Counts the result before the span ends, and returns what is to be set on the span.
+type Ended = dyn FnOnce(&SpanContext, Result<(), &str>) -> Option<KeyValue> + Send + Sync;
 
 impl SpanGuard {
-    /// Starts the span below `parent`. `ended` is told how it ends, before the span does.
-    pub(crate) fn start<T>(
+    /// Starts a span as a child of the current context.
+    pub fn start<T>(tracer: &T, span: SpanBuilder) -> Self
+    where
+        T: Tracer,
+        T::Span: Span + Send + Sync + 'static,
+    {
+        Self::start_with(tracer, span, &Context::current(), |_, _| None)
+    }
+
+    /// Starts a span as a child of `parent`. `ended` is called with the result, before the span ends.
+    pub(super) fn start_with<T>(
         tracer: &T,
         span: SpanBuilder,
         parent: &Context,
-        ended: impl FnOnce(&Context, Result<(), &str>) + Send + Sync + 'static,
+        ended: impl FnOnce(&SpanContext, Result<(), &str>) -> Option<KeyValue> + Send + Sync + 'static,
     ) -> Self
     where
         T: Tracer,
         T::Span: Span + Send + Sync + 'static,
     {
-        let span = tracer.build_with_context(span, parent);
-        Self { cx: Context::current_with_span(span), ended: Some(Box::new(ended)) }
+        // Samplers and span processors are user code.
+        let started = caught(|| Context::current_with_span(tracer.build_with_context(span, parent)));
+        let (cx, span) = match started {
+            Some(cx) => {
+                let span = cx.span().span_context().clone();
+                (cx, span)
+            }
+            // Only the parent's identity, so that ending this does not end the parent.
+            None => {
+                let parent = parent.span().span_context().clone();
+                (Context::current().with_remote_span_context(parent), SpanContext::NONE)
+            }
+        };
+        Self { cx, span, ended: Some(Box::new(ended)) }
     }
 
-    /// The current context with this span in it, for children, attributes and events.
+    /// Returns the current context with this span in it, for children, attributes and events.
     pub fn context(&self) -> &Context {
         &self.cx
     }
 
-    /// What to link to.
+    /// Returns the span's context, to link to; [`SpanContext::NONE`] if the span could not be started.
     pub fn span_context(&self) -> SpanContext {
-        self.cx.span().span_context().clone()
+        self.span.clone()
     }
 
-    /// Makes the span the current one of this thread until the guard is dropped. Not across an
-    /// `await`: there use [`run_async`](Self::run_async).
+    /// Makes the span the current one of this thread until the guard is dropped. Do not hold it
+    /// across an `await`: there use [`run_async`](Self::run_async).
     pub fn attach(&self) -> ContextGuard {
         self.cx.clone().attach()
     }
 
-    /// It has succeeded: status `Ok`, and the span ends.
+    /// Ends the span as succeeded: its status stays as it is.
     pub fn succeed(mut self) {
         self.end(Ok(()));
     }
 
-    /// It has failed: status `Error` with this description, and the span ends.
-    pub fn fail(mut self, error: impl Display) {
-        self.end(Err(&error.to_string()));
+    /// Ends the span as failed, with the `error.type` `_OTHER`.
+    pub fn fail(self, error: impl Display) {
+        self.fail_as(OTHER, error);
     }
 
-    /// Does the work in this span and ends with its result.
+    /// Ends the span as failed with this `error.type`: a class of errors of which there are few, such
+    /// as a broker's error code or `timeout`.
+    pub fn fail_as(mut self, error_type: impl Into<Cow<'static, str>>, error: impl Display) {
+        self.end(Err((error_type.into(), &error_text(error))));
+    }
+
+    /// Does the work in this span and ends the span with the result. A panic of the work ends the
+    /// span as failed and goes on to the caller.
     ///
     /// # Errors
     ///
-    /// Those of the work.
+    /// The error of the work.
     pub fn run<R, E: Display>(self, work: impl FnOnce(&Context) -> Result<R, E>) -> Result<R, E> {
         let result = {
             let _current = self.attach();
@@ -82,12 +146,12 @@ impl SpanGuard {
         self.end_with(result)
     }
 
-    /// Does the work in this span and ends with its result. If the future is dropped before, the
-    /// operation has failed.
+    /// Does the work in this span and ends the span with the result. If the future is dropped before
+    /// it is ready, the work has failed.
     ///
     /// # Errors
     ///
-    /// Those of the work.
+    /// The error of the work.
     pub async fn run_async<R, E: Display>(self, work: impl Future<Output = Result<R, E>>) -> Result<R, E> {
         let result = work.with_context(self.cx.clone()).await;
         self.end_with(result)
@@ -101,22 +165,33 @@ impl SpanGuard {
         result
     }
 
-    fn end(&mut self, result: Result<(), &str>) {
-        if let Some(ended) = self.ended.take() {
-            ended(&self.cx, result);
-            let span = self.cx.span();
-            span.set_status(match result {
-                Ok(()) => Status::Ok,
-                Err(error) => Status::error(error.to_owned()),
-            });
-            span.end();
-        }
+    /// Counts the result, whatever the span's own code does, and ends the span.
+    fn end(&mut self, result: Result<(), (Cow<'static, str>, &str)>) {
+        let Some(ended) = self.ended.take() else { return };
+        let text = result.as_ref().copied().map_err(|(_, text)| *text);
+        let attribute = caught(|| ended(&self.span, text)).flatten();
+        let span = self.cx.span();
+        // Span processors and exporters are user code, and this may be an unwinding.
+        let _ = caught(|| {
+            span.set_attributes(attribute);
+            // Invariant: status-unset-or-error.
+            if let Err((error_type, text)) = result {
+                span.set_attribute(KeyValue::new(ERROR_TYPE, error_type));
+                span.set_status(Status::error(text.to_owned()));
+            }
+        });
+        let _ = caught(|| span.end());
     }
 }
 
 impl Drop for SpanGuard {
     fn drop(&mut self) {
-        self.end(Err("dropped"));
+        self.end(Err(match thread::panicking() {
+            true => ("panicked".into(), "panicked before it finished"),
+            false => ("dropped".into(), "dropped before it finished"),
+        }));
+        // A span that is not the SDK's may have a drop of its own.
+        let _ = caught(|| drop(mem::take(&mut self.cx)));
     }
 }
 
@@ -126,14 +201,14 @@ impl fmt::Debug for SpanGuard {
     }
 }
 
-/// What is kept of an error: at most 256 bytes, so that errors cannot make memory grow.
-pub(crate) fn shortened(error: &str) -> String {
+/// Returns what is kept of an error: at most 256 bytes, so that errors cannot make memory grow.
+pub(super) fn shortened(error: &str) -> String {
     let fits = (0..=MAX_ERROR).rev().find_map(|end| error.get(..end));
     fits.unwrap_or_default().to_owned()
 }
 
-/// As on a batch span, and only if links were cut.
-pub(crate) fn truncation(linked: u64, truncated: u64) -> Vec<KeyValue> {
+/// Returns what a batch span says where links were cut, and nothing where none were.
+pub(super) fn truncation(linked: u64, truncated: u64) -> Vec<KeyValue> {
     if truncated == 0 {
         return Vec::new();
     }
@@ -141,9 +216,4 @@ pub(crate) fn truncation(linked: u64, truncated: u64) -> Vec<KeyValue> {
         KeyValue::new("links.truncated", true),
         KeyValue::new("links.original_count", int(linked + truncated)),
     ]
-}
-
-/// Nothing panics while it holds one of these locks, but for an allocation that fails.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

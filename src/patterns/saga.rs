@@ -3,9 +3,9 @@
 use crate::link_set::LinkSet;
 use crate::link_set::policy::LinkPolicy;
 use crate::links;
-use crate::panic::caught;
-use crate::patterns::operation::{SpanGuard, lock, shortened};
-use opentelemetry::trace::{Span, SpanContext, Tracer};
+use crate::panic::{caught, unpoisoned};
+use crate::patterns::operation::{SpanGuard, shortened};
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Tracer};
 use opentelemetry::{Context, KeyValue, StringValue};
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,11 +13,11 @@ use std::iter::FusedIterator;
 use std::sync::{Arc, Mutex};
 use std::vec;
 
-/// The steps of a long transaction, and their undoing: a span for each compensation, linked to the
-/// step that it undoes.
+/// The steps of a long transaction and their compensation: a span for each compensation, linked to
+/// the step that it undoes.
 ///
-/// Note each step when it is complete, with its span and what is to be done to undo it: a closure, or
-/// data that you know how to undo. If a step fails, the noted ones are undone in the reverse order:
+/// Record each step when it is complete: its name, its span, and how to undo it, as a closure or as
+/// data. If a step fails, the recorded ones are undone in reverse order:
 ///
 /// ```
 /// use batchlink::patterns::Saga;
@@ -38,12 +38,11 @@ use std::vec;
 /// assert_eq!((stock, undone.compensated), (5, 1));
 /// ```
 ///
-/// Steps that differ are closures, as `Saga<Box<dyn FnOnce() -> Result<(), MyError>>>`. Where they are
-/// futures, or where something else decides when to go on, [`undo`](Self::undo) gives the steps
-/// one by one, each with a span to be started.
+/// Steps that differ are closures, as in `Saga<Box<dyn FnOnce() -> Result<(), MyError>>>`. Where they
+/// are futures, or where other code decides when to go on, [`undo`](Self::undo) yields the steps one
+/// by one, and each starts its own span.
 ///
-/// The span of a compensation is called `compensate` and the step's name. Its parent is the current
-/// context.
+/// The span of a compensation is named `compensate {step}` and is a child of the current context.
 ///
 /// | attribute | of the span | of the link |
 /// |---|---|---|
@@ -52,45 +51,46 @@ use std::vec;
 /// | `compensation.reason` | ● | |
 /// | `saga.name` | ● | |
 /// | `saga.step`, `saga.step_index` (from 0) | ● | ● |
+/// | `error.type` if it failed, see [`SpanGuard`] | ● | |
 ///
 /// # Guarantees
 ///
-/// - Newest step first. A compensation that fails or panics does not keep the others from being
-///   made; it is counted, its span has status `Error`, and the outcome names it.
-/// - A saga that is dropped without a word undoes nothing: that is how one ends well.
-/// - A step whose context is not valid or not sampled is undone like any other; the span then has
-///   no link, as in a [`LinkSet`].
+/// - Newest step first. A compensation that fails or panics does not stop the others: it is counted,
+///   its span has status `Error`, and the outcome names it. Success leaves the status as it is.
+/// - A saga that is dropped undoes nothing: that is how one ends well.
+/// - A step whose context is invalid or unsampled is undone like any other. Its span has no link, as
+///   in a [`LinkSet`].
 #[derive(Clone, Debug)]
 pub struct Saga<C> {
     name: Cow<'static, str>,
-    steps: Vec<Step<C>>,
+    steps: Vec<SagaStep<C>>,
 }
 
 #[derive(Clone, Debug)]
-struct Step<C> {
+struct SagaStep<C> {
     name: Cow<'static, str>,
     context: SpanContext,
     undo: C,
 }
 
 impl<C> Saga<C> {
-    /// A saga without steps.
+    /// Creates a saga without steps.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self { name: name.into(), steps: Vec::new() }
     }
 
-    /// Notes that a step is complete: its name, its span, and what is to be done to undo it (`()` if you
-    /// know that from the name).
+    /// Records a complete step: its name, its span, and how to undo it (`()` if the name says that).
     pub fn completed(&mut self, step: impl Into<Cow<'static, str>>, span: &SpanContext, undo: C) {
-        self.steps.push(Step { name: step.into(), context: span.clone(), undo });
+        self.steps.push(SagaStep { name: step.into(), context: span.clone(), undo });
     }
 
-    /// Steps that were noted.
+    /// Returns the number of recorded steps.
     pub fn steps(&self) -> usize {
         self.steps.len()
     }
 
     /// Undoes all steps, newest first, each in a span of its own that is the current one meanwhile.
+    /// Panics of `undo` are caught and counted.
     pub fn compensate<T, E>(
         self,
         tracer: &T,
@@ -105,13 +105,13 @@ impl<C> Saga<C> {
         let mut steps = self.undo(reason);
         for step in &mut steps {
             let span = step.start(tracer);
-            // A panic drops the span's operation, which then has failed.
+            // A panic drops the guard, which counts the failure.
             let _ = caught(|| drop(span.run(|cx| undo(step.undo, cx))));
         }
         steps.outcome()
     }
 
-    /// The steps to be undone, newest first, for compensations that are futures:
+    /// Yields the steps to be undone, newest first, for compensations that are futures:
     ///
     /// ```
     /// # use batchlink::patterns::Saga;
@@ -139,14 +139,29 @@ impl<C> Saga<C> {
 }
 
 /// The steps of a [`Saga`] that are to be undone, newest first.
+///
+/// ```
+/// use batchlink::patterns::Saga;
+/// use opentelemetry::{global, trace::SpanContext};
+///
+/// let mut saga = Saga::new("order");
+/// saga.completed("reserve_stock", &SpanContext::NONE, ());
+/// let mut steps = saga.undo("card declined");
+/// for step in &mut steps {
+///     assert_eq!((step.name(), step.index()), ("reserve_stock", 0));
+///     step.start(&global::tracer("orders")).fail("the warehouse is offline");
+/// }
+/// let outcome = steps.outcome();
+/// assert_eq!(outcome.failed[0].error, "the warehouse is offline");
+/// ```
 #[derive(Debug)]
-#[must_use = "nothing is undone but by you"]
+#[must_use = "compensations do not run until the steps are iterated and started"]
 pub struct UndoSteps<C> {
-    steps: vec::IntoIter<Step<C>>,
+    steps: vec::IntoIter<SagaStep<C>>,
     about: Arc<About>,
 }
 
-/// What the compensations of one saga share.
+/// The state that the compensations of one saga share.
 #[derive(Debug)]
 struct About {
     saga: StringValue,
@@ -155,9 +170,9 @@ struct About {
 }
 
 impl<C> UndoSteps<C> {
-    /// What became of the compensations that have ended.
+    /// Returns the results of the compensations that have ended.
     pub fn outcome(&self) -> SagaOutcome {
-        lock(&self.about.outcome).clone()
+        unpoisoned(self.about.outcome.lock()).clone()
     }
 }
 
@@ -165,7 +180,7 @@ impl<C> Iterator for UndoSteps<C> {
     type Item = UndoStep<C>;
 
     fn next(&mut self) -> Option<UndoStep<C>> {
-        let Step { name, context, undo } = self.steps.next_back()?;
+        let SagaStep { name, context, undo } = self.steps.next_back()?;
         Some(UndoStep { undo, name, index: self.steps.len(), context, about: Arc::clone(&self.about) })
     }
 
@@ -177,10 +192,10 @@ impl<C> Iterator for UndoSteps<C> {
 impl<C> ExactSizeIterator for UndoSteps<C> {}
 impl<C> FusedIterator for UndoSteps<C> {}
 
-/// A step that is to be undone.
+/// A step that is to be undone, from [`UndoSteps`].
 #[derive(Debug)]
 pub struct UndoStep<C> {
-    /// What is to be done, as given to [`Saga::completed`].
+    /// How to undo it, as given to [`Saga::completed`].
     pub undo: C,
     name: Cow<'static, str>,
     index: usize,
@@ -189,22 +204,22 @@ pub struct UndoStep<C> {
 }
 
 impl<C> UndoStep<C> {
-    /// The step's name.
+    /// Returns the step's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its place in the saga, from 0.
+    /// Returns the step's index in the saga, from 0.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Its span.
+    /// Returns the context of the step's span.
     pub fn span_context(&self) -> &SpanContext {
         &self.context
     }
 
-    /// Starts the span of the compensation, linked to the step. Its end is counted in the
+    /// Starts the span of the compensation, linked to the step. Its result is counted in the
     /// [outcome](UndoSteps::outcome).
     pub fn start<T>(&self, tracer: &T) -> SpanGuard
     where
@@ -224,13 +239,12 @@ impl<C> UndoStep<C> {
             KeyValue::new("saga.name", self.about.saga.clone()),
             KeyValue::new("compensation.reason", self.about.reason.clone()),
         ];
-        let span = tracer
-            .span_builder(format!("compensate {}", self.name))
+        let span = SpanBuilder::from_name(format!("compensate {}", self.name))
             .with_links(set.finish().into_links())
             .with_attributes(attributes.into_iter().chain(step));
         let (about, index, name) = (Arc::clone(&self.about), self.index, self.name.clone());
-        SpanGuard::start(tracer, span, &Context::current(), move |_, result| {
-            let mut outcome = lock(&about.outcome);
+        SpanGuard::start_with(tracer, span, &Context::current(), move |_, result| {
+            let mut outcome = unpoisoned(about.outcome.lock());
             match result {
                 Ok(()) => outcome.compensated += 1,
                 Err(error) => {
@@ -238,11 +252,25 @@ impl<C> UndoStep<C> {
                     outcome.failed.push(failure);
                 }
             }
+            None
         })
     }
 }
 
-/// What became of a saga's compensations.
+/// The results of a saga's compensations.
+///
+/// ```
+/// use batchlink::patterns::Saga;
+/// use opentelemetry::{global, trace::SpanContext};
+///
+/// let mut saga = Saga::new("order");
+/// saga.completed("reserve_stock", &SpanContext::NONE, 2);
+/// let outcome = saga.compensate(&global::tracer("orders"), "card declined", |_, _| Err("offline"));
+/// for failure in &outcome.failed {
+///     println!("step {} ({}) needs a person: {}", failure.index, failure.step, failure.error);
+/// }
+/// assert_eq!((outcome.steps, outcome.compensated, outcome.failed.len()), (1, 0, 1));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SagaOutcome {
@@ -254,20 +282,21 @@ pub struct SagaOutcome {
     pub failed: Vec<CompensationFailure>,
 }
 
-/// A compensation that failed: somebody must look after this step.
+/// A compensation that failed, from [`SagaOutcome::failed`]: its step is not undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompensationFailure {
     /// The name of the step that was to be undone.
     pub step: String,
-    /// Its place in the saga, from 0.
+    /// The step's index in the saga, from 0.
     pub index: usize,
-    /// The error, at most 256 bytes; `dropped` after a panic.
+    /// The error, at most 256 bytes.
     pub error: String,
 }
 
 impl SagaOutcome {
-    /// For the span of the saga: `saga.steps`, `saga.compensated`, `saga.compensations_failed`.
+    /// Returns attributes for the span of the saga: `saga.steps`, `saga.compensated`,
+    /// `saga.compensations_failed`.
     pub fn attributes(&self) -> [KeyValue; 3] {
         [
             KeyValue::new("saga.steps", links::int(self.steps)),

@@ -14,13 +14,16 @@ use batchlink::{
 use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt, TraceId};
 use opentelemetry::{Context, ContextGuard, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// How an operation ends.
+/// How the work of a span ends.
 #[derive(Clone, Debug)]
 pub enum How {
     Succeed,
     Fail(String),
+    FailAs(&'static str, String),
     Run(Result<(), String>),
+    Panic,
     Drop,
 }
 
@@ -29,29 +32,57 @@ impl How {
         // On both sides of the limit for texts, which may fall into the middle of a character.
         let bytes = one_of(choices, &[3, 0, 254, 255, 256, 257, 300]);
         let error = "e".repeat(bytes % 2) + &"é".repeat(bytes / 2);
-        match choices.below(5) {
+        match choices.below(7) {
             0 => Self::Succeed,
             1 => Self::Fail(error),
             2 => Self::Run(Ok(())),
             3 => Self::Run(Err(error)),
+            4 => Self::FailAs("timeout", error),
+            5 => Self::Panic,
             _ => Self::Drop,
         }
     }
 
-    fn end(&self, operation: SpanGuard) {
+    fn end(&self, guard: SpanGuard) {
         match self {
-            Self::Succeed => operation.succeed(),
-            Self::Fail(error) => operation.fail(error),
-            Self::Run(result) => assert_eq!(operation.run(|_| result.clone()), *result),
-            Self::Drop => drop(operation),
+            Self::Succeed => guard.succeed(),
+            Self::Fail(error) => guard.fail(error),
+            Self::FailAs(error_type, error) => guard.fail_as(*error_type, error),
+            Self::Run(result) => assert_eq!(guard.run(|_| result.clone()), *result),
+            // Without the hook: it would print each.
+            Self::Panic => {
+                let run = || guard.run(|_| -> Result<(), String> { resume_unwind(Box::new("on purpose")) });
+                assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+            }
+            Self::Drop => drop(guard),
+        }
+    }
+
+    /// The same by a closure, which can neither drop its guard nor name the error's type.
+    fn by_closure(&self) -> Self {
+        match self {
+            Self::Panic => Self::Panic,
+            how => Self::Run(how.result()),
         }
     }
 
     fn result(&self) -> Result<(), String> {
         match self {
             Self::Succeed | Self::Run(Ok(())) => Ok(()),
-            Self::Fail(error) | Self::Run(Err(error)) => Err(error.clone()),
-            Self::Drop => Err("dropped".into()),
+            Self::Fail(error) | Self::FailAs(_, error) | Self::Run(Err(error)) => Err(error.clone()),
+            Self::Panic => Err("panicked before it finished".into()),
+            Self::Drop => Err("dropped before it finished".into()),
+        }
+    }
+
+    /// The `error.type` of the span.
+    fn error_type(&self) -> Option<&'static str> {
+        match self {
+            Self::Succeed | Self::Run(Ok(())) => None,
+            Self::FailAs(error_type, _) => Some(error_type),
+            Self::Fail(_) | Self::Run(Err(_)) => Some("_OTHER"),
+            Self::Panic => Some("panicked"),
+            Self::Drop => Some("dropped"),
         }
     }
 }
@@ -73,11 +104,17 @@ struct Expected {
     /// How many links are missing is not known.
     inexact: bool,
     result: Result<(), String>,
+    error_type: Option<&'static str>,
 }
 
 impl Expected {
     fn new(name: impl Into<String>, parent: SpanId, attributes: Vec<KeyValue>, links: Vec<Link>) -> Self {
-        Self { name: name.into(), parent, attributes, links, inexact: false, result: Ok(()) }
+        let (result, error_type) = (Ok(()), None);
+        Self { name: name.into(), parent, attributes, links, inexact: false, result, error_type }
+    }
+
+    fn ended(self, how: &How) -> Self {
+        Self { result: how.result(), error_type: how.error_type(), ..self }
     }
 }
 
@@ -100,11 +137,12 @@ fn check_spans(mut spans: Vec<SpanData>, mut expected: Vec<Expected>) -> usize {
         }
         truncated += usize::from(span.attributes.iter().any(is_count));
     }
-    for (span, Expected { name, parent, attributes, links, result, .. }) in spans.iter().zip(&expected) {
+    for (span, expected) in spans.iter().zip(&mut expected) {
+        let Expected { name, parent, attributes, links, result, error_type, .. } = expected;
+        attributes.extend(error_type.map(|error_type| KeyValue::new("error.type", error_type)));
         assert_eq!((&*span.name, span.parent_span_id), (&**name, *parent));
-        assert_eq!((&span.attributes, &span.links.links), (attributes, links));
-        let status = result.clone().map_or_else(Status::error, |()| Status::Ok);
-        assert_eq!(span.status, status);
+        assert_eq!((&span.attributes, &span.links.links), (&*attributes, &*links));
+        assert_eq!(span.status, result.clone().map_or_else(Status::error, |()| Status::Unset));
     }
     truncated
 }
@@ -208,11 +246,10 @@ impl AttemptsSession {
                     let (number, operation, mut expected) =
                         self.running.swap_remove(which % self.running.len());
                     how.end(operation);
-                    expected.result = how.result();
-                    if expected.result.is_err() && number >= self.max_attempts {
+                    if how.result().is_err() && number >= self.max_attempts {
                         expected.attributes.push(KeyValue::new("retry.exhausted", true));
                     }
-                    self.ended.push(expected);
+                    self.ended.push(expected.ended(how));
                     self.count(number, how);
                 }
             }
@@ -321,12 +358,10 @@ impl FanSession {
             }
             Call::End(which, how) => {
                 if !self.running.is_empty() {
-                    let (index, operation, mut expected) =
-                        self.running.swap_remove(which % self.running.len());
+                    let (index, operation, expected) = self.running.swap_remove(which % self.running.len());
                     let context = operation.span_context();
                     how.end(operation);
-                    expected.result = how.result();
-                    self.ended.push(expected);
+                    self.ended.push(expected.ended(how));
                     self.count(index, &context, how);
                 }
             }
@@ -342,7 +377,7 @@ impl FanSession {
         assert_eq!(counts.result().is_ok(), self.counts.2 == 0);
     }
 
-    /// As there.
+    /// Aggregates. Returns how many spans said exactly how many links they miss.
     pub fn end(mut self, how: &How) -> usize {
         let counts = self.counts;
         let (aggregation, found) = {
@@ -357,7 +392,7 @@ impl FanSession {
         attributes.push(KeyValue::new("workers.failed", counts.2 as i64));
         how.end(aggregation);
         let merge = Expected::new("merge", SpanId::from(PARENT), attributes, links);
-        self.ended.push(Expected { result: how.result(), ..merge });
+        self.ended.push(merge.ended(how));
         // Some are late.
         while !self.running.is_empty() {
             self.call(&Call::End(0, How::Succeed));
@@ -399,6 +434,8 @@ pub type Step = (Item, How, bool);
 pub fn saga(steps: &[Step], one_by_one: bool) {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
+    let by_closure = |(item, how, now): &Step| (*item, how.by_closure(), *now);
+    let steps = &if one_by_one { steps.to_vec() } else { steps.iter().map(by_closure).collect() };
     let mut saga = Saga::new("order");
     for (index, (item, ..)) in steps.iter().enumerate() {
         assert_eq!(saga.steps(), index);
@@ -431,7 +468,10 @@ pub fn saga(steps: &[Step], one_by_one: bool) {
     } else {
         let outcome = saga.compensate(&tracer, "sold out", |index, _| {
             undone.push(index);
-            steps[index].1.result()
+            match &steps[index].1 {
+                How::Panic => resume_unwind(Box::new("on purpose")),
+                how => how.result(),
+            }
         });
         ended.clone_from(&undone);
         outcome
@@ -458,5 +498,5 @@ fn compensation(index: usize, (item, how, _): &Step) -> Expected {
     attributes.extend(step);
     let expected =
         Expected::new(format!("compensate {name}"), SpanId::from(PARENT), attributes, set.finish().0);
-    Expected { result: how.result(), ..expected }
+    expected.ended(how)
 }

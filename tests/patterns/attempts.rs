@@ -2,10 +2,11 @@
 
 use super::common::{context, number, watchdog, with_flags};
 use super::exported::*;
-use batchlink::{LinkPolicy, LinkSet, Unsampled, patterns::Attempts};
+use batchlink::patterns::{Attempts, SpanGuard};
+use batchlink::{LinkPolicy, LinkSet, Unsampled};
 use futures_util::FutureExt;
 use opentelemetry::trace::{
-    SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, Tracer, TracerProvider,
+    SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
@@ -39,9 +40,11 @@ fn every_attempt_links_all_earlier_ones_and_says_why_they_failed() {
     assert_eq!(spans.iter().map(|span| span.name.as_ref()).collect::<Vec<_>>(), ["charge_card"; 3]);
     assert!(spans.iter().all(|span| span.span_kind == SpanKind::Client && is_root(span)));
     assert_eq!((error(&spans[0]), error(&spans[1])), ("timeout", "503"));
-    assert_eq!(spans[2].status, Status::Ok);
+    assert_eq!(spans[2].status, Status::Unset);
     for (index, span) in spans.iter().enumerate() {
-        assert_eq!(attributes(&span.attributes), [format!("retry.attempt_number={}", index + 1)]);
+        let mut said = vec![format!("retry.attempt_number={}", index + 1)];
+        said.splice(0..0, (index < 2).then(|| "error.type=_OTHER".to_owned()));
+        assert_eq!(attributes(&span.attributes), said);
         assert_eq!(linked(&spans, index), (1..=index).collect::<Vec<_>>());
     }
     let texts: Vec<_> = spans[2].links.iter().map(|link| attributes(&link.attributes)).collect();
@@ -135,7 +138,9 @@ fn the_first_attempt_is_the_first_that_can_be_linked() {
 }
 
 #[test]
-fn a_dropped_attempt_has_failed() {
+fn dropped_attempt_fails() {
+    const DROPPED: &str = "dropped before it finished";
+    const PANICKED: &str = "panicked before it finished";
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let attempts = Attempts::new("call");
@@ -148,12 +153,64 @@ fn a_dropped_attempt_has_failed() {
     assert_eq!(exporter.spans().len(), 2, "it is under way");
     drop(cancelled);
     drop(attempts.run_async(&tracer, future::pending::<Result<(), String>>()));
+    let panicking = async { panic!("bad luck, and meant to be") };
+    let panicking = attempts.run_async(&tracer, AssertUnwindSafe(panicking).map(Ok::<(), String>));
+    assert!(catch_unwind(AssertUnwindSafe(|| panicking.now_or_never())).is_err());
     let spans = exporter.spans();
-    assert_eq!(spans.iter().map(error).collect::<Vec<_>>(), ["dropped"; 4]);
+    let ends = spans.iter().map(|span| (error(span), attribute(&span.attributes, "error.type")));
+    let (dropped, panicked) = ((DROPPED, "dropped".into()), (PANICKED, "panicked".into()));
+    assert!(ends.eq([dropped.clone(), panicked.clone(), dropped.clone(), dropped, panicked]));
     assert_eq!(linked(&spans, 3), [1, 2, 3]);
-    assert_eq!(attribute(&spans[3].links[2].attributes, "previous.error"), "dropped".into());
+    assert_eq!(attribute(&spans[3].links[2].attributes, "previous.error"), DROPPED.into());
     let outcome = attempts.outcome();
-    assert_eq!((outcome.attempts, outcome.failed, outcome.last_error.as_deref()), (4, 4, Some("dropped")));
+    assert_eq!((outcome.attempts, outcome.failed, outcome.last_error.as_deref()), (5, 5, Some(PANICKED)));
+}
+
+/// The library sets a status only on failure, and the SDK keeps the higher of two: `Ok` over `Error`.
+#[test]
+fn user_status_stays() {
+    let exporter = Exporter::default();
+    let tracer = exporter.tracer();
+    let attempts = Attempts::new("call");
+    let ok = |cx: &Context, status: Status| {
+        cx.span().set_status(status);
+        Ok::<_, String>(())
+    };
+    let results = [
+        attempts.run(&tracer, |cx| ok(cx, Status::error("partial"))),
+        attempts.run(&tracer, |cx| ok(cx, Status::Ok)),
+        attempts.run(&tracer, |cx| ok(cx, Status::Ok).and(Err("no".into()))),
+        attempts.run(&tracer, |_| Ok(())),
+    ];
+    assert_eq!(results.map(|result| result.is_ok()), [true, true, false, true]);
+    let statuses: Vec<_> = exporter.spans().into_iter().map(|span| span.status).collect();
+    assert_eq!(statuses, [Status::error("partial"), Status::Ok, Status::Ok, Status::Unset]);
+}
+
+#[test]
+fn failure_names_its_type() {
+    let exporter = Exporter::default();
+    let attempts = Attempts::new("call").with_max_attempts(1);
+    attempts.start(&exporter.tracer()).fail_as("timeout", "no answer within 5 s");
+    let span = exporter.span("call");
+    assert_eq!(error(&span), "no answer within 5 s");
+    let said = ["error.type=timeout", "retry.attempt_number=1", "retry.exhausted=true"];
+    assert_eq!(attributes(&span.attributes), said);
+}
+
+/// A guard for any span, such as a batch's.
+#[test]
+fn any_span_can_be_guarded() {
+    let exporter = Exporter::default();
+    let tracer = exporter.tracer();
+    let parent = tracer.in_span("parent", |parent| {
+        let guard = SpanGuard::start(&tracer, SpanBuilder::from_name("settle orders"));
+        assert_eq!(guard.run(|_| Err::<(), _>("no")), Err("no"));
+        parent.span().span_context().span_id()
+    });
+    let span = exporter.span("settle orders");
+    assert_eq!((error(&span), span.parent_span_id), ("no", parent));
+    assert_eq!(attributes(&span.attributes), ["error.type=_OTHER"]);
 }
 
 #[test]
@@ -187,7 +244,7 @@ fn a_span_ends_with_its_operation_whoever_holds_its_context() {
     let held = attempt.context().clone();
     assert_eq!(held.span().span_context(), &attempt.span_context());
     attempt.succeed();
-    assert_eq!(exporter.span("call").status, Status::Ok);
+    assert_eq!(exporter.span("call").status, Status::Unset);
     drop(held);
     assert_eq!(exporter.spans().len(), 1);
 }

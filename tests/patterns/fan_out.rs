@@ -53,13 +53,15 @@ fn workers_have_traces_of_their_own_and_the_aggregation_links_to_all() {
     assert!(traces.len() == 8 && !traces.contains(&request.trace_id()));
     for (number, span) in workers.iter().enumerate() {
         assert!(is_root(span));
-        assert_eq!(attributes(&span.attributes), [format!("worker.index={number}")]);
+        let mut said = vec![format!("worker.index={number}")];
+        said.splice(0..0, (number == 3).then(|| "error.type=_OTHER".to_owned()));
+        assert_eq!(attributes(&span.attributes), said);
         assert_eq!(span.links.len(), 1);
         assert!(leads_to(&span.links[0], &request));
         assert_eq!(attributes(&span.links[0].attributes), ["link.type=spawned_from"]);
         match number {
             3 => assert_eq!(error(span), "too large"),
-            _ => assert_eq!(span.status, Status::Ok),
+            _ => assert_eq!(span.status, Status::Unset),
         }
     }
     let spans = exporter.spans();
@@ -69,7 +71,7 @@ fn workers_have_traces_of_their_own_and_the_aggregation_links_to_all() {
     let merge = exporter.span("merge");
     assert_eq!(error(&merge), "1 of 8 workers failed");
     assert_eq!(merge.parent_span_id, request.span_id());
-    let said = ["workers.failed=1", "workers.started=8", "workers.succeeded=7"];
+    let said = ["error.type=_OTHER", "workers.failed=1", "workers.started=8", "workers.succeeded=7"];
     assert_eq!(attributes(&merge.attributes), said);
     assert_eq!(merge.links.len(), 9);
     assert!(leads_to(&merge.links[0], &request));
@@ -93,7 +95,8 @@ fn workers_have_traces_of_their_own_and_the_aggregation_links_to_all() {
 }
 
 #[test]
-fn a_dropped_worker_has_failed() {
+fn dropped_worker_fails() {
+    const ERRORS: [&str; 2] = ["dropped before it finished", "panicked before it finished"];
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let fan = FanOut::new(&context(1));
@@ -105,12 +108,13 @@ fn a_dropped_worker_has_failed() {
     merge.succeed();
     assert_eq!((counts.started, counts.failed), (2, 2));
     let merge = exporter.span("merge");
-    assert_eq!(merge.status, Status::Ok, "as its owner decided");
+    assert_eq!(merge.status, Status::Unset, "as its owner decided");
+    let mut errors = ERRORS.into_iter();
     for link in &merge.links.links[1..] {
-        assert_eq!(attribute(&link.attributes, "worker.error"), "dropped".into());
+        assert_eq!(attribute(&link.attributes, "worker.error"), errors.next().unwrap().into());
         assert_eq!(attribute(&link.attributes, "worker.failed"), Value::Bool(true));
     }
-    assert_eq!(workers(&exporter).iter().map(error).collect::<Vec<_>>(), ["dropped"; 2]);
+    assert_eq!(workers(&exporter).iter().map(error).collect::<Vec<_>>(), ERRORS);
 }
 
 #[test]

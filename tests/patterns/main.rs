@@ -11,4 +11,5 @@ mod operations_calls;
 mod attempts;
 mod fan_out;
 mod oracle;
+mod panics;
 mod saga;

@@ -59,7 +59,7 @@ fn steps_are_undone_newest_first_each_linked_to_its_step() {
     let parent = exporter.span("order").span_context.span_id();
     for (place, (index, step)) in STEPS.into_iter().enumerate().rev().enumerate() {
         let span = &spans[3 + place];
-        assert_eq!((span.name.as_ref(), &span.status), (&*format!("compensate {step}"), &Status::Ok));
+        assert_eq!((span.name.as_ref(), &span.status), (&*format!("compensate {step}"), &Status::Unset));
         assert_eq!(span.parent_span_id, parent);
         let expected = [
             "compensation.reason=card declined".to_owned(),
@@ -92,10 +92,13 @@ fn a_failing_compensation_does_not_stop_the_others() {
     });
     let outcome = saga.compensate(&exporter.tracer(), "no stock", |undo, _| undo());
     assert_eq!((outcome.steps, outcome.compensated), (3, 1));
-    assert_eq!(failures(&outcome), [("ship", 2, "dropped"), ("charge", 1, "bank is closed")]);
+    assert_eq!(
+        failures(&outcome),
+        [("ship", 2, "panicked before it finished"), ("charge", 1, "bank is closed")]
+    );
     let spans = exporter.spans();
-    assert_eq!((error(&spans[3]), error(&spans[4])), ("dropped", "bank is closed"));
-    assert_eq!(spans[5].status, Status::Ok);
+    assert_eq!((error(&spans[3]), error(&spans[4])), ("panicked before it finished", "bank is closed"));
+    assert_eq!(spans[5].status, Status::Unset);
 }
 
 #[test]
@@ -123,7 +126,10 @@ fn futures_are_compensations_too() {
     assert_eq!((steps.len(), steps.next().is_none()), (0, true));
     let outcome = steps.outcome();
     assert_eq!((outcome.steps, outcome.compensated), (3, 1));
-    assert_eq!(failures(&outcome), [("ship", 2, "dropped"), ("charge", 1, "bank is closed")]);
+    assert_eq!(
+        failures(&outcome),
+        [("ship", 2, "dropped before it finished"), ("charge", 1, "bank is closed")]
+    );
     assert_eq!(exporter.span("compensate ship").links.len(), 1);
 }
 
