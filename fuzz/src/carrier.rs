@@ -35,9 +35,12 @@ fn texts<'a>(headers: &'a [Header], key: &str) -> Vec<&'a str> {
 fn read_as_listed(headers: &[Header]) {
     let carrier = Headers::new(headers);
     let names = headers.iter().map(|(name, _)| name.as_str());
-    for key in names.take(16).chain(["traceparent", ""]) {
+    for key in names.take(16).chain(["traceparent", "tracestate", ""]) {
         let values = texts(headers, key);
-        assert_eq!(carrier.get(key), values.last().copied());
+        match key.eq_ignore_ascii_case("tracestate") {
+            true => assert_eq!(carrier.get(key), w3c::tracestates(|name| texts(headers, name)).as_deref()),
+            false => assert_eq!(carrier.get(key), values.last().copied()),
+        }
         assert_eq!(carrier.get_all(key).unwrap_or_default(), values);
     }
     let readable = headers.iter().filter(|(_, value)| std::str::from_utf8(value).is_ok());
@@ -47,9 +50,10 @@ fn read_as_listed(headers: &[Header]) {
 fn write_in_place_of_namesakes(mut headers: Vec<Header>) {
     let before = headers.clone();
     HeadersMut::new(&mut headers).set("TraceParent", "new".to_owned());
+    let pair = |name: &str| ["traceparent", "tracestate"].iter().any(|it| name.eq_ignore_ascii_case(it));
     let (set, others) = headers.split_last().expect("one was set");
     assert_eq!(*set, ("TraceParent".to_owned(), b"new".to_vec()));
-    let kept = before.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("traceparent"));
+    let kept = before.into_iter().filter(|(name, _)| !pair(name));
     assert!(others.iter().eq(kept.collect::<Vec<_>>().iter()));
 }
 

@@ -1,16 +1,19 @@
 //! Message headers whose values are bytes.
 
+use super::{TRACEPARENT, TRACESTATE, one_list};
 use opentelemetry::propagation::{Extractor, Injector};
 use std::str;
 
 /// The headers of a received message, for [`extract`](super::extract): any slice of names and bytes.
 ///
-/// Brokers agree on little else, so collect theirs into pairs first; references will do.
+/// Brokers agree on little else, so collect theirs into pairs first. References will do.
 ///
 /// - Names are compared without regard to ASCII case, as W3C Trace Context demands.
 /// - A value that is not UTF-8 is ignored, as if its header were not there.
 /// - Of several headers with one name, `get` returns the **last**: brokers' headers are lists that hops
 ///   append to, and the last hop is the one that caused the message. `get_all` returns all, in order.
+/// - Several `tracestate` headers are one list, as W3C Trace Context demands: `get` joins them by
+///   commas, in order. If there are several `traceparent`s, the last `tracestate` belongs to the last.
 ///
 /// ```
 /// use batchlink::carrier::Headers;
@@ -25,25 +28,43 @@ use std::str;
 /// assert_eq!(headers.get("traceparent"), Some("00-second"));
 /// assert_eq!(headers.get_all("traceparent"), Some(vec!["00-first", "00-second"]));
 /// assert_eq!(headers.get("payload-key"), None);
+///
+/// let message = [("traceparent", "00-..."), ("tracestate", "rojo=1"), ("tracestate", "congo=2")];
+/// assert_eq!(Headers::new(&message).get("tracestate"), Some("rojo=1,congo=2"));
 /// ```
 #[derive(Debug)]
-pub struct Headers<'a, K, V>(&'a [(K, V)]);
+pub struct Headers<'a, K, V> {
+    headers: &'a [(K, V)],
+    /// Several `tracestate`s as one list.
+    tracestate: Option<String>,
+}
 
 impl<'a, K: AsRef<str>, V: AsRef<[u8]>> Headers<'a, K, V> {
-    /// Reads from these headers.
+    /// Creates a view of these headers. Allocates only if there are several `tracestate`s.
     pub fn new(headers: &'a [(K, V)]) -> Self {
-        Self(headers)
+        let headers = Self { headers, tracestate: None };
+        Self { tracestate: one_list(|name| headers.of(name)), ..headers }
     }
 
-    /// Names and values of those headers that can be read as text, in order.
+    /// Names and values of the headers that can be read as text, in order.
     fn texts(&self) -> impl DoubleEndedIterator<Item = (&'a str, &'a str)> {
-        self.0.iter().filter_map(|(key, value)| Some((key.as_ref(), str::from_utf8(value.as_ref()).ok()?)))
+        self.headers
+            .iter()
+            .filter_map(|(key, value)| Some((key.as_ref(), str::from_utf8(value.as_ref()).ok()?)))
+    }
+
+    /// The values of a name, in order.
+    fn of(&self, key: &str) -> impl DoubleEndedIterator<Item = &'a str> {
+        self.texts().filter(move |(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
     }
 }
 
 impl<K: AsRef<str>, V: AsRef<[u8]>> Extractor for Headers<'_, K, V> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.texts().rev().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+        match &self.tracestate {
+            Some(list) if key.eq_ignore_ascii_case(TRACESTATE) => Some(list),
+            _ => self.of(key).next_back(),
+        }
     }
 
     fn keys(&self) -> Vec<&str> {
@@ -51,36 +72,55 @@ impl<K: AsRef<str>, V: AsRef<[u8]>> Extractor for Headers<'_, K, V> {
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        let values: Vec<_> =
-            self.texts().filter(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value).collect();
+        let values: Vec<_> = self.of(key).collect();
         (!values.is_empty()).then_some(values)
     }
 }
 
 /// The headers of a message to be sent, for [`inject`](super::inject): a `Vec` of names and bytes.
 ///
-/// A header that is set replaces all of that name, in any case, so that a forwarded message does not
-/// name two callers; other headers stay as they are, in their order.
+/// - A header that is set replaces all of that name, in any case, so that a forwarded message does not
+///   name two callers. Other headers stay as they are, in their order.
+/// - A `traceparent` that is set removes every `tracestate` that was not set with it: a trace state of
+///   an earlier hop does not belong to the new context.
+/// - An empty `tracestate` is not written.
 ///
 /// ```
 /// use batchlink::carrier::HeadersMut;
 /// use opentelemetry::propagation::Injector;
 ///
-/// let mut message = vec![(String::from("Traceparent"), b"of an earlier hop".to_vec())];
+/// let mut message = vec![
+///     (String::from("Traceparent"), b"of an earlier hop".to_vec()),
+///     (String::from("tracestate"), b"of=that-hop".to_vec()),
+/// ];
 /// HeadersMut::new(&mut message).set("traceparent", "00-mine".to_owned());
 /// assert_eq!(message, [("traceparent".to_owned(), b"00-mine".to_vec())]);
 /// ```
 #[derive(Debug)]
-pub struct HeadersMut<'a, K, V>(&'a mut Vec<(K, V)>);
+pub struct HeadersMut<'a, K, V> {
+    headers: &'a mut Vec<(K, V)>,
+    /// Which header of a pair was set last, and waits for the other.
+    half: Option<Half>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Half {
+    Parent,
+    State,
+}
 
 impl<'a, K, V> HeadersMut<'a, K, V>
 where
     K: AsRef<str> + From<String>,
     V: From<Vec<u8>>,
 {
-    /// Writes to these headers.
+    /// Creates a writer to these headers.
     pub fn new(headers: &'a mut Vec<(K, V)>) -> Self {
-        Self(headers)
+        Self { headers, half: None }
+    }
+
+    fn remove(&mut self, key: &str) {
+        self.headers.retain(|(name, _)| !name.as_ref().eq_ignore_ascii_case(key));
     }
 }
 
@@ -90,11 +130,23 @@ where
     V: From<Vec<u8>>,
 {
     fn set(&mut self, key: &str, value: String) {
-        self.0.retain(|(name, _)| !name.as_ref().eq_ignore_ascii_case(key));
-        self.0.push((key.to_owned().into(), value.into_bytes().into()));
+        self.remove(key);
+        // Propagators set the two in either order.
+        if key.eq_ignore_ascii_case(TRACEPARENT) {
+            if self.half.take() != Some(Half::State) {
+                self.half = Some(Half::Parent);
+                self.remove(TRACESTATE);
+            }
+        } else if key.eq_ignore_ascii_case(TRACESTATE) {
+            self.half = if self.half == Some(Half::Parent) { None } else { Some(Half::State) };
+            if value.trim().is_empty() {
+                return;
+            }
+        }
+        self.headers.push((key.to_owned().into(), value.into_bytes().into()));
     }
 
     fn reserve(&mut self, additional: usize) {
-        self.0.reserve(additional);
+        self.headers.reserve(additional);
     }
 }

@@ -278,8 +278,46 @@ fn the_last_readable_header_of_a_name_counts() {
     assert_eq!(headers.keys(), ["A", "b", "a", "aa"]);
 }
 
+/// RFC 9110 and W3C Trace Context: several headers of this name are one list.
 #[test]
-fn a_header_that_is_set_replaces_its_namesakes() {
+fn several_tracestates_are_one_list() {
+    let once = [("tracestate", "a=1"), ("Tracestate", " "), ("traceparent", "x"), ("TRACESTATE", "b=2,a=3")];
+    let headers = Headers::new(&once);
+    assert_eq!(headers.get("tracestate"), Some("a=1,b=2,a=3"), "in order, without the blank one");
+    assert_eq!(headers.get_all("tracestate"), Some(vec!["a=1", " ", "b=2,a=3"]), "as they came");
+    let tracestate = headers.get("tracestate");
+    let context = parse_traceparent(&of("00", "01"), tracestate).unwrap();
+    assert_eq!(context.trace_state().header(), "a=1,b=2");
+
+    // Hops that append headers have appended both: the last ones belong together.
+    let twice = [("traceparent", "x"), ("tracestate", "a=1"), ("traceparent", "y"), ("tracestate", "b=2")];
+    assert_eq!(Headers::new(&twice).get("tracestate"), Some("b=2"));
+
+    let headers =
+        [("traceparent", of("00", "01")), ("tracestate", "a=1".into()), ("tracestate", "b=2".into())];
+    let found = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers::new(&headers));
+    assert_eq!(found.span().span_context().trace_state().header(), "a=1,b=2");
+}
+
+#[test]
+fn repeated_headers_agree_with_oracle() {
+    let mut generator = Random(5);
+    for _ in 0..5000 {
+        let mut one = || -> (&str, String) {
+            let name = ["traceparent", "tracestate", "TraceState"][generator.below(3) as usize];
+            (name, ["", " ", "a=1", "b=2,c=3", ","][generator.below(5) as usize].to_owned())
+        };
+        let headers: Vec<_> = (0..4).map(|_| one()).collect();
+        let of = |name: &str| -> Vec<&str> {
+            let named = headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+            named.map(|(_, value)| value.as_str()).collect()
+        };
+        assert_eq!(Headers::new(&headers).get("tracestate"), super::w3c::tracestates(of).as_deref());
+    }
+}
+
+#[test]
+fn set_header_replaces_namesakes() {
     let of = |headers: &[(&str, &str)]| -> Vec<(String, Vec<u8>)> {
         headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect()
     };
@@ -289,6 +327,35 @@ fn a_header_that_is_set_replaces_its_namesakes() {
     assert!(headers.capacity() >= 44);
     let mut carrier = HeadersMut::new(&mut headers);
     carrier.set("traceparent", "5".to_owned());
-    carrier.set("tracestate", String::new());
-    assert_eq!(headers, of(&[("b", "2"), ("c", "4"), ("traceparent", "5"), ("tracestate", "")]));
+    carrier.set("c", String::new());
+    assert_eq!(headers, of(&[("b", "2"), ("traceparent", "5"), ("c", "")]));
+}
+
+/// A trace state belongs to its `traceparent`; an empty one is not written.
+#[test]
+fn new_traceparent_removes_tracestate() {
+    let of = |headers: &[(&str, &str)]| -> Vec<(String, Vec<u8>)> {
+        headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect()
+    };
+    let old = of(&[("traceparent", "1"), ("TraceState", "a=1"), ("b", "2"), ("tracestate", "c=3")]);
+    type Sets<'a> = &'a [(&'a str, &'a str)];
+    for (sets, expected) in [
+        (&[("traceparent", "5")] as Sets<'_>, &[("b", "2"), ("traceparent", "5")] as Sets<'_>),
+        (&[("traceparent", "5"), ("tracestate", "")], &[("b", "2"), ("traceparent", "5")]),
+        (&[("tracestate", " "), ("TraceParent", "5")], &[("b", "2"), ("TraceParent", "5")]),
+        (
+            &[("tracestate", "d=4"), ("traceparent", "5")],
+            &[("b", "2"), ("tracestate", "d=4"), ("traceparent", "5")],
+        ),
+        (
+            &[("traceparent", "5"), ("tracestate", "d=4")],
+            &[("b", "2"), ("traceparent", "5"), ("tracestate", "d=4")],
+        ),
+        (&[("tracestate", "")], &[("traceparent", "1"), ("b", "2")]),
+    ] {
+        let mut headers = old.clone();
+        let mut carrier = HeadersMut::new(&mut headers);
+        sets.iter().for_each(|(key, value)| carrier.set(key, (*value).to_owned()));
+        assert_eq!(headers, of(expected), "{sets:?}");
+    }
 }

@@ -21,6 +21,24 @@ pub fn traceparent(header: &str) -> Option<(u128, u64, u8)> {
     Some((trace, span, flags & known))
 }
 
+/// The one value of the `tracestate` headers of a message, given the values of its headers by name.
+pub fn tracestates<'a>(values: impl Fn(&str) -> Vec<&'a str>) -> Option<String> {
+    let (parents, states) = (values("traceparent").len(), values("tracestate"));
+    match &states[..] {
+        [] => None,
+        // Whole pairs were appended, or there is only one.
+        [.., last] if parents > 1 || states.len() == 1 => Some((*last).to_owned()),
+        _ => {
+            let mut list = String::new();
+            for state in states.iter().filter(|state| !state.trim().is_empty()) {
+                list += if list.is_empty() { "" } else { "," };
+                list += state;
+            }
+            Some(list)
+        }
+    }
+}
+
 /// The members that are kept; `None` if the header must be discarded.
 pub fn tracestate(header: &str) -> Option<Vec<(String, String)>> {
     let space = |c: char| c == ' ' || c == '\t';
