@@ -127,14 +127,13 @@ fn backoff(args: &Args) -> ExponentialBuilder {
         .with_max_times(args.attempts as usize - 1)
 }
 
-/// The operation says how it went, too.
+/// Puts the outcome on the operation's span.
 fn finish(operation: &Context, attempts: &Attempts, result: Result<(), &'static str>) -> RetryOutcome {
     let outcome = attempts.outcome();
     operation.span().set_attributes(outcome.attributes());
-    operation.span().set_status(match result {
-        Ok(()) => Status::Ok,
-        Err(error) => Status::error(error),
-    });
+    if let Err(error) = result {
+        operation.span().set_status(Status::error(error));
+    }
     outcome
 }
 

@@ -106,7 +106,7 @@ fn run(args: &Args) -> common::Result {
     check(&exported, &outcome)
 }
 
-/// One step after the other, until one fails. What is complete is noted with what undoes it.
+/// Takes one step after the other, until one fails. Complete steps are recorded with what undoes them.
 fn place(args: &Args, tracer: &SdkTracer, saga: &mut Saga<Step>) -> Result<(), String> {
     Step::value_variants().iter().try_for_each(|&step| {
         tracer.in_span(step.name(), |cx| {
@@ -117,13 +117,9 @@ fn place(args: &Args, tracer: &SdkTracer, saga: &mut Saga<Step>) -> Result<(), S
     })
 }
 
-/// Sets the status of the span.
+/// Sets the status of the span, if the step failed.
 fn end(cx: &Context, result: Result<(), String>) -> Result<(), String> {
-    cx.span().set_status(match &result {
-        Ok(()) => Status::Ok,
-        Err(error) => Status::error(error.clone()),
-    });
-    result
+    result.inspect_err(|error| cx.span().set_status(Status::error(error.clone())))
 }
 
 /// Each compensation links to the step that it undoes.

@@ -20,7 +20,7 @@ fn assert_merged(exported: &Exported, workers: u64, fail_every: u64, max_links: 
         if fails(index) {
             assert_eq!(span["status_description"], format!("shard {index} is offline"));
         }
-        assert_eq!(span["status"], if fails(index) { "error" } else { "ok" });
+        assert_eq!(span["status"], if fails(index) { "error" } else { "unset" });
     }
     let reads = exported.named("read_shard");
     let parents: HashSet<_> =
@@ -54,8 +54,8 @@ fn assert_merged(exported: &Exported, workers: u64, fail_every: u64, max_links: 
     if failed > 0 {
         assert_eq!(merge["status_description"], format!("{failed} of {workers} workers failed"));
     }
-    assert_eq!(merge["status"], if failed > 0 { "error" } else { "ok" });
-    assert_eq!(request["status"], if failed < workers { "ok" } else { "error" });
+    assert_eq!(merge["status"], if failed > 0 { "error" } else { "unset" });
+    assert_eq!(request["status"], if failed < workers { "unset" } else { "error" });
     let counted = ["workers", "succeeded", "failed"].map(|name| exported.counter(name));
     assert_eq!(counted, [workers, workers - failed, failed]);
 }

@@ -36,15 +36,15 @@ fn assert_undone(exported: &Exported, completed: &[&str], fails: Option<&str>) {
             (index, &(*step).into())
         );
         let target = exported.target(link);
-        assert_eq!((&target["name"], &target["status"]), (&(*step).into(), &"ok".into()));
+        assert_eq!((&target["name"], &target["status"]), (&(*step).into(), &"unset".into()));
         assert_eq!(exported.parent(target), Some(place));
         if fails == Some(step) {
             assert_eq!(span["status_description"], format!("cannot undo {step}"));
         }
-        assert_eq!(span["status"], if fails == Some(step) { "error" } else { "ok" });
+        assert_eq!(span["status"], if fails == Some(step) { "error" } else { "unset" });
     }
     let failed = u64::from(fails.is_some());
-    assert_eq!(cancel["status"], if failed > 0 { "error" } else { "ok" });
+    assert_eq!(cancel["status"], if failed > 0 { "error" } else { "unset" });
     assert_eq!(int(cancel, "saga.steps"), completed.len() as u64);
     assert_eq!(int(cancel, "saga.compensated"), completed.len() as u64 - failed);
     assert_eq!(int(cancel, "saga.compensations_failed"), failed);
@@ -75,7 +75,7 @@ fn a_failing_compensation_does_not_stop_the_others() {
 fn an_order_that_succeeds_is_not_undone() {
     let exported = json("saga", "--succeed");
     assert_eq!(exported.spans().len(), 5);
-    assert_eq!(exported.the("place_order")["status"], "ok");
+    assert_eq!(exported.the("place_order")["status"], "unset");
     assert_eq!(exported.counter("steps completed"), 4);
     assert_eq!(exported.counter("steps undone"), 0);
 }
