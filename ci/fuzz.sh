@@ -16,7 +16,7 @@ fuzz() {
     mkdir -p "$corpus"
     local options=(-max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=1600 -print_final_stats=1)
     [ ! -f "fuzz/$target.dict" ] || options+=("-dict=fuzz/$target.dict")
-    if ! cargo +nightly fuzz run "$target" "$corpus" "fuzz/seeds/$target" -- "${options[@]}" >"$log" 2>&1; then
+    if ! cargo +nightly fuzz run "$target" "$corpus" "fuzz/target/seeds/$target" -- "${options[@]}" >"$log" 2>&1; then
         tail -n 80 "$log"
         echo "fuzz: $target FAILED" >&2
         return 1
@@ -27,6 +27,7 @@ fuzz() {
     echo "fuzz: $target: $executed executions, $(grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [^ ]+' "$log" | tail -n 1)"
 }
 
+cargo run --quiet --manifest-path fuzz/Cargo.toml --example seeds unpack
 cargo +nightly fuzz build
 # Two at a time: a target is one thread. Each leaves a file when it is done well.
 rm -f fuzz/target/*.ok

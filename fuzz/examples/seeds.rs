@@ -1,34 +1,85 @@
-//! Writes the first seeds of the targets whose input is bytes: `cargo run --example seeds` in this
-//! directory. (Those of `config` are text, written by hand.)
+//! Packs and unpacks seeds: see README.md. In this directory:
+//!
+//! ```text
+//! cargo run --example seeds unpack                    to target/seeds/<target>/<name>, for libFuzzer
+//! cargo run --example seeds pack                      after an edit by hand: sorts and escapes anew
+//! cargo run --example seeds add <target> <folder>     adds the files of a folder, each as `min-<its name>`
+//! cargo run --example seeds generate                  makes the first seeds of the targets whose input is bytes
+//! ```
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
+use batchlink_fuzz::seeds::{self, Seeds};
 use common::Random;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::path::Path;
+use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    // Any bytes are calls; more of them reach further.
-    for target in ["collector_ops", "dedup_truncation", "operations", "processor"] {
-        for (seed, length) in [20, 50, 100, 200, 400, 800, 1600].into_iter().enumerate() {
-            let mut random = Random(seed as u64);
-            let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
-            write(target, &format!("random-{length}"), &bytes)?;
-        }
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["unpack"] => unpack(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/seeds"))),
+        ["pack"] => all(|_, _| ()),
+        ["generate"] => all(generate),
+        ["add", target, folder] => add(target, Path::new(folder)),
+        _ => Err(io::Error::other("usage: seeds unpack | pack | generate | add <target> <folder>")),
     }
-    for bytes in [0, 3, 256, 511, 512, 513, 1100_u16] {
-        for members in [1, 2, 32] {
-            write("record", &format!("state-{bytes}-in-{members}"), &record(bytes, members))?;
+}
+
+fn unpack(folder: &Path) -> io::Result<()> {
+    for (target, _) in seeds::TARGETS {
+        let folder = folder.join(target);
+        // What is no longer a seed goes.
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        for (name, bytes) in seeds::read(target)? {
+            fs::write(folder.join(name), bytes)?;
         }
     }
     Ok(())
 }
 
-fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
-    fs::create_dir_all(&folder)?;
-    fs::write(folder.join(name), bytes)
+fn add(target: &str, folder: &Path) -> io::Result<()> {
+    let mut seeds = seeds::read(target)?;
+    for file in fs::read_dir(folder)? {
+        let file = file?;
+        let name: String = file.file_name().to_string_lossy().chars().take(8).collect();
+        seeds.insert(format!("min-{name}"), fs::read(file.path())?);
+    }
+    seeds::write(target, &seeds)
+}
+
+/// Changes the seeds of every target.
+fn all(change: fn(&str, &mut Seeds)) -> io::Result<()> {
+    for (target, _) in seeds::TARGETS {
+        let mut seeds = seeds::read(target)?;
+        change(target, &mut seeds);
+        seeds::write(target, &seeds)?;
+    }
+    Ok(())
+}
+
+fn generate(target: &str, seeds: &mut Seeds) {
+    match target {
+        // Any bytes are calls; more of them reach further.
+        "collector_ops" | "dedup_truncation" | "operations" | "processor" => {
+            for (seed, length) in [20, 50, 100, 200, 400, 800, 1600].into_iter().enumerate() {
+                let mut random = Random(seed as u64);
+                let bytes = (0..length).map(|_| random.next() as u8).collect();
+                seeds.insert(format!("random-{length}"), bytes);
+            }
+        }
+        "record" => {
+            for bytes in [0, 3, 256, 511, 512, 513, 1100] {
+                for members in [1, 2, 32] {
+                    seeds.insert(format!("state-{bytes}-in-{members}"), record(bytes, members));
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A sampled remote context with this trace state, and two attributes.

@@ -15,6 +15,7 @@ mod carrier;
 mod config;
 mod json;
 mod record;
+pub mod seeds;
 
 pub use carrier::carrier;
 pub use config::config;
