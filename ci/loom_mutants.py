@@ -1,12 +1,17 @@
 """Mutants of the protocol, each of which must make a loom model fail.
 
-Every `Ordering::{Acquire,Release,AcqRel}` of ring.rs and trigger.rs becomes a mutant (two for
-AcqRel) by itself: WEAKENED must name each of them, no more and no fewer. MUTANTS lists the rest,
-each as edits of text that must occur exactly once.
+Every `Ordering::{Acquire,Release,AcqRel}` of src/, sync/ and tests apart, becomes a mutant (two for
+AcqRel) by itself. MUTANTS lists the rest, each as edits of code. A mutant is applied to a copy of the
+crate, built, and given first to the models named as hints, then to all others. Killed is: a test
+fails, panics, deadlocks or crashes. A mutant that nothing kills must carry a reason. A mutant that
+does not build or does not apply is an error; --check applies all of them and builds none.
 
-A mutant is applied to a copy of the crate, built, and given first to the models named as hints,
-then to all others. Killed is: a test fails, panics, deadlocks or crashes. A mutant that nothing
-kills must carry a reason. A mutant that does not build or does not apply is an error.
+What keeps the list alive when the source changes: an edit names neither file nor function nor line.
+It is a piece of code that must be found exactly once in src/, compared token by token, so that layout
+and comments do not count; `$x` in it stands for any one token, `$$x` for any balanced run of them, and
+both can be used in what replaces it. An ordering is named by function, field and operation. A name that
+was changed in the source gets an entry in NAMES, once for all mutants, and --check says which. Markers
+in the source would survive more, but they would stand in the way of those who read the protocol.
 """
 
 import argparse
@@ -19,7 +24,8 @@ import shutil
 import subprocess
 import sys
 import time
-from loom_mutants_list import MUTANTS, WEAKENED
+from loom_mutants_list import MUTANTS, NAMES, WEAKENED
+from rust_source import File, tokens
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = ROOT / "loom-tests" / "target" / "mutants"
@@ -28,59 +34,140 @@ COPIED = ["src", "docs", "examples", "Cargo.toml", "Cargo.lock", "README.md", "l
 # Seconds for one model; none needs a tenth of it when nothing is broken.
 TIMEOUT = 100
 SHORT = {"LOOM_MAX_PREEMPTIONS": "1"}
+OPERATION = re.compile(r"load|store|swap|fetch_\w+|compare_exchange(?:_weak)?")
+WEAKER = {"Acquire": ["Relaxed"], "Release": ["Relaxed"], "AcqRel": ["Acquire", "Release"]}
 
 
-def weakenings():
-    """A mutant per ordering, keyed `file function field.operation ordering`."""
-    found = {}
-    for name in ("src/queue/ring.rs", "src/queue/trigger.rs", "src/queue/mod.rs", "src/queue/weight.rs", "src/queue/waiters.rs"):
-        text = (ROOT / name).read_text()
-        text = text.split("#[cfg(test)]")[0]
-        function = operation = None
-        tokens = re.compile(
-            r"//[^\n]*"
-            r"|\bfn (?P<function>\w+)"
-            r"|(?P<field>\w+)\s*\.(?P<operation>load|store|swap|fetch_\w+|compare_exchange(?:_weak)?)\("
-            r"|Ordering::(?P<ordering>Acquire|Release|AcqRel)\b")
-        for token in tokens.finditer(text):
-            if token["function"]:
-                function = token["function"]
-            elif token["field"]:
-                operation = f"{token['field']}.{token['operation']}"
-            elif ordering := token["ordering"]:
-                weaker = ["Acquire", "Release"] if ordering == "AcqRel" else ["Relaxed"]
-                for new in weaker:
-                    key = f"{name.removeprefix('src/queue/')} {function} {operation} {ordering}->{new}"
-                    if key in found:
+def current(name):
+    """What a name of the list is called in the source today."""
+    return NAMES.get(name, name)
+
+
+def code(text):
+    """The tokens of a pattern: ("token", text), ("one", variable) or ("run", variable)."""
+    elements, found = [], trimmed(tokens(text))
+    while found:
+        marks = 0
+        while found[0].text == "$":
+            marks += 1
+            found.pop(0)
+        token = found.pop(0)
+        elements.append((("token", "one", "run")[marks], token.text if marks else current(token.text)))
+    return elements
+
+
+def trimmed(found):
+    """Tokens without the commas before a closing bracket, which are a matter of layout."""
+    return [token for token, after in zip(found, found[1:] + [None])
+            if not (token.text == "," and after and after.text in ")]}")]
+
+
+def match(found, at, pattern):
+    """The end of a match that begins at a token, and {variable: (first, end)} of what it stands for; or None."""
+    if not pattern:
+        return at, {}
+    kind, text = pattern[0]
+    if kind == "run":
+        depth, end = 0, at
+        while depth >= 0:
+            if depth == 0 and (rest := match(found, end, pattern[1:])):
+                return rest[0], {text: (at, end), **rest[1]}
+            if end == len(found):
+                return None
+            depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(found[end].text, 0)
+            end += 1
+        return None
+    if at == len(found) or kind == "token" and found[at].text != text:
+        return None
+    rest = match(found, at + 1, pattern[1:])
+    if rest and kind == "one":
+        if text in rest[1] and found[rest[1][text][0]].text != found[at].text:
+            return None
+        rest[1][text] = at, at + 1
+    return rest
+
+
+class Source:
+    """What is looked through for the places of mutants: all of src/ but sync/, and no tests."""
+
+    def __init__(self):
+        self.files = [File(path) for path in sorted((ROOT / "src").rglob("*.rs"))
+                      if path.parent.name != "sync" and path.name != "flooding.rs"]
+        self.words = {token.text for file in self.files for token in file.tokens}
+
+    def edit(self, texts, old, new):
+        """Puts the files into `texts` as an edit leaves them; says what is wrong, or None."""
+        pattern, hits = code(old), []
+        for file in self.files:
+            name = str(file.path.relative_to(ROOT))
+            edited = File(file.path, texts[name]) if name in texts else file
+            found = trimmed(edited.tokens)
+            hits += [(name, edited, found, at, hit) for at in range(len(found))
+                     if (hit := match(found, at, pattern)) and not edited.in_tests(edited.tokens.index(found[at]))]
+        if len(hits) != 1:
+            unknown = sorted({word for kind, word in pattern if kind == "token" and word not in self.words})
+            places = ", ".join(f"{name}:{file.line(found[at].start)}" for name, file, found, at, _ in hits)
+            return f"found {len(hits)} times ({places or f'not in src: {unknown}'}): {' '.join(old.split())}"
+        name, file, found, at, (end, variables) = hits[0]
+
+        def stands_for(variable):
+            first, last = variables[variable[1]]
+            return file.text[found[first].start:found[last - 1].end] if last > first else ""
+
+        new = re.sub(r"\w+", lambda word: current(word[0]), re.sub(r"\$\$?(\w+)", stands_for, new))
+        texts[name] = file.text[:found[at].start] + new + file.text[found[end - 1].end:]
+        return None
+
+    def weakenings(self):
+        """A mutant per ordering, keyed `function field.operation ordering`: {key: (file, start, end, new)}."""
+        places = {}
+        for file in self.files:
+            operation = None
+            for at, token in enumerate(file.tokens):
+                words = [token.text for token in file.tokens[at:at + 4]]
+                if words[1:2] == ["."] and words[3:] == ["("] and OPERATION.fullmatch(words[2]):
+                    operation = f"{words[0]}.{words[2]}"
+                if words[:3] != ["Ordering", ":", ":"] or words[3] not in WEAKER or file.in_tests(at):
+                    continue
+                function = [block for block in file.blocks if block.kind == "fn" and block.opens < at < block.closes][-1]
+                ordering = file.tokens[at + 3]
+                for weaker in WEAKER[ordering.text]:
+                    key = f"{function.path()} {operation} {ordering.text}->{weaker}"
+                    if key in places:
                         raise SystemExit(f"error: two orderings are called {key!r}")
-                    start, end = token.span("ordering")
-                    found[key] = (name, start, end, new)
-    return found
+                    places[key] = str(file.path.relative_to(ROOT)), ordering.start, ordering.end, weaker
+        return places
 
 
 class Mutant:
     def __init__(self, name, texts, hints, reason):
-        self.name, self.texts, self.hints, self.reason = name, texts, hints, reason
+        self.name, self.texts, self.reason = name, texts, reason
+        self.hints = [current(hint) for hint in hints.split()]
 
 
 def mutants():
-    errors, all_mutants = [], []
-    found = weakenings()
-    errors += [f"no entry in WEAKENED for {key!r}" for key in found if key not in WEAKENED]
-    errors += [f"WEAKENED names {key!r}, which is not there" for key in WEAKENED if key not in found]
+    """All mutants; what is wrong with the list, and what may be."""
+    errors, notes, all_mutants = [], [], []
+    source = Source()
+    known = {re.sub(r"\w+", lambda word: current(word[0]), key): value for key, value in WEAKENED.items()}
+    found = source.weakenings()
+    notes += [f"not in WEAKENED, so it has to be killed: {key}" for key in found if key not in known]
+    for key, (_, reason) in known.items():
+        if key not in found:
+            (errors if reason else notes).append(f"WEAKENED names an ordering that is not there: {key}")
     for key, (name, start, end, new) in found.items():
         text = (ROOT / name).read_text()
-        hints, reason = WEAKENED.get(key, ("", None))
-        all_mutants.append(Mutant(key, {name: text[:start] + new + text[end:]}, hints, reason))
+        all_mutants.append(Mutant(key, {name: text[:start] + new + text[end:]}, *known.get(key, ("", None))))
     for name, edits, hints, reason in MUTANTS:
         texts = {}
-        for file, old, new in edits:
-            text = texts.get(file) or (ROOT / file).read_text()
-            if text.count(old) != 1:
-                errors.append(f"{name}: {text.count(old)} times in {file}: {old!r}")
-            texts[file] = text.replace(old, new)
+        wrong = [text for old, new in edits if (text := source.edit(texts, old, new))]
+        errors += [f"{name}: {text}" for text in wrong]
         all_mutants.append(Mutant(name, texts, hints, reason))
-    return all_mutants, errors
+    models = "".join(path.read_text() for path in (ROOT / "loom-tests" / "tests").rglob("*.rs"))
+    for mutant in all_mutants:
+        notes += [f"{mutant.name}: no model is called {hint}" for hint in mutant.hints
+                  if not re.search(rf"\bfn {hint.rpartition('::')[2]}\b", models)]
+    return all_mutants, errors, notes
 
 
 class Worker:
@@ -131,9 +218,7 @@ def hunt(worker, mutant, seconds, full):
         binary = worker.build(mutant.texts)
     except RuntimeError as error:
         return "error", f"does not build: {error}"
-    hints = [model for hint in mutant.hints.split() for model in seconds if f"::{model}".endswith(f"::{hint}")]
-    if len(hints) != len(mutant.hints.split()):
-        return "error", f"hints name no model: {mutant.hints}"
+    hints = [model for hint in mutant.hints for model in seconds if f"::{model}".endswith(f"::{hint}")]
     late = []
     for model in hints + sorted(set(seconds) - set(hints), key=seconds.get):
         # What is expected to survive gets a short look, unless a long one is asked for.
@@ -152,10 +237,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", help="only mutants whose name contains one of these")
     parser.add_argument("--full", action="store_true", help="search for killers of expected survivors too")
+    parser.add_argument("--check", action="store_true", help="apply all mutants to the text, and build none")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     began = time.monotonic()
-    chosen, errors = mutants()
+    chosen, errors, notes = mutants()
+    print("\n".join(f"note: {note}" for note in notes), end="\n" if notes else "")
+    if options.check:
+        print("\n".join(f"error: {error}" for error in errors), end="\n" if errors else "")
+        print(f"loom-mutants: {len(chosen)} mutants, {len(errors)} errors, {len(notes)} notes")
+        sys.exit(bool(errors))
     if errors:
         raise SystemExit("\n".join(f"error: {error}" for error in errors))
     if options.names:
