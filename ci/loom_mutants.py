@@ -1,16 +1,16 @@
 """Mutants of the protocol, each of which must make a loom model fail.
 
-Every `Ordering::{Acquire,Release,AcqRel}` of src/, sync/ and tests apart, becomes a mutant (two for
-AcqRel) by itself. MUTANTS lists the rest, each as edits of code. A mutant is applied to a copy of the
+Every `Ordering::{Acquire,Release,AcqRel}` of ROOMS, tests apart, becomes a mutant (two for AcqRel) by
+itself. MUTANTS lists the rest, each as edits of code. A mutant is applied to a copy of the
 crate, built, and given first to the models named as hints, then to all others. Killed is: a test
 fails, panics, deadlocks or crashes. A mutant that nothing kills must carry a reason. A mutant that
 does not build or does not apply is an error; --check applies all of them and builds none.
 
 What keeps the list alive when the source changes: an edit names neither file nor function nor line.
-It is a piece of code that must be found exactly once in src/, compared token by token, so that layout
+It is a piece of code that must be found exactly once in ROOMS, compared token by token, so that layout
 and comments do not count; `$x` in it stands for any one token, `$$x` for any balanced run of them, and
 both can be used in what replaces it. An ordering is named by function, field and operation. A name that
-was changed in the source gets an entry in NAMES, once for all mutants, and --check says which. Markers
+was changed in the source gets an entry in names.py, once for all lists, and --check says which. Markers
 in the source would survive more, but they would stand in the way of those who read the protocol.
 """
 
@@ -24,23 +24,20 @@ import shutil
 import subprocess
 import sys
 import time
-from loom_mutants_list import MUTANTS, NAMES, WEAKENED
+from loom_mutants_list import MUTANTS, WEAKENED
+from names import current
 from rust_source import File, tokens
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = ROOT / "loom-tests" / "target" / "mutants"
 COPIED = ["src", "docs", "examples", "Cargo.toml", "Cargo.lock", "README.md", "loom-tests/src", "loom-tests/tests",
           "loom-tests/Cargo.toml", "loom-tests/Cargo.lock", "loom-tests/.cargo"]
+ROOMS = ["queue", "collector", "processor"]
 # Seconds for one model; none needs a tenth of it when nothing is broken.
 TIMEOUT = 100
 SHORT = {"LOOM_MAX_PREEMPTIONS": "1"}
 OPERATION = re.compile(r"load|store|swap|fetch_\w+|compare_exchange(?:_weak)?")
 WEAKER = {"Acquire": ["Relaxed"], "Release": ["Relaxed"], "AcqRel": ["Acquire", "Release"]}
-
-
-def current(name):
-    """What a name of the list is called in the source today."""
-    return NAMES.get(name, name)
 
 
 def code(text):
@@ -88,11 +85,10 @@ def match(found, at, pattern):
 
 
 class Source:
-    """What is looked through for the places of mutants: all of src/ but sync/, and no tests."""
+    """What is looked through for the places of mutants: the rooms of the protocol, tests apart."""
 
     def __init__(self):
-        self.files = [File(path) for path in sorted((ROOT / "src").rglob("*.rs"))
-                      if path.parent.name != "sync" and path.name != "flooding.rs"]
+        self.files = [File(path) for room in ROOMS for path in sorted((ROOT / "src" / room).rglob("*.rs"))]
         self.words = {token.text for file in self.files for token in file.tokens}
 
     def edit(self, texts, old, new):
@@ -110,11 +106,13 @@ class Source:
             return f"found {len(hits)} times ({places or f'not in src: {unknown}'}): {' '.join(old.split())}"
         name, file, found, at, (end, variables) = hits[0]
 
-        def stands_for(variable):
-            first, last = variables[variable[1]]
+        def word(it):
+            if not it[1]:
+                return current(it[0])
+            first, last = variables[it[1]]
             return file.text[found[first].start:found[last - 1].end] if last > first else ""
 
-        new = re.sub(r"\w+", lambda word: current(word[0]), re.sub(r"\$\$?(\w+)", stands_for, new))
+        new = re.sub(r"\$\$?(\w+)|\w+", word, new)
         texts[name] = file.text[:found[at].start] + new + file.text[found[end - 1].end:]
         return None
 
@@ -142,14 +140,14 @@ class Source:
 class Mutant:
     def __init__(self, name, texts, hints, reason):
         self.name, self.texts, self.reason = name, texts, reason
-        self.hints = [current(hint) for hint in hints.split()]
+        self.hints = current(hints).split()
 
 
 def mutants():
     """All mutants; what is wrong with the list, and what may be."""
     errors, notes, all_mutants = [], [], []
     source = Source()
-    known = {re.sub(r"\w+", lambda word: current(word[0]), key): value for key, value in WEAKENED.items()}
+    known = {current(key): value for key, value in WEAKENED.items()}
     found = source.weakenings()
     notes += [f"not in WEAKENED, so it has to be killed: {key}" for key in found if key not in known]
     for key, (_, reason) in known.items():

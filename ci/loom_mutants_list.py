@@ -1,9 +1,5 @@
 """The mutants: see loom_mutants.py."""
 
-# {name used below: what it is called in the source today}, for functions, types, fields, variables
-# and models. Entries can be resolved into the list at any time.
-NAMES = {}
-
 FRESH = ("the swap in `coordinate` acquires for the coordinator; for others it keeps the reading of "
          "`told` fresh, which matters only while a coordinator is suspended")
 LAST = ("loom lets no thread's read-modify-writes pass each other; a processor may, and then a push "
@@ -235,8 +231,8 @@ MUTANTS = [
        "let $Look { $$fields } = self.look(); let $heavy = self.queue.weight.is_reached();")],
      "what_weighs_enough_is_published", None),
     ("weight counted before the publication",
-     [("Ok($claim) => self.queue.finish($claim, || item),",
-       "Ok($claim) => { self.queue.weigh(weight); return Ok(self.queue.finish($claim, || item)); }")],
+     [("self.queue.thread_shard().push_value($item)?; self.weigh($weight);",
+       "self.weigh($weight); self.queue.thread_shard().push_value($item)?;")],
      "what_weighs_enough_is_published", None),
     ("processor goes without waiting for claims in flight",
      [("while let Some($Due { $$fields }) = self.wait() {",
