@@ -5,14 +5,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-2}" CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 
-checks=(supply-chain coverage starvation memory soak san shuttle fuzz mutants loom-mutants)
+checks=(supply-chain coverage starvation memory soak san miri shuttle fuzz mutants loom-mutants)
 run() {
     case $1 in
         fuzz) bash ci/fuzz.sh 1200 ;;
         shuttle) bash ci/shuttle.sh 1000000 ;;
         soak) bash ci/soak.sh 30 ;;
         memory) BATCHLINK_TEST_SECONDS=300 cargo test --release --all-features --test memory ;;
-        supply-chain | coverage | starvation | san | mutants | loom-mutants) bash "ci/$1.sh" ;;
+        supply-chain | coverage | starvation | san | miri | mutants | loom-mutants) bash "ci/$1.sh" ;;
         *) echo "no check is called $1; there are: ${checks[*]}" >&2 && return 2 ;;
     esac
 }
