@@ -174,7 +174,7 @@ class Worker:
     def __init__(self, number):
         self.dir = WORK / f"worker{number}"
         self.env = dict(os.environ, CARGO_TARGET_DIR=str(WORK / f"target{number}"), CARGO_BUILD_JOBS="1")
-        self.changed = []
+        self.originals = {}
         shutil.rmtree(self.dir, ignore_errors=True)
         for path in COPIED:
             source, target = ROOT / path, self.dir / path
@@ -187,11 +187,11 @@ class Worker:
 
     def build(self, texts):
         """The test binary; raises RuntimeError if it does not build."""
-        for file in self.changed:
-            shutil.copyfile(ROOT / file, self.dir / file)
+        for file, text in self.originals.items():
+            (self.dir / file).write_text(text)
+        self.originals = {file: (self.dir / file).read_text() for file in texts}
         for file, text in texts.items():
             (self.dir / file).write_text(text)
-        self.changed = list(texts)
         done = subprocess.run(
             ["cargo", "test", "--profile", "mutant", "--test", "models", "--no-run"],
             cwd=self.dir / "loom-tests", env=self.env, capture_output=True, text=True)
