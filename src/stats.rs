@@ -207,6 +207,8 @@ impl fmt::Debug for Stats {
             .field("pushed", &self.pushed())
             .field("accepted", &self.accepted())
             .field("pending", &self.pending)
+            .field("fullest_shard", &self.fullest_shard)
+            .field("shard_capacity", &self.shard_capacity)
             .field("rejected_full", &self.rejected_full)
             .field("rejected_closed", &self.rejected_closed)
             .field("invalid", &self.invalid)
