@@ -82,7 +82,7 @@ pub struct Counts {
     /// Contexts that were not sampled.
     pub unsampled: u64,
     /// Links that lost members of their trace state, which was over 512 bytes.
-    pub trace_states_dropped: u64,
+    pub trace_states_cut: u64,
     /// Links that lack the attributes of
     /// [`with_link_attributes`](crate::LinkPolicy::with_link_attributes), because the closure
     /// panicked.
@@ -228,7 +228,7 @@ pub(crate) struct Totals {
     truncated: AtomicU64,
     invalid: AtomicU64,
     unsampled: AtomicU64,
-    trace_states_dropped: AtomicU64,
+    trace_states_cut: AtomicU64,
     attribute_panics: AtomicU64,
     flushes: [AtomicU64; Trigger::ALL.len()],
     handler_panics: AtomicU64,
@@ -246,7 +246,7 @@ impl Totals {
         add(&self.truncated, counts.truncated);
         add(&self.invalid, counts.invalid);
         add(&self.unsampled, counts.unsampled);
-        add(&self.trace_states_dropped, counts.trace_states_dropped);
+        add(&self.trace_states_cut, counts.trace_states_cut);
         add(&self.attribute_panics, counts.attribute_panics);
         add(&self.flushes[trigger as usize], 1);
     }
@@ -270,7 +270,7 @@ impl Totals {
                 truncated: get(&self.truncated),
                 invalid: get(&self.invalid),
                 unsampled: get(&self.unsampled),
-                trace_states_dropped: get(&self.trace_states_dropped),
+                trace_states_cut: get(&self.trace_states_cut),
                 attribute_panics: get(&self.attribute_panics),
             },
             flushes: self.flushes.each_ref().map(get),

@@ -85,20 +85,18 @@ fn choose_state(choices: &mut Bytes<'_>) -> TraceState {
     let members = (1 + choices.below(32) as usize).min(bytes.div_ceil(3));
     // For keys and values.
     let mut left = (bytes + 1).saturating_sub(2 * members);
-    let mut between = |least: usize, most: usize| {
-        let least = least.min(most);
-        least + choices.below((most - least + 1) as u64) as usize
-    };
     let mut pairs = Vec::new();
     for others in (0..members).rev() {
         let most = (left - others).min(2 * LONGEST);
-        let content = between(left.saturating_sub(2 * LONGEST * others).max(1), most);
+        let content = between(choices, left.saturating_sub(2 * LONGEST * others).max(1), most);
         left -= content;
-        let key = between(content.saturating_sub(LONGEST).max(1), content.min(LONGEST));
+        let key = between(choices, content.saturating_sub(LONGEST).max(1), content.min(LONGEST));
         // Of one byte or of two.
-        let value = "é".repeat(between(0, (content - key) / 2));
+        let value = "é".repeat(between(choices, 0, (content - key) / 2));
         let rest = "v".repeat(content - key - value.len());
-        pairs.push(("k".repeat(key), value + &rest));
+        // OpenTelemetry's own member is the last but one to be cut.
+        let own = key == 2 && choices.below(2) == 1;
+        pairs.push((if own { "ot".into() } else { "k".repeat(key) }, value + &rest));
     }
     let state = TraceState::from_key_value(pairs.clone()).expect("valid");
     match choices.below(8) {
@@ -106,6 +104,12 @@ fn choose_state(choices: &mut Bytes<'_>) -> TraceState {
         7 if pairs.len() == 1 => state.delete(&*pairs[0].0).expect("valid"),
         _ => state,
     }
+}
+
+/// A length from `least` to `most`, or `most` if that is less.
+fn between(choices: &mut Bytes<'_>, least: usize, most: usize) -> usize {
+    let least = least.min(most);
+    least + choices.below((most - least + 1) as u64) as usize
 }
 
 fn choose_attribute(choices: &mut Bytes<'_>) -> KeyValue {

@@ -97,12 +97,7 @@ fn the_attacks_work_where_they_should() {
 /// What can be seen of a set's key: where it puts things.
 fn layout(set: &mut LinkSet) -> Vec<u32> {
     for number in 1..=8 {
-        set.insert_record(Record::Plain {
-            ids: ids(1, number),
-            flags: 1,
-            remote: true,
-            state_dropped: false,
-        });
+        set.insert_record(Record::Plain { ids: ids(1, number), flags: 1, remote: true, state_cut: false });
     }
     set.table.to_vec()
 }

@@ -190,12 +190,13 @@ impl LinkSet {
     /// [`make_room`](Self::make_room).
     #[cfg(feature = "processor")]
     #[inline]
-    pub(crate) fn insert_bounded(&mut self, Bounded { context, state_dropped }: &Bounded) -> Outcome {
-        if !state_dropped {
+    pub(crate) fn insert_bounded(&mut self, Bounded { context, state_cut }: &Bounded) -> Outcome {
+        if !state_cut {
             return self.insert(context);
         }
         if context.is_valid() {
-            return self.insert_record(Record::plain(context, true));
+            let context = context.clone();
+            return self.insert_record(Record::from_bounded(Bounded { context, state_cut: true }));
         }
         // It had a trace state, for which all but one of the policies keep it.
         match self.policy.invalid {
@@ -224,7 +225,7 @@ impl LinkSet {
     /// The link that this set would make, for another span; `None` if it would make none. Attributes
     /// whose closure panics are left out, which is not counted.
     #[cfg(feature = "processor")]
-    pub(crate) fn link_to(&self, Bounded { context, state_dropped }: &Bounded, index: usize) -> Option<Link> {
+    pub(crate) fn link_to(&self, Bounded { context, state_cut }: &Bounded, index: usize) -> Option<Link> {
         let valid = context.is_valid();
         if valid && !context.is_sampled() && self.policy.unsampled == Unsampled::Drop {
             return None;
@@ -233,7 +234,7 @@ impl LinkSet {
         let kept = match self.policy.invalid {
             Invalid::Drop => false,
             // See `insert_bounded`.
-            policy => *state_dropped || policy.keeps(&link),
+            policy => *state_cut || policy.keeps(&link),
         };
         if !valid && !kept {
             return None;
@@ -307,20 +308,20 @@ impl LinkSet {
     #[inline(always)]
     fn insert_record(&mut self, record: Record) -> Outcome {
         match record {
-            Record::Plain { ids, flags, remote, state_dropped } => {
+            Record::Plain { ids, flags, remote, state_cut } => {
                 let sampled = TraceFlags::new(flags).is_sampled();
-                self.admit(ids, sampled, true, state_dropped, || plain_link(ids, flags, remote))
+                self.admit(ids, sampled, true, state_cut, || plain_link(ids, flags, remote))
             }
-            Record::Boxed(PackedBox(link), state_dropped) => self.insert_boxed(link, state_dropped),
+            Record::Boxed(PackedBox(link), state_cut) => self.insert_boxed(link, state_cut),
         }
     }
 
     #[cold]
-    fn insert_boxed(&mut self, link: Box<Link>, state_dropped: bool) -> Outcome {
+    fn insert_boxed(&mut self, link: Box<Link>, state_cut: bool) -> Outcome {
         let context = &link.span_context;
         let sampled = context.trace_flags().is_sampled() || !context.is_valid();
         let identified = context.trace_id() != TraceId::INVALID;
-        self.admit(Ids::of(context), sampled, identified, state_dropped, || *link)
+        self.admit(Ids::of(context), sampled, identified, state_cut, || *link)
     }
 
     #[cold]
@@ -340,7 +341,7 @@ impl LinkSet {
         ids: Ids,
         sampled: bool,
         identified: bool,
-        state_dropped: bool,
+        state_cut: bool,
         link: impl FnOnce() -> Link,
     ) -> Outcome {
         self.counts.received += 1;
@@ -365,7 +366,7 @@ impl LinkSet {
             return Outcome::Truncated;
         }
         self.counts.linked += 1;
-        self.counts.trace_states_dropped += u64::from(state_dropped);
+        self.counts.trace_states_cut += u64::from(state_cut);
         let index = self.links.len();
         // Made in its place.
         self.links.push(link());

@@ -1,11 +1,16 @@
 //! One context as it travels: 28 bytes, 32 with the slot's sequence number.
 
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use std::cmp::Reverse;
 
-/// Trace state longer than this (in bytes, as a `tracestate` header) is dropped from the link and
-/// counted. W3C Trace Context asks every participant to pass on at least 512; beyond that a remote
-/// party would decide how much memory we hold.
-pub(crate) const MAX_TRACE_STATE: usize = 512;
+/// Bytes of trace state that a link keeps, counted as a `tracestate` header. W3C Trace Context asks
+/// every participant to pass on at least 512. Beyond that a remote party would decide how much
+/// memory is held here.
+const MAX_TRACE_STATE: usize = 512;
+
+/// A list member with more characters is the first to be cut, as
+/// [W3C Trace Context](https://www.w3.org/TR/trace-context/#tracestate-limits) asks.
+const LONG_MEMBER: usize = 128;
 
 /// A link on its way. The common case is stored in place, the rare rest (trace state,
 /// attributes) in a box.
@@ -15,8 +20,9 @@ pub(crate) enum Record {
         flags: u8,
         remote: bool,
         /// The context had trace state over [`MAX_TRACE_STATE`].
-        state_dropped: bool,
+        state_cut: bool,
     },
+    /// The link, and whether its trace state was cut.
     Boxed(PackedBox, bool),
 }
 
@@ -24,61 +30,82 @@ pub(crate) enum Record {
 /// trace state.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ids {
-    pub(crate) trace: [u8; 16],
-    pub(crate) span: [u8; 8],
+    pub(super) trace: [u8; 16],
+    pub(super) span: [u8; 8],
 }
 
 /// A box without its alignment, which would add 4 bytes to every record.
 #[repr(Rust, packed)]
-pub(crate) struct PackedBox(pub(crate) Box<Link>);
+pub(crate) struct PackedBox(pub(super) Box<Link>);
 
 impl Ids {
     #[inline(always)]
-    pub(crate) fn of(context: &SpanContext) -> Self {
+    pub(super) fn of(context: &SpanContext) -> Self {
         Self { trace: context.trace_id().to_bytes(), span: context.span_id().to_bytes() }
     }
 }
 
-/// Whether the trace state is over the limit, without building the header.
-fn is_too_long(state: &TraceState) -> bool {
+/// Returns the length of a header of these members without building it.
+fn header_len<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
     // key=value, and a comma before every one but the first
-    let length: usize = state.into_iter().map(|(key, value)| key.len() + value.len() + 2).sum();
-    length.saturating_sub(1) > MAX_TRACE_STATE
+    members.map(|(key, value)| key.len() + value.len() + 2).sum::<usize>().saturating_sub(1)
+}
+
+/// Returns what is left of a trace state over [`MAX_TRACE_STATE`]; `None` if it fits.
+///
+/// Whole members are cut until it fits: those over [`LONG_MEMBER`] characters first, then the others,
+/// each from the right. The leftmost, which is the last that was changed, and OpenTelemetry's own
+/// (`ot`, where samplers keep their threshold) go after all others.
+fn shorten(state: &TraceState) -> Option<TraceState> {
+    if header_len(state.into_iter()) <= MAX_TRACE_STATE {
+        return None;
+    }
+    Some(cut_members(state))
+}
+
+#[cold]
+fn cut_members(state: &TraceState) -> TraceState {
+    // OpenTelemetry admits 32.
+    let mut members: Vec<(usize, (&str, &str))> = state.into_iter().enumerate().collect();
+    let order = |&(place, (key, value)): &(usize, (&str, &str))| {
+        let long = key.len() + 1 + value.chars().count() > LONG_MEMBER;
+        (place == 0 || key == "ot", !long, Reverse(place))
+    };
+    members.sort_by_cached_key(order);
+    let first = (0..members.len())
+        .find(|&first| header_len(members[first..].iter().map(|&(_, member)| member)) <= MAX_TRACE_STATE);
+    let mut left = members.split_off(first.unwrap_or(members.len()));
+    left.sort_unstable_by_key(|&(place, _)| place);
+    // Its members were valid before.
+    TraceState::from_key_value(left.into_iter().map(|(_, member)| member)).unwrap_or_default()
 }
 
 #[inline]
-fn without_state(context: &SpanContext) -> SpanContext {
-    SpanContext::new(
-        context.trace_id(),
-        context.span_id(),
-        context.trace_flags(),
-        context.is_remote(),
-        TraceState::NONE,
-    )
+fn with_state(context: &SpanContext, state: TraceState) -> SpanContext {
+    SpanContext::new(context.trace_id(), context.span_id(), context.trace_flags(), context.is_remote(), state)
 }
 
 /// A context that waits for its batch elsewhere than in a record.
 pub(crate) struct Bounded {
     pub(crate) context: SpanContext,
-    /// It had a trace state that was too long.
-    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
-    pub(crate) state_dropped: bool,
+    /// Its trace state was too long, and lost members.
+    pub(super) state_cut: bool,
 }
 
 impl Bounded {
     #[cfg(feature = "processor")]
-    pub(crate) const NONE: Self = Self { context: SpanContext::NONE, state_dropped: false };
+    pub(crate) const NONE: Self = Self { context: SpanContext::NONE, state_cut: false };
 
-    /// A copy of the context, without its trace state if that is too long.
+    /// A copy of the context, with a trace state that fits.
     #[inline]
     pub(crate) fn new(context: &SpanContext) -> Self {
         // Without a state there is nothing to clone, and a clone is a call into another crate.
         if Record::is_plain(context) {
-            return Self { context: without_state(context), state_dropped: false };
+            return Self { context: with_state(context, TraceState::NONE), state_cut: false };
         }
-        match is_too_long(context.trace_state()) {
-            true => Self { context: without_state(context), state_dropped: true },
-            false => Self { context: context.clone(), state_dropped: false },
+        match shorten(context.trace_state()) {
+            Some(short) => Self { context: with_state(context, short), state_cut: true },
+            None => Self { context: context.clone(), state_cut: false },
         }
     }
 }
@@ -90,7 +117,15 @@ impl Record {
         if Self::is_plain(context) {
             return Self::plain(context, false);
         }
-        Self::with_state(context)
+        Self::from_bounded(Bounded::new(context))
+    }
+
+    #[cold]
+    pub(super) fn from_bounded(Bounded { context, state_cut }: Bounded) -> Self {
+        if Self::is_plain(&context) {
+            return Self::plain(&context, state_cut);
+        }
+        Self::Boxed(PackedBox(Box::new(Link::with_context(context))), state_cut)
     }
 
     /// Whether [`plain`](Self::plain) says all there is to say.
@@ -100,38 +135,30 @@ impl Record {
     }
 
     #[inline(always)]
-    pub(crate) fn plain(context: &SpanContext, state_dropped: bool) -> Self {
+    pub(crate) fn plain(context: &SpanContext, state_cut: bool) -> Self {
         Self::Plain {
             ids: Ids::of(context),
             flags: context.trace_flags().to_u8(),
             remote: context.is_remote(),
-            state_dropped,
+            state_cut,
         }
     }
 
-    #[cold]
-    fn with_state(context: &SpanContext) -> Self {
-        if is_too_long(context.trace_state()) {
-            return Self::plain(context, true);
-        }
-        Self::Boxed(PackedBox(Box::new(Link::with_context(context.clone()))), false)
-    }
-
-    /// The record, and the context as it was if its trace state had to be dropped, for
-    /// [`into_original`](Self::into_original). An invalid context is always boxed, so that whoever
-    /// unpacks the others need not look.
+    /// The record, and the context as it was if its trace state had to be cut, for
+    /// [`into_original`](Self::into_original). An invalid context is always boxed, so that the
+    /// others are unpacked without a check.
     pub(crate) fn from_link(mut link: Link) -> (Self, Option<SpanContext>) {
-        let original = is_too_long(link.span_context.trace_state()).then(|| {
-            let stripped = without_state(&link.span_context);
-            std::mem::replace(&mut link.span_context, stripped)
+        let original = shorten(link.span_context.trace_state()).map(|short| {
+            let bounded = with_state(&link.span_context, short);
+            std::mem::replace(&mut link.span_context, bounded)
         });
-        let dropped = original.is_some();
+        let cut = original.is_some();
         let bare = link.attributes.is_empty() && link.dropped_attributes_count == 0;
         let cx = &link.span_context;
         let record = if bare && Self::is_plain(cx) && cx.is_valid() {
-            Self::plain(&link.span_context, dropped)
+            Self::plain(&link.span_context, cut)
         } else {
-            Self::Boxed(PackedBox(Box::new(link)), dropped)
+            Self::Boxed(PackedBox(Box::new(link)), cut)
         };
         (record, original)
     }
@@ -145,7 +172,7 @@ impl Record {
         link
     }
 
-    pub(crate) fn into_link(self) -> Link {
+    fn into_link(self) -> Link {
         match self {
             Self::Plain { ids, flags, remote, .. } => plain_link(ids, flags, remote),
             Self::Boxed(PackedBox(link), _) => *link,
@@ -184,27 +211,40 @@ mod tests {
     }
 
     #[test]
-    fn a_record_leaves_four_bytes_of_a_slot() {
+    fn record_leaves_four_bytes() {
         assert!(size_of::<Record>() <= 28 && align_of::<Record>() <= 4);
     }
 
     #[test]
-    fn the_length_of_a_header_is_found_without_building_it() {
-        for bytes in [207, 400, 450] {
-            assert!(!is_too_long(&state(bytes)));
-        }
+    fn header_length_is_exact() {
         let members = |count: usize, value: usize| {
             let members = (0..count).map(|n| (format!("k{n:02}"), "v".repeat(value)));
             TraceState::from_key_value(members).unwrap()
         };
-        assert!(!is_too_long(&TraceState::NONE));
-        for state in [members(27, 14), members(27, 15), members(2, 251), members(2, 252), members(32, 256)] {
-            assert_eq!(is_too_long(&state), state.header().len() > MAX_TRACE_STATE, "{}", state.header());
+        for state in [members(0, 0), members(27, 14), members(27, 15), members(2, 252), members(32, 256)] {
+            assert_eq!(header_len(state.into_iter()), state.header().len(), "{}", state.header());
+            assert_eq!(shorten(&state).is_some(), state.header().len() > MAX_TRACE_STATE);
+        }
+    }
+
+    /// Characters decide which member goes first, bytes whether the rest fits.
+    #[test]
+    fn long_members_are_counted_in_characters() {
+        let of = |value: &str| ("b", value.to_owned());
+        let state = |second| {
+            let others = [("a", "v".repeat(126)), second, ("c", "v".repeat(126)), ("d", "v".repeat(120))];
+            TraceState::from_key_value(others).unwrap()
+        };
+        // A member of 128 characters in 254 bytes, and one of a character more.
+        for (characters, left) in [(126, "a b c"), (127, "a c d")] {
+            let short = shorten(&state(of(&"\u{e9}".repeat(characters)))).unwrap();
+            let keys: Vec<_> = short.into_iter().map(|(key, _)| key).collect();
+            assert_eq!(keys.join(" "), left, "{characters} characters");
         }
     }
 
     #[test]
-    fn only_what_needs_it_is_boxed() {
+    fn plain_contexts_are_not_boxed() {
         let plain = [context(true, TraceState::NONE), context(false, TraceState::NONE)];
         for context in &plain {
             assert!(matches!(Record::from_context(context), Record::Plain { .. }));
@@ -216,16 +256,17 @@ mod tests {
     }
 
     #[test]
-    fn a_link_can_be_had_back() {
+    fn link_comes_back_unchanged() {
         let long = TraceState::from_key_value((0..9).map(|n| (format!("k{n}"), "v".repeat(99)))).unwrap();
-        for state in [TraceState::NONE, state(300), long] {
+        let unfit = TraceState::from_key_value([("k".repeat(256), "v".repeat(256))]).unwrap();
+        for state in [TraceState::NONE, state(300), long, unfit] {
             for (attributes, dropped) in [(vec![], 0), (vec![], 2), (vec![KeyValue::new("a", 1)], 0)] {
                 let link = Link::new(context(true, state.clone()), attributes, dropped);
                 let (record, original) = Record::from_link(link.clone());
                 assert_eq!(record.into_original(original), link);
-                let (Record::Plain { state_dropped, .. } | Record::Boxed(_, state_dropped)) =
+                let (Record::Plain { state_cut, .. } | Record::Boxed(_, state_cut)) =
                     Record::from_link(link).0;
-                assert_eq!(state_dropped, is_too_long(&state));
+                assert_eq!(state_cut, state.header().len() > MAX_TRACE_STATE);
             }
         }
     }

@@ -191,35 +191,68 @@ fn a_sampler_sees_links_and_attributes() {
     assert_eq!(*observer.0.lock().unwrap(), [(3, 3)]);
 }
 
+/// By every way into a batch: which members are left of a state over 512 bytes.
 #[test]
-fn trace_state_is_kept_up_to_512_bytes() {
-    let sizes = [4, 100, 511, 512, 513, 1000];
-    let states = sizes.map(state_of);
+fn long_trace_state_loses_members() {
+    // A member of so many bytes.
+    let of = |key: &str, bytes: usize| (key.to_owned(), "v".repeat(bytes - key.len() - 1));
+    let members = |list: &[(&str, usize)]| {
+        TraceState::from_key_value(list.iter().map(|&(key, bytes)| of(key, bytes))).unwrap()
+    };
+    let cases: [(&[(&str, usize)], &[&str]); 9] = [
+        // 512 bytes with the commas.
+        (&[("a", 127), ("b", 127), ("c", 127), ("d", 128)], &["a", "b", "c", "d"]),
+        // From the right.
+        (&[("a", 127), ("b", 127), ("c", 127), ("d", 120), ("e", 9)], &["a", "b", "c", "d"]),
+        (&[("a", 128), ("b", 128), ("c", 128), ("d", 128), ("e", 128)], &["a", "b", "c"]),
+        // Those over 128 characters first, of these the rightmost.
+        (&[("a", 100), ("b", 129), ("c", 100), ("d", 100), ("e", 100)], &["a", "c", "d", "e"]),
+        (&[("a", 100), ("b", 200), ("c", 200), ("d", 100)], &["a", "b", "d"]),
+        // The leftmost and OpenTelemetry's own stay as long as they can.
+        (&[("a", 250), ("b", 128), ("c", 128), ("ot", 200)], &["a", "ot"]),
+        (&[("a", 250), ("b", 20), ("c", 20), ("d", 250), ("ot", 200)], &["a", "b", "c", "ot"]),
+        (&[("a", 258), ("b", 9), ("ot", 258)], &["a"]),
+        (&[("ot", 250), ("b", 20), ("c", 258)], &["ot", "b"]),
+    ];
     let (collector, mut flusher) = LinkCollector::builder().with_shards(1).build().unwrap();
     let mut set = LinkSet::builder().build().unwrap();
-    for (number, state) in (1..).zip(&states) {
-        collector.push(&with_state(number, state)).unwrap();
-        collector.push_link(Link::with_context(with_state(10 + number, state))).unwrap();
-        collector.push_all(&[with_state(20 + number, state)]);
-        set.insert(&with_state(number, state));
-        set.insert_link(Link::with_context(with_state(10 + number, state)));
-    }
-    for (batch, ways) in [(flusher.try_next().unwrap(), 3), (set.finish(), 2)] {
-        assert_eq!(batch.counts().trace_states_dropped, 2 * ways);
-        for link in export(batch).links.iter() {
-            let state = &states[number(link) as usize % 10 - 1];
-            let bytes = state.header().len();
-            let expected = if bytes <= 512 { state } else { &TraceState::NONE };
-            assert_eq!(link.span_context.trace_state(), expected, "{bytes} bytes");
-            assert!(link.span_context.is_remote(), "nothing else is lost with it");
+    for (list, left) in cases {
+        let state = members(list);
+        let kept: Vec<_> = list.iter().copied().filter(|(key, _)| left.contains(key)).collect();
+        let expected = members(&kept);
+        let cut = u64::from(kept.len() < list.len());
+        let contexts = [1, 2, 3].map(|number| with_state(number, &state));
+        collector.push(&contexts[0]).unwrap();
+        collector.push_link(Link::with_context(contexts[1].clone())).unwrap();
+        collector.push_all(&contexts[2..]);
+        set.insert(&contexts[0]);
+        set.insert_link(Link::with_context(contexts[1].clone()));
+        for (batch, ways) in [(flusher.try_next().unwrap(), 3), (set.finish(), 2)] {
+            assert_eq!(batch.counts().trace_states_cut, cut * ways, "{list:?}");
+            for link in export(batch).links.iter() {
+                assert_eq!(link.span_context.trace_state(), &expected, "{list:?}");
+                assert!(link.span_context.is_remote(), "nothing else is lost with it");
+            }
         }
     }
-    assert_eq!(collector.stats().counts().trace_states_dropped, 6);
+    assert_eq!(collector.stats().counts().trace_states_cut, 3 * 8);
+}
+
+/// One member that does not fit leaves none.
+#[test]
+fn unfit_member_leaves_no_trace_state() {
+    let key = "k".repeat(256);
+    let state = TraceState::from_key_value([(key, "v".repeat(256))]).unwrap();
+    let mut set = LinkSet::builder().build().unwrap();
+    set.insert(&with_state(1, &state));
+    let batch = set.finish();
+    assert_eq!(batch.links()[0].span_context, with_state(1, &TraceState::NONE));
+    assert_eq!(batch.counts().trace_states_cut, 1);
 }
 
 /// Each length there is, on both sides of the limit.
 #[test]
-fn trace_state_of_every_length_is_kept_or_counted() {
+fn trace_state_of_any_length_fits() {
     let mut set = LinkSet::builder().build().unwrap();
     let (collector, mut flusher) = by_size(1).with_shards(1).build().unwrap();
     for bytes in 4..=1100 {
@@ -227,9 +260,11 @@ fn trace_state_of_every_length_is_kept_or_counted() {
         collector.push(&with_state(1, &state)).unwrap();
         set.insert(&with_state(1, &state));
         for batch in [flusher.try_next().unwrap(), set.finish()] {
-            let kept = batch.links()[0].span_context.trace_state() == &state;
+            let left = batch.links()[0].span_context.trace_state().header();
+            // Of members of up to 200 bytes, so nothing is lost needlessly.
+            assert!(left.len() <= 512 && (left.len() > 312 || bytes <= 512), "{} of {bytes}", left.len());
             let expected = (bytes <= 512, u64::from(bytes > 512));
-            assert_eq!((kept, batch.counts().trace_states_dropped), expected, "{bytes} bytes");
+            assert_eq!((left == state.header(), batch.counts().trace_states_cut), expected, "{bytes} bytes");
         }
     }
 }

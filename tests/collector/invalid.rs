@@ -171,15 +171,16 @@ fn a_trace_is_linked_once_and_what_has_no_trace_id_each_time() {
 }
 
 #[test]
-fn trace_state_that_is_too_long_is_dropped_but_was_there() {
-    let cx = with_ids(7, 0, state_of(513));
+fn cut_trace_state_was_there() {
+    let unfit = TraceState::from_key_value([("k".repeat(256), "v".repeat(256))]).unwrap();
+    let cx = with_ids(7, 0, unfit.clone());
     let mut set = LinkSet::builder()
         .with_link_policy(LinkPolicy::new().with_invalid(Invalid::KeepWithAttributes))
         .build()
         .unwrap();
     assert_eq!(set.insert(&cx), Outcome::Linked);
     let batch = set.finish();
-    assert_eq!(batch.counts().trace_states_dropped, 1);
+    assert_eq!(batch.counts().trace_states_cut, 1);
     assert_eq!(batch.links()[0].span_context, with_ids(7, 0, TraceState::NONE));
 }
 

@@ -59,10 +59,17 @@ pub struct Item {
     dropped: u32,
 }
 
-/// Trace states: none, one that had a member, short ones, and both sides of the limit.
-static STATES: LazyLock<[TraceState; 6]> = LazyLock::new(|| {
+/// Trace states: none, one that had a member, short ones, both sides of the limit, and long members.
+static STATES: LazyLock<[TraceState; 8]> = LazyLock::new(|| {
     let emptied = state_of(10).delete("ka").expect("valid");
-    [TraceState::NONE, state_of(10), state_of(512), state_of(513), emptied, state_of(1000)]
+    let of = |members: &[(&str, usize)]| {
+        let members = members.iter().map(|&(key, length)| (key, "v".repeat(length)));
+        TraceState::from_key_value(members).expect("valid")
+    };
+    // Long members, OpenTelemetry's own among them; and one that does not fit.
+    let long = of(&[("a", 130), ("b", 200), ("c", 9), ("d", 120), ("ot", 140)]);
+    let unfit = of(&[(&"k".repeat(256), 256)]);
+    [TraceState::NONE, state_of(10), state_of(512), state_of(513), emptied, state_of(1000), long, unfit]
 });
 
 impl Item {
@@ -73,7 +80,7 @@ impl Item {
             trace: one_of(choices, &[1, 1, 1, 1, 1, 2, 3, 0]),
             flags: one_of(choices, &[1, 1, 1, 1, 3, 0, 0xfe, 0xff]),
             remote: choices.below(2) == 1,
-            state: one_of(choices, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5]),
+            state: one_of(choices, &[0, 0, 0, 0, 0, 0, 0, 0, 6, 7, 1, 1, 2, 3, 4, 5]),
             attributes: one_of(choices, &[0, 0, 1, 2]),
             dropped: one_of(choices, &[0, 0, 0, 7]),
         }

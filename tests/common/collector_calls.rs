@@ -308,7 +308,7 @@ impl Session {
         totals.duplicates += counts.duplicates;
         totals.truncated += counts.truncated;
         totals.unsampled += counts.unsampled;
-        totals.trace_states_dropped += counts.trace_states_dropped;
+        totals.trace_states_cut += counts.trace_states_cut;
     }
 
     fn stats(&self) -> Option<Stats> {

@@ -226,7 +226,7 @@ impl LinkSet {
             let mut link = self.typed(link);
             let dropped;
             (link.span_context, dropped) = with_short_state(link.span_context);
-            self.counts.trace_states_dropped += u64::from(dropped);
+            self.counts.trace_states_cut += u64::from(dropped);
             self.links.push(link);
         }
         outcome
@@ -294,14 +294,31 @@ fn ids(context: &SpanContext) -> (TraceId, SpanId) {
     (context.trace_id(), context.span_id())
 }
 
-/// Without its trace state if that is too long; and whether it was.
+/// With a trace state of up to 512 bytes; and whether members were cut from it. OpenTelemetry's own and
+/// the leftmost are the last to go, those over 128 characters the first, and then from the right.
 pub fn with_short_state(context: SpanContext) -> (SpanContext, bool) {
     if context.trace_state().header().len() <= 512 {
         return (context, false);
     }
+    let header = context.trace_state().header();
+    let mut left: Vec<Option<&str>> = header.split(',').map(Some).collect();
+    let own = |(place, member): (usize, &str)| place == 0 || member.starts_with("ot=");
+    for (spare_own, only_long) in [(true, true), (true, false), (false, true), (false, false)] {
+        for place in (0..left.len()).rev() {
+            let fits = left.iter().flatten().map(|member| member.len() + 1).sum::<usize>() <= 513;
+            let goes = |member: &&str| {
+                (!only_long || member.chars().count() > 128) && !(spare_own && own((place, member)))
+            };
+            if !fits && left[place].as_ref().is_some_and(goes) {
+                left[place] = None;
+            }
+        }
+    }
+    let pairs = left.iter().flatten().map(|member| member.split_once('=').expect("key=value"));
+    let state = TraceState::from_key_value(pairs).expect("valid");
     let (trace, span) = ids(&context);
     let (flags, remote) = (context.trace_flags(), context.is_remote());
-    (SpanContext::new(trace, span, flags, remote, TraceState::NONE), true)
+    (SpanContext::new(trace, span, flags, remote, state), true)
 }
 
 fn is_valid(context: &SpanContext) -> bool {

@@ -672,7 +672,7 @@ impl Session {
             (sum(|made| made.truncated), sum(|made| made.invalid))
         );
         assert_eq!((counts.unsampled, counts.attribute_panics), (sum(|made| made.unsampled), 0));
-        assert_eq!(counts.trace_states_dropped, sum(|made| made.trace_states_dropped));
+        assert_eq!(counts.trace_states_cut, sum(|made| made.trace_states_cut));
         for &trigger in Trigger::ALL {
             let made = model.made.iter().filter(|made| made.trigger == trigger).count();
             assert_eq!(stats.flushes(trigger), made as u64, "{trigger}");

@@ -89,16 +89,16 @@ fn a_trace_state_that_is_too_long_does_not_wait_and_is_counted() {
         let batch = processor.next_batch().expect("full");
         let lengths: Vec<_> =
             batch.items().iter().map(|item| item.span_context().trace_state().header().len()).collect();
-        assert_eq!(lengths, [512, 0, 0]);
+        assert_eq!(lengths, [512, 403, 403]);
         assert_eq!((batch.counts().linked, batch.counts().invalid), (links, 3 - links));
-        assert_eq!(batch.counts().trace_states_dropped, links - 1, "{invalid:?}");
+        assert_eq!(batch.counts().trace_states_cut, links - 1, "{invalid:?}");
         batch.succeed_all(|number| *number);
         let lengths: Vec<_> = spans(&exporter, "batch")[0]
             .links
             .iter()
             .map(|link| link.span_context.trace_state().header().len())
             .collect();
-        assert_eq!(lengths, [512, 0, 0][..links as usize]);
+        assert_eq!(lengths, [512, 403, 403][..links as usize]);
     }
 }
 
