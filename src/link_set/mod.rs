@@ -24,6 +24,9 @@ use std::hash::{BuildHasher, Hasher};
 pub(crate) const DEFAULT_MAX_LINKS: usize = 128;
 pub(crate) const MAX_LINKS: usize = 1 << 20;
 
+/// Slots that are filled in the time of about one look-up.
+const SLOTS_PER_LOOKUP: usize = 64;
+
 /// What became of a context given to a [`LinkSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -131,13 +134,16 @@ pub struct LinkSet {
     /// A batch had more links than the SDK keeps, and that was logged.
     #[cfg(feature = "internal-logs")]
     warned: bool,
-    /// Places of the table that were looked at.
+    /// Slots of the table that were read.
     #[cfg(test)]
     probes: std::cell::Cell<u64>,
+    /// Slots that the last clearing wrote.
+    #[cfg(test)]
+    cleared: std::cell::Cell<usize>,
 }
 
 /// Where a key is, or would be, in the table.
-enum Place {
+enum Probe {
     Found,
     Free { slot: usize, tag: u32 },
 }
@@ -164,6 +170,8 @@ impl LinkSet {
             warned: false,
             #[cfg(test)]
             probes: Default::default(),
+            #[cfg(test)]
+            cleared: Default::default(),
         }
     }
 
@@ -263,11 +271,36 @@ impl LinkSet {
     pub(crate) fn finish_as(&mut self, trigger: Trigger) -> LinkBatch {
         let links = std::mem::take(&mut self.links);
         self.last = links.len();
-        self.table.fill(0);
+        self.clear_table(&links);
         let span_limit = self.policy.span_limit();
         #[cfg(feature = "internal-logs")]
         self.warn_once_of_span_limit(span_limit.links());
         LinkBatch::new(links, std::mem::take(&mut self.counts), trigger, span_limit)
+    }
+
+    /// Empties the table that was filled by `links`. A few of them are cleared one by one, as a table
+    /// for many takes long to fill.
+    fn clear_table(&mut self, links: &[Link]) {
+        if links.len() >= self.table.len() / SLOTS_PER_LOOKUP {
+            #[cfg(test)]
+            self.cleared.set(self.table.len());
+            return self.table.fill(0);
+        }
+        #[cfg(test)]
+        self.cleared.set(0);
+        // The last one first: its search went past earlier ones only, and these are still there.
+        for (index, link) in links.iter().enumerate().rev() {
+            let mut slot = self.start(&Ids::of(&link.span_context)).0;
+            while self.table[slot] != 0 {
+                if self.index(self.table[slot]) == index {
+                    self.table[slot] = 0;
+                    #[cfg(test)]
+                    self.cleared.set(self.cleared.get() + 1);
+                    break;
+                }
+                slot = self.next(slot);
+            }
+        }
     }
 
     /// Warns of links that the SDK will drop, once: each batch would flood the log.
@@ -352,13 +385,13 @@ impl LinkSet {
         let full = self.links.len() == self.max_links;
         if self.policy.duplicates == Duplicates::Drop && identified {
             match self.find(&ids) {
-                Place::Found => {
+                Probe::Found => {
                     self.counts.duplicates += 1;
                     return Outcome::Duplicate;
                 }
                 // The index fits: the table has four times as many places as there are links.
-                Place::Free { slot, tag } if !full => self.table[slot] = tag | (self.links.len() as u32 + 1),
-                Place::Free { .. } => {}
+                Probe::Free { slot, tag } if !full => self.table[slot] = tag | (self.links.len() as u32 + 1),
+                Probe::Free { .. } => {}
             }
         }
         if full {
@@ -378,24 +411,44 @@ impl LinkSet {
     }
 
     #[inline(always)]
-    fn find(&self, ids: &Ids) -> Place {
-        let hash = hash(&self.hasher, ids);
-        let mask = self.table.len() - 1;
-        let tag = hash as u32 & !(mask as u32);
-        let mut slot = (hash >> 32) as usize & mask;
+    fn find(&self, ids: &Ids) -> Probe {
+        let (mut slot, tag) = self.start(ids);
         loop {
             #[cfg(test)]
             self.probes.set(self.probes.get() + 1);
             let found = self.table[slot];
             if found == 0 {
-                return Place::Free { slot, tag };
+                return Probe::Free { slot, tag };
             }
-            let index = (found & mask as u32) as usize;
-            if found & !(mask as u32) == tag && Ids::of(&self.links[index - 1].span_context) == *ids {
-                return Place::Found;
+            let known = || Ids::of(&self.links[self.index(found)].span_context);
+            if found & !self.mask() as u32 == tag && known() == *ids {
+                return Probe::Found;
             }
-            slot = (slot + 1) & mask;
+            slot = self.next(slot);
         }
+    }
+
+    /// Where the search for a key starts, and the tag in its slot.
+    #[inline(always)]
+    fn start(&self, ids: &Ids) -> (usize, u32) {
+        let hash = hash(&self.hasher, ids);
+        ((hash >> 32) as usize & self.mask(), hash as u32 & !self.mask() as u32)
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> usize {
+        self.table.len() - 1
+    }
+
+    #[inline(always)]
+    fn next(&self, slot: usize) -> usize {
+        (slot + 1) & self.mask()
+    }
+
+    /// The index in `links` of what was found in the table.
+    #[inline(always)]
+    fn index(&self, found: u32) -> usize {
+        (found as usize & self.mask()) - 1
     }
 
     fn count_invalid(&mut self) -> Outcome {
@@ -455,6 +508,35 @@ mod tests {
             assert_eq!(set.table.iter().filter(|&&place| place != 0).count(), links);
             drop(set.finish());
             assert!(set.table.len() == size && set.table.iter().all(|&place| place == 0));
+        }
+    }
+
+    /// In a large table, few links have few slots cleared, and these are all that were used.
+    #[test]
+    fn few_links_clear_few_slots() {
+        let mut set = filled(1 << 18);
+        assert!(set.finish().linked() == 1 << 18 && set.cleared.get() == set.table.len());
+        for links in [0, 1, 2, 1000, 16_000] {
+            (1..=links).for_each(|number| _ = set.insert(&context(number)));
+            (1..=links).for_each(|number| _ = set.insert(&context(number)));
+            assert_eq!(set.finish().linked(), links);
+            assert_eq!(set.cleared.get(), links as usize);
+            assert!(set.table.iter().all(|&slot| slot == 0), "{links} links");
+        }
+    }
+
+    /// Links that are not in the table: those kept without a trace id, and all if duplicates are kept.
+    #[test]
+    fn unlisted_links_clear_nothing() {
+        let nameless =
+            SpanContext::new(TraceId::INVALID, SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
+        let policy = LinkPolicy::new().with_max_links(10_000).with_invalid(Invalid::Keep);
+        for (duplicates, slots) in [(Duplicates::Drop, 1), (Duplicates::Keep, 0)] {
+            let policy = policy.clone().with_duplicates(duplicates);
+            let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
+            [&nameless, &context(1), &nameless].map(|context| set.insert(context));
+            assert_eq!((set.finish().linked(), set.cleared.get()), (3, slots));
+            assert!(set.table.iter().all(|&slot| slot == 0));
         }
     }
 
