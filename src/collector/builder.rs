@@ -83,6 +83,9 @@ impl LinkCollectorBuilder {
     }
 
     /// Sets the contexts that make a batch: the size trigger, and the most that one batch holds.
+    ///
+    /// This is no bound of its links: a batch of 4096 has up to 128 unless
+    /// [`with_max_links`](Self::with_max_links) and the SDK's own limit are raised too.
     pub fn with_max_batch_size(mut self, contexts: usize) -> Self {
         self.max_batch_size = Some(contexts.into());
         self
@@ -98,8 +101,8 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// Sets the most links of one batch. Further contexts are counted as truncated, and the batch
-    /// span says so. The SDK cuts at 128 (`OTEL_SPAN_LINK_COUNT_LIMIT`) by itself: raise both.
+    /// Sets the most links of one batch; defaults to 128. Further contexts are counted as truncated,
+    /// and the batch span says so. See [`LinkPolicy::with_max_links`] for the SDK's own limit.
     pub fn with_max_links(mut self, links: usize) -> Self {
         self.links = self.links.with_max_links(links);
         self

@@ -534,7 +534,9 @@ mod tests {
         for (duplicates, slots) in [(Duplicates::Drop, 1), (Duplicates::Keep, 0)] {
             let policy = policy.clone().with_duplicates(duplicates);
             let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
-            [&nameless, &context(1), &nameless].map(|context| set.insert(context));
+            for context in [&nameless, &context(1), &nameless] {
+                set.insert(context);
+            }
             assert_eq!((set.finish().linked(), set.cleared.get()), (3, slots));
             assert!(set.table.iter().all(|&slot| slot == 0));
         }

@@ -139,6 +139,11 @@ impl LinkPolicy {
 
     /// Bounds the links of one batch; defaults to 128, 1 to 1 048 576 are allowed. Contexts beyond
     /// are counted as truncated, and the batch span says so.
+    ///
+    /// The SDK drops links over a limit of its own, 128 by default. To have more, raise that too, by
+    /// `OTEL_SPAN_LINK_COUNT_LIMIT`, or in code and by
+    /// [`with_span_link_limit`](Self::with_span_link_limit). A batch with more links than the SDK
+    /// keeps is logged once (feature `internal-logs`).
     pub fn with_max_links(mut self, links: usize) -> Self {
         self.max_links = Some(links);
         self

@@ -5,6 +5,13 @@ use batchlink::{LinkBatch, LinkPolicy, LinkSet};
 use opentelemetry::trace::{SpanContext, TraceFlags, TracerProvider};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use std::env;
+use std::process::Command;
+
+/// The SDK's limit.
+const LIMIT: &str = "OTEL_SPAN_LINK_COUNT_LIMIT";
+/// Set in a process that [`environment_limit_is_known`] starts.
+const CHILD: &str = "BATCHLINK_TEST_SPAN_LIMIT";
 
 fn batch(policy: LinkPolicy, contexts: u64) -> LinkBatch {
     let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
@@ -102,4 +109,21 @@ fn counting_truncated_is_bounded() {
         exported_by(Some(1), batch(LinkPolicy::new().with_span_link_limit(1).with_max_links(1), 70_000));
     assert_eq!((span.links.len(), span.links.dropped_count), (1, 1 << 16));
     assert_eq!(int(&span, "links.original_count"), Some(70_000));
+}
+
+/// What the SDK takes from the environment is what the span says.
+#[test]
+fn environment_limit_is_known() {
+    if env::var_os(CHILD).is_some() {
+        let span = exported_by(None, batch(LinkPolicy::new().with_max_links(500), 490));
+        assert_eq!(int(&span, "batch.links"), Some(span.links.len() as i64));
+        return println!("carried: {}", span.links.len());
+    }
+    for (value, carried) in [("64", 64), ("0", 0), ("1000", 490), (" 64", 128), ("many", 128), ("", 128)] {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "span_limit::environment_limit_is_known", "--nocapture"]);
+        let output = command.env(CHILD, "1").env(LIMIT, value).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!("carried: {carried}\n")), "{value:?}: {text}");
+    }
 }
