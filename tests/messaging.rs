@@ -1,11 +1,15 @@
-//! Batches of messages: the span that reaches an exporter, and what is moved to it from the links.
+//! Spans of messages: what reaches an exporter, and what moves to them from the links.
 
 mod common;
+#[path = "common/exported.rs"]
+mod exporting;
 
-use batchlink::messaging::{KAFKA_OFFSET, Message, Operation, batch_span};
+use batchlink::messaging::{BatchSpan, KAFKA_OFFSET, Message, Operation, batch_span};
+use batchlink::patterns::SpanGuard;
 use batchlink::{Duplicates, LinkBatch, LinkPolicy, LinkSet, links};
 use common::*;
-use opentelemetry::trace::{Link, SpanKind};
+use exporting::{Exporter, attribute, attributes, error, leads_to};
+use opentelemetry::trace::{Link, Span, SpanBuilder, SpanKind, Status};
 use opentelemetry::{Array, KeyValue, Value};
 
 fn batch(links: impl IntoIterator<Item = Link>) -> LinkBatch {
@@ -33,7 +37,7 @@ fn hoisted(batch: LinkBatch) -> (Vec<KeyValue>, Vec<Vec<KeyValue>>) {
 }
 
 #[test]
-fn the_span_of_a_batch_is_as_the_conventions_want_it() {
+fn span_follows_the_conventions() {
     let messages = [("m-1", 40), ("m-2", 41)];
     let links = messages.map(|(id, offset)| {
         let message = Message::new().with_id(id).with_partition(String::from("3"));
@@ -62,29 +66,191 @@ fn the_span_of_a_batch_is_as_the_conventions_want_it() {
     assert_eq!(span.links.len(), 2);
 }
 
-#[test]
-fn a_single_message_has_no_count_and_an_unknown_destination_no_name() {
-    for (messages, count) in [(0, Some(0)), (1, None), (2, Some(2))] {
-        let batch = batch([link(1, &[])]);
-        let operation = Operation::RECEIVE.named(String::from("poll"));
-        let span = exported_from(batch_span(String::from("nats"), operation, "", messages, batch));
-        assert_eq!(span.name, "poll");
-        let of = |key: &str| {
-            let found = span.attributes.iter().find(|attribute| attribute.key.as_str() == key);
-            found.map(|attribute| attribute.value.clone())
-        };
-        assert_eq!(of("messaging.batch.message_count"), count.map(Value::I64), "{messages} messages");
-        assert_eq!(of("messaging.destination.name"), None);
-        assert_eq!(of("messaging.operation.name"), Some("poll".into()));
-        assert_eq!(of("messaging.operation.type"), Some("receive".into()));
-        assert_eq!(of("messaging.system"), Some("nats".into()));
-    }
-    let settle = batch_span("sqs", Operation::SETTLE, "jobs", 2, batch([]));
-    assert_eq!((&*settle.name, settle.span_kind), ("settle jobs", Some(SpanKind::Consumer)));
+fn of(span: &SpanBuilder, key: &str) -> Option<Value> {
+    let all = span.attributes.iter().flatten();
+    all.clone().find(|attribute| attribute.key.as_str() == key).map(|attribute| attribute.value.clone())
 }
 
 #[test]
-fn what_is_the_same_on_all_links_moves_and_nothing_else() {
+fn batch_apis_write_the_count() {
+    for messages in [0, 1, 2] {
+        for operation in [Operation::SEND, Operation::RECEIVE, Operation::PROCESS, Operation::SETTLE] {
+            let span = batch_span("nats", operation, "jobs", messages, batch([link(1, &[])]));
+            assert_eq!(of(&span, "messaging.batch.message_count"), Some(Value::I64(messages as i64)));
+        }
+    }
+    let create = batch_span("nats", Operation::CREATE, "jobs", 1, batch([]));
+    assert_eq!(of(&create, "messaging.batch.message_count"), None, "always of one message");
+}
+
+#[test]
+fn kinds_follow_the_conventions() {
+    let none = || batch([]);
+    let some = || batch([link(1, &[])]);
+    for (operation, batch, kind) in [
+        (Operation::CREATE, none(), SpanKind::Producer),
+        (Operation::SEND, none(), SpanKind::Producer),
+        (Operation::SEND, some(), SpanKind::Client),
+        (Operation::RECEIVE, none(), SpanKind::Client),
+        (Operation::RECEIVE, some(), SpanKind::Client),
+        (Operation::PROCESS, none(), SpanKind::Consumer),
+        (Operation::PROCESS, some(), SpanKind::Consumer),
+        (Operation::SETTLE, none(), SpanKind::Client),
+        (Operation::SETTLE, some(), SpanKind::Client),
+    ] {
+        let span = batch_span("sqs", operation.clone(), "jobs", 2, batch);
+        assert_eq!(span.span_kind, Some(kind), "{operation:?}");
+        assert_eq!(
+            of(&span, "messaging.operation.type").map(|name| format!("{name} jobs").into()),
+            Some(span.name)
+        );
+    }
+}
+
+#[test]
+fn operation_has_two_names() {
+    let operation = Operation::RECEIVE.named(String::from("poll"));
+    let span = batch_span(String::from("nats"), operation, "", 1, batch([]));
+    assert_eq!(span.name, "poll");
+    assert_eq!(of(&span, "messaging.destination.name"), None);
+    assert_eq!(of(&span, "messaging.operation.name"), Some("poll".into()));
+    assert_eq!(of(&span, "messaging.operation.type"), Some("receive".into()));
+    assert_eq!(of(&span, "messaging.system"), Some("nats".into()));
+}
+
+#[test]
+fn span_name_prefers_template() {
+    let all = || {
+        let receive = BatchSpan::new("kafka", Operation::RECEIVE);
+        receive.with_server("broker", 9092)
+    };
+    for (span, name) in [
+        (BatchSpan::new("kafka", Operation::RECEIVE), "receive"),
+        (BatchSpan::new("kafka", Operation::RECEIVE).with_server("broker", None), "receive broker"),
+        (all(), "receive broker:9092"),
+        (all().with_destination("orders"), "receive orders"),
+        (all().with_destination("reply-7f3a").with_destination_template("reply-{id}"), "receive reply-{id}"),
+        (all().with_destination_template("reply-{id}"), "receive reply-{id}"),
+        (all().with_destination("").with_destination_template("").with_server("", 1), "receive broker:9092"),
+    ] {
+        assert_eq!(span.build(batch([]), 0).name, name);
+    }
+    // A destination that all messages name moves to the span, and into its name.
+    let links = [1, 2].map(|number| Message::new().with_destination("orders").link(&context(number)));
+    assert_eq!(all().build(batch(links).hoist(), 2).name, "receive orders");
+}
+
+#[test]
+fn description_sets_all_attributes() {
+    let receive = BatchSpan::new("kafka", Operation::RECEIVE.named("poll"))
+        .with_destination("orders")
+        .with_consumer_group("billing")
+        .with_client_id("billing-7")
+        .with_server("broker", 9092)
+        .with_attribute(KeyValue::new("own", 1))
+        .with_attribute(KeyValue::new("own", 2))
+        .with_attribute(KeyValue::new("messaging.system", "theirs"))
+        .with_attribute(KeyValue::new("messaging.batch.message_count", 77));
+    let expected = [
+        KeyValue::new("messaging.system", "kafka"),
+        KeyValue::new("messaging.operation.name", "poll"),
+        KeyValue::new("messaging.operation.type", "receive"),
+        KeyValue::new("messaging.destination.name", "orders"),
+        KeyValue::new("messaging.consumer.group.name", "billing"),
+        KeyValue::new("messaging.client.id", "billing-7"),
+        KeyValue::new("server.address", "broker"),
+        KeyValue::new("server.port", 9092),
+        KeyValue::new("own", 2),
+        KeyValue::new("messaging.batch.message_count", 1),
+        KeyValue::new("batch.size", 0),
+        KeyValue::new("batch.links", 0),
+        KeyValue::new("batch.trigger", "manual"),
+    ];
+    for _ in 0..2 {
+        assert_eq!(exported_from(receive.build(batch([]), 1)).attributes, expected, "as often as wanted");
+    }
+}
+
+#[test]
+fn message_describes_its_link() {
+    let message = Message::new()
+        .with_id("m-1")
+        .with_conversation_id("c-1")
+        .with_destination("orders")
+        .with_partition("3")
+        .with_kafka_key("old")
+        .with_kafka_key("k-7")
+        .with_kafka_tombstone();
+    let expected = [
+        KeyValue::new("messaging.message.id", "m-1"),
+        KeyValue::new("messaging.message.conversation_id", "c-1"),
+        KeyValue::new("messaging.destination.name", "orders"),
+        KeyValue::new("messaging.destination.partition.id", "3"),
+        KeyValue::new("messaging.kafka.message.key", "k-7"),
+        KeyValue::new("messaging.kafka.message.tombstone", true),
+    ];
+    assert_eq!(message.link(&context(1)).attributes, expected);
+}
+
+/// Create spans of kind PRODUCER, and one sending span of kind CLIENT that links to them.
+#[test]
+fn send_links_its_create_spans() {
+    let exporter = Exporter::default();
+    let tracer = exporter.tracer();
+    let send = BatchSpan::new("kafka", Operation::SEND.named("publish"))
+        .with_destination("orders")
+        .with_server("broker", 9092);
+    let mut set = LinkSet::builder().build().expect("valid");
+    for key in ["a", "b"] {
+        let message = Message::new().with_kafka_key(key);
+        let create = send.create(&message).start(&tracer);
+        set.insert_link(message.link(create.span_context()));
+    }
+    drop(send.build(set.finish().hoist(), 2).start(&tracer));
+
+    let spans = exporter.spans();
+    let names: Vec<_> = spans.iter().map(|span| (&*span.name, span.span_kind.clone())).collect();
+    let create = ("create orders", SpanKind::Producer);
+    assert_eq!(names, [create.clone(), create, ("publish orders", SpanKind::Client)]);
+    let [first, _, last] = &spans[..] else { panic!("{spans:?}") };
+    let said = [
+        "messaging.destination.name=orders",
+        "messaging.kafka.message.key=a",
+        "messaging.operation.name=create",
+        "messaging.operation.type=create",
+        "messaging.system=kafka",
+        "server.address=broker",
+        "server.port=9092",
+    ];
+    assert_eq!(attributes(&first.attributes), said);
+    for (link, created) in last.links.iter().zip(&spans) {
+        assert!(leads_to(link, &created.span_context));
+        let key = attribute(&link.attributes, "messaging.kafka.message.key");
+        assert_eq!(key, attribute(&created.attributes, "messaging.kafka.message.key"));
+    }
+    assert_eq!(last.links.len(), 2);
+    assert_eq!(attribute(&last.attributes, "messaging.batch.message_count"), Value::I64(2));
+}
+
+/// Who sets `error.type`: the guard of the span.
+#[test]
+fn guard_fails_batch_span() {
+    let exporter = Exporter::default();
+    let tracer = exporter.tracer();
+    let settle = || batch_span("kafka", Operation::SETTLE, "orders", 1, batch([]));
+    SpanGuard::start(&tracer, settle()).fail_as("REBALANCE_IN_PROGRESS", "the group is rebalancing");
+    drop(SpanGuard::start(&tracer, settle()));
+    SpanGuard::start(&tracer, settle()).succeed();
+    let spans = exporter.spans();
+    assert_eq!(attribute(&spans[0].attributes, "error.type"), "REBALANCE_IN_PROGRESS".into());
+    assert_eq!(error(&spans[0]), "the group is rebalancing");
+    assert_eq!(attribute(&spans[1].attributes, "error.type"), "dropped".into());
+    assert_eq!(spans[2].status, Status::Unset);
+    assert!(spans[2].attributes.iter().all(|attribute| attribute.key.as_str() != "error.type"));
+}
+
+#[test]
+fn common_attributes_move() {
     let all = batch([
         link(1, &[("same", 1), ("differs", 1), ("missing", 1), ("late", 9)]),
         link(2, &[("late", 9), ("differs", 2), ("missing", 1), ("same", 1)]),
@@ -106,7 +272,7 @@ fn what_is_the_same_on_all_links_moves_and_nothing_else() {
 }
 
 #[test]
-fn what_speaks_of_the_link_stays_there_unless_it_is_asked_for() {
+fn link_attributes_stay() {
     let links = || [1, 2].map(|number| links::follows_from(&context(number), "queued"));
     let (span, left) = hoisted(batch(links()));
     assert_eq!(span, []);
@@ -120,7 +286,7 @@ fn what_speaks_of_the_link_stays_there_unless_it_is_asked_for() {
 }
 
 #[test]
-fn one_link_or_none() {
+fn lone_link_keeps_its_attributes() {
     let (span, links) = hoisted(batch([links::batch_member(&context(1), "a", 0)]));
     assert_eq!((span, links), (vec![], vec![links::batch_member(&context(1), "a", 0).attributes]));
     let (span, links) = hoisted(batch([]));
@@ -130,7 +296,7 @@ fn one_link_or_none() {
 }
 
 #[test]
-fn no_key_is_twice_on_the_span() {
+fn keys_are_unique() {
     let attributes = vec![
         KeyValue::new("batch.size", 77),
         KeyValue::new("messaging.system", "theirs"),
