@@ -232,7 +232,18 @@ fn send_links_its_create_spans() {
     assert_eq!(attribute(&last.attributes, "messaging.batch.message_count"), Value::I64(2));
 }
 
-/// Who sets `error.type`: the guard of the span.
+/// By an API that always takes one message, such as NATS' publish.
+#[test]
+fn single_message_has_no_count() {
+    let send = BatchSpan::new("nats", Operation::SEND.named("publish")).with_destination("orders");
+    let span = send.build_single(&Message::new().with_id("m-1").with_destination("refunds"));
+    assert_eq!((&*span.name, span.span_kind.clone()), ("publish refunds", Some(SpanKind::Producer)));
+    assert_eq!(of(&span, "messaging.message.id"), Some("m-1".into()));
+    assert_eq!(of(&span, "messaging.destination.name"), Some("refunds".into()));
+    assert_eq!(of(&span, "messaging.batch.message_count"), None);
+}
+
+/// The guard of the span sets `error.type`.
 #[test]
 fn guard_fails_batch_span() {
     let exporter = Exporter::default();

@@ -14,13 +14,13 @@ mod check;
 #[path = "../common/mod.rs"]
 mod common;
 
-use batchlink::messaging::{self, Operation};
+use batchlink::messaging::{self, BatchSpan, Operation};
 use batchlink::{LinkPolicy, LinkSet, carrier, links::Relation};
 use broker::{Message, PARTITION, Queue, SYSTEM};
 use clap::{Parser, value_parser};
 use common::{Show, Telemetry};
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Span, SpanKind, Tracer};
+use opentelemetry::trace::Span;
 use opentelemetry_sdk::trace::SdkTracer;
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -101,17 +101,15 @@ fn run(args: &Args) -> common::Result {
     check::check(&exported, &consumed)
 }
 
-/// The message carries the context of the span that sends it.
+/// What all spans of this queue have in common.
+fn operation(operation: Operation) -> BatchSpan {
+    BatchSpan::new(SYSTEM, operation).with_destination(DESTINATION)
+}
+
+/// Sends a message with the context of the span that sends it.
 fn send(tracer: &SdkTracer, sender: &Sender<Message>, id: &str) -> Result<(), &'static str> {
-    let mut span = tracer
-        .span_builder(format!("send {DESTINATION}"))
-        .with_kind(SpanKind::Producer)
-        .with_attributes([
-            KeyValue::new(messaging::SYSTEM, SYSTEM),
-            KeyValue::new(messaging::DESTINATION_NAME, DESTINATION),
-            KeyValue::new(messaging::MESSAGE_ID, id.to_owned()),
-        ])
-        .start(tracer);
+    let about = messaging::Message::new().with_id(id.to_owned());
+    let mut span = operation(Operation::SEND).build_single(&about).start(tracer);
     let mut headers = Vec::new();
     carrier::inject(span.span_context(), &mut carrier::HeadersMut::new(&mut headers));
     let message = Message { id: id.into(), headers, body: format!("order {id}").into_bytes() };
@@ -120,11 +118,13 @@ fn send(tracer: &SdkTracer, sender: &Sender<Message>, id: &str) -> Result<(), &'
     sent
 }
 
-/// One span per poll. Messages that came before are handled once, and not linked again in the same poll.
+/// Makes one span per poll. A message that came before is not handled again, and is linked once in a
+/// poll.
 fn consume(tracer: &SdkTracer, queue: &Queue, max_poll: usize) -> common::Result<Consumed> {
     let mut links = LinkSet::builder()
         .with_link_policy(LinkPolicy::new().with_link_type(Relation::ConsumedFrom.as_str().to_owned()))
         .build()?;
+    let process = operation(Operation::PROCESS);
     let mut seen = HashSet::new();
     let mut total = Consumed::default();
     loop {
@@ -138,15 +138,15 @@ fn consume(tracer: &SdkTracer, queue: &Queue, max_poll: usize) -> common::Result
                 links.insert_link(about.link(&sender));
             }
         }
-        // What all messages have in common, here the partition, moves from the links to the span.
+        // The partition moves from the links to the span, if every message is linked: of one that came
+        // twice or was cut the span cannot know.
         let batch = links.finish().hoist();
         let counts = batch.counts();
-        let mut span = messaging::batch_span(SYSTEM, Operation::PROCESS, DESTINATION, messages.len(), batch)
-            .start(tracer);
+        let mut span = process.build(batch, messages.len()).start(tracer);
 
         let new = messages.iter().filter(|message| seen.insert(message.id.clone()));
         let bytes: usize = new.map(|message| message.body.len()).sum();
-        span.set_attribute(KeyValue::new("messaging.batch.bytes", bytes as i64));
+        span.set_attribute(KeyValue::new("orders.bytes", bytes as i64));
         total.polls += 1;
         total.delivered += messages.len() as u64;
         total.handled = seen.len() as u64;

@@ -120,8 +120,24 @@ impl BatchSpan {
         span.with_attributes(attributes)
     }
 
+    /// Builds the span of this operation on one message, by an API that always takes one. It has the
+    /// message's attributes and no [`BATCH_MESSAGE_COUNT`].
+    ///
+    /// ```
+    /// use batchlink::messaging::{BatchSpan, Message, Operation};
+    /// use opentelemetry::trace::SpanKind;
+    ///
+    /// let send = BatchSpan::new("nats", Operation::SEND.named("publish")).with_destination("orders");
+    /// let span = send.build_single(&Message::new().with_id("m-1"));
+    /// // Its context goes into the message.
+    /// assert_eq!((&*span.name, span.span_kind), ("publish orders", Some(SpanKind::Producer)));
+    /// ```
+    pub fn build_single(&self, message: &Message) -> SpanBuilder {
+        self.single(&self.operation, message)
+    }
+
     /// Builds the span of one message's creation, `create {destination}` of kind `PRODUCER`, with the
-    /// message's attributes. Write its context into the message and link the sending span to it.
+    /// message's attributes. Write its context into the message, and link the sending span to it.
     ///
     /// ```
     /// use batchlink::messaging::{BatchSpan, Message, Operation};
@@ -131,10 +147,13 @@ impl BatchSpan {
     /// assert_eq!(span.name, "create orders");
     /// ```
     pub fn create(&self, message: &Message) -> SpanBuilder {
-        let operation = Operation::CREATE;
-        let mut attributes = self.attributes(&operation);
+        self.single(&Operation::CREATE, message)
+    }
+
+    fn single(&self, operation: &Operation, message: &Message) -> SpanBuilder {
+        let mut attributes = self.attributes(operation);
         message.attributes.iter().cloned().for_each(|attribute| set(&mut attributes, attribute));
-        SpanBuilder::from_name(name(&operation, &attributes))
+        SpanBuilder::from_name(name(operation, &attributes))
             .with_kind(operation.span_kind(false))
             .with_attributes(attributes)
     }
