@@ -234,7 +234,8 @@ def main():
     if parser.parse_args().self_test:
         sys.exit(not self_test(show=True))
     wrong, edges = check(ROOT / "src")
-    print("\n".join(wrong))
+    for line in wrong:
+        print(line)
     for room in MAY_IMPORT:
         print(f"{room:10} imports {' '.join(sorted(edges[room])) or 'nothing'}")
     print(f"layers: {len(wrong)} violations")

@@ -5,13 +5,14 @@ becomes a `match` on a number from the environment, with a copy of the body for 
 Mutants that do not build are found by the compiler's errors and left out. All tests are in that
 build too, as modules of the unit tests: one binary, run once per mutant until the first failure.
 
-Left out are tests/worker_pool.rs, tests/memory.rs and what stops a process, which need processes of their own, the tests in
-the documentation; and code under a `batchlink_*` cfg, such as the doubles for loom, which the tests do
-not compile.
+Left out are LEFT_OUT and what stops a process, which need processes of their own, the tests in the
+documentation; and code under a `batchlink_*` cfg, such as the doubles for loom, which the tests do not
+compile.
 
-A survivor is named by file, mutation and the text of its line, never by a number, so that the list
-outlives edits elsewhere. The run fails on a survivor without a reason, on a reason that names no
-mutant, and on a mutant that is said to survive and thrice does not.
+A survivor is named by its mutation and function, in names.py's words, and numbered only if one function
+has several that are alike: neither files nor lines nor code stand in the list. The run fails on a
+survivor without a reason, on a reason that names no mutant, and on a mutant that is said to survive and
+thrice does not. --check builds nothing and looks only for reasons that name no mutant.
 """
 
 import argparse
@@ -27,24 +28,25 @@ import subprocess
 import sys
 import time
 
+from names import current
+from rust_source import File
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIST = ROOT / "ci" / "mutants_survivors.txt"
 WORK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "mutants"
 CRATE = WORK / "crate"
 RESULTS = WORK / "results.json"
-LEFT_OUT = {"worker_pool", "memory"}
+# Of tests/.
+LEFT_OUT = {"examples", "memory", "worker_pool"}
 # Run only for what survives all others.
-SLOW = {"config", "conservation", "link_set", "oracle", "order", "trigger"}
-
+SLOW = ["suite::config::", "suite::collector::conservation::", "suite::collector::oracle::", "suite::collector::order::",
+        "suite::collector::trigger::", "suite::link_set::set::"]
 # One stops processes, the other has a small stack.
-SKIPPED = "suite::faults::stopped", "large_payloads_need_no_large_stack"
+SKIPPED = ["suite::faults::stopped", "large_payloads_need_no_large_stack"]
 
 # What checkers run instead of src/sync/real.rs.
 NOT_COMPILED = {"src/sync/loom.rs", "src/sync/model.rs", "src/sync/shuttle.rs"}
 
-# A top-level item under a cfg of ours, as rustfmt lays it out.
-CFG_ITEM = re.compile(
-    r"^#\[cfg\((?:any\()?batchlink_[^\n]*\n(?:(?:#\[|//)[^\n]*\n)*[^\n;]*\{\n(?:[^}\n][^\n]*\n|\n)*\}\n", re.MULTILINE)
 SIGNATURE = re.compile(r"^ *(?:pub(?:\(\w+\))? )?(?P<constant>const )?(?:async )?fn \w+", re.MULTILINE)
 
 LIBRARY = """
@@ -90,18 +92,29 @@ def copy_crate():
     manifest = manifest.replace("[package]\n", "[package]\nautotests = false\nautoexamples = false\n", 1)
     (CRATE / "Cargo.toml").write_text(manifest)
     for file in (CRATE / "src").rglob("*.rs"):
-        # Lines keep their numbers.
-        file.write_text(CFG_ITEM.sub(lambda item: "\n" * item[0].count("\n"), file.read_text()))
-    modules = {file.stem for file in (CRATE / "tests").glob("*.rs")} - LEFT_OUT
-    names = {name: f"slow_{name}" if name in SLOW else name for name in sorted(modules)}
-    (CRATE / "tests" / "all.rs").write_text(
-        "".join(f'#[path = "{file}.rs"]\nmod {name};\n' for file, name in names.items()))
+        file.write_text(without_checkers(File(file)))
+    tests = CRATE / "tests"
+    modules = {file.stem: file for file in tests.glob("*.rs")} | {file.parent.name: file for file in tests.glob("*/main.rs")}
+    (tests / "all.rs").write_text("".join(
+        f'#[path = "{file.relative_to(tests)}"]\nmod {name};\n' for name, file in sorted(modules.items()) if name not in LEFT_OUT))
     # What types can do is checked by the compiler, and unit tests add fields.
-    traits = CRATE / "tests" / "traits.rs"
+    traits = tests / "traits.rs"
     traits.write_text(re.sub(r"^assert_(?:not_)?impl_\w+!\(.*?\);\n", "", traits.read_text(), flags=re.MULTILINE | re.DOTALL))
     # It starts itself again as a child, by the name of a test.
-    config = CRATE / "tests" / "config.rs"
-    config.write_text(config.read_text().replace('"child"', '"suite::slow_config::child"'))
+    config = tests / "config.rs"
+    config.write_text(config.read_text().replace('"child"', '"suite::config::child"'))
+
+
+def without_checkers(file):
+    """The text of a file without what only checkers compile; lines keep their numbers."""
+    text = file.text
+    for block in file.blocks:
+        header = "".join(token.text for token in file.tokens[block.header:block.opens])
+        if block.kind and block.parent is None and re.search(r"cfg\((?:any\()?batchlink_", header):
+            start = file.tokens[block.header - 1].end if block.header else 0
+            end = file.tokens[block.closes].end
+            text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
+    return text
 
 
 def body(text, at):
@@ -116,10 +129,7 @@ def body(text, at):
 class Mutant:
     def __init__(self, number, made, text):
         self.number, self.file = number, made["file"]
-        _, self.line, _, what = re.fullmatch(r"(.*?):(\d+):(\d+): (.*)", made["name"]).groups()
-        self.name = f"{self.file}: {what}"
-        self.code = " ".join(text.splitlines()[int(self.line) - 1].split())
-        self.key = self.name, self.code
+        _, self.line, _, self.name = re.fullmatch(r"(.*?):(\d+):(\d+): (.*)", made["name"]).groups()
         starts = [0]
         for line in text.splitlines(keepends=True):
             starts.append(starts[-1] + len(line))
@@ -143,6 +153,13 @@ def list_mutants():
             mutant = Mutant(number, made, text)
             if not mutant.constant:
                 mutants.append(mutant)
+    alike = collections.defaultdict(list)
+    for mutant in mutants:
+        alike[mutant.name].append(mutant)
+    for same in alike.values():
+        for place, mutant in enumerate(sorted(same, key=lambda mutant: (mutant.file, mutant.start)), 1):
+            if len(same) > 1:
+                mutant.name += f" #{place}"
     return texts, mutants
 
 
@@ -203,7 +220,7 @@ def build(texts, mutants):
 
 def run(binary, number, timeout):
     """Runs the quick tests, then the slow ones, until one fails: "survived", "noticed" or "hung"."""
-    for part in [argument for name in ("suite::slow_", *SKIPPED) for argument in ("--skip", name)], ["suite::slow_"]:
+    for part in [argument for name in SLOW + SKIPPED for argument in ("--skip", name)], SLOW:
         outcome = run_part(binary, number, timeout, part)
         if outcome[0] != "survived":
             break
@@ -230,29 +247,35 @@ def run_part(binary, number, timeout, part):
 
 
 def survivors():
-    """The list: {(mutation, line): reason}. A block is the mutation, its line of code, and the reason."""
+    """The list: {mutant: reason}. A block is the mutant and, indented, the reason."""
     reasons = {}
     for block in re.split(r"\n\s*\n", LIST.read_text()):
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
         if not lines:
             continue
-        if len(lines) < 3 or not all(line.startswith("    ") for line in lines[1:]):
-            raise SystemExit(f"error: {LIST.name}: not a mutation, its line and a reason:\n{block}")
-        reasons[lines[0], " ".join(lines[1].split())] = " ".join(" ".join(lines[2:]).split())
+        if len(lines) < 2 or not all(line.startswith("    ") for line in lines[1:]):
+            raise SystemExit(f"error: {LIST.name}: not a mutant and a reason:\n{block}")
+        reasons[current(lines[0])] = " ".join(" ".join(lines[1:]).split())
     return reasons
 
 
-def judge(results, reasons, everything):
-    found = collections.defaultdict(set)
+def stale(reasons, mutants):
+    """Reasons that name no mutant, as lines of text."""
+    names = {mutant.name for mutant in mutants}
+    return [f"HAS A REASON, but is no mutant: {name}" for name in reasons if name not in names]
+
+
+def judge(results, reasons):
+    errors = []
     for result in results:
-        found[result["name"], result["code"]].add(result["outcome"])
-    errors = [("SURVIVED without a reason", key) for key, how in found.items() if "survived" in how and key not in reasons]
-    errors += [("NOTICED, but said to survive", key) for key, how in found.items() if "survived" not in how and key in reasons]
-    if everything:
-        errors += [("HAS A REASON, but is no mutant", key) for key in reasons if key not in found]
-    for what, (mutation, code) in errors:
-        print(f"{what}:\n{mutation}\n    {code}")
+        name, survived = result["name"], result["outcome"] == "survived"
+        if survived and name not in reasons:
+            errors.append(f"SURVIVED without a reason: {name}: {result['code']}")
+        if not survived and name in reasons:
+            errors.append(f"NOTICED, but said to survive: {name}: {result['code']}")
     counts = collections.Counter(result["outcome"] for result in results)
+    for line in errors:
+        print(line)
     print(f"mutants: {len(results)} in all, {counts['noticed']} failed a test, {counts['hung']} hung, "
           f"{counts['survived']} survived; {len(errors)} errors")
     return not errors
@@ -260,7 +283,8 @@ def judge(results, reasons, everything):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("only", nargs="*", help="only mutants whose name contains one of these, such as ring.rs; in that order")
+    parser.add_argument("only", nargs="*", help="only mutants whose file or name contains one of these, in that order")
+    parser.add_argument("--check", action="store_true", help="build nothing: does each reason name a mutant?")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--timeout", type=int, default=60, help="seconds until a mutant counts as hung")
     options = parser.parse_args()
@@ -268,19 +292,27 @@ def main():
     copy_crate()
     texts, mutants = list_mutants()
     listed = len(mutants)
+    wrong = stale(reasons, mutants)
+    for line in wrong:
+        print(line)
+    if options.check:
+        print(f"mutants: {listed} listed, {len(reasons)} reasons, {len(wrong)} of them name no mutant")
+        sys.exit(bool(wrong))
     began = time.monotonic()
     binary, mutants = build(texts, mutants)
     print(f"{len(mutants)} of {listed} mutants build ({time.monotonic() - began:.0f} s)", flush=True)
     outcome, test = run(binary, 0, 10 * options.timeout)
     if outcome != "survived":
         raise SystemExit(f"error: without any mutant the tests {outcome}: {test}")
+    names = subprocess.run([binary, "--list"], cwd=CRATE, check=True, capture_output=True, text=True).stdout
+    wrong += [f"{name}: no test is called so" for name in SLOW + SKIPPED if name not in names]
     if options.only:
-        mutants = [mutant for only in options.only for mutant in mutants if only in mutant.name]
+        mutants = [mutant for only in options.only for mutant in mutants if only in f"{mutant.file}: {mutant.name}"]
 
     def attempt(mutant):
         # What needs two threads to meet is noticed at times only, and a machine may be slow: such a test says nothing
         # against a reason.
-        for _ in range(3 if mutant.key in reasons else 1):
+        for _ in range(3 if mutant.name in reasons else 1):
             outcome = run(binary, mutant.number, options.timeout)
             if outcome[0] == "survived":
                 break
@@ -289,11 +321,15 @@ def main():
     results = []
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for mutant, (outcome, test) in zip(mutants, pool.map(attempt, mutants)):
-            results.append({"name": mutant.name, "code": mutant.code, "outcome": outcome, "test": test})
+            where = f"{mutant.file}:{mutant.line}"
+            code = " ".join(texts[mutant.file].splitlines()[int(mutant.line) - 1].split())
+            results.append({"name": mutant.name, "code": f"{where}: {code}", "outcome": outcome, "test": test})
             RESULTS.write_text(json.dumps(results, indent=1))
-            print(f"{outcome:8} {mutant.name} ({mutant.line}) {test}", flush=True)
+            print(f"{outcome:8} {where}: {mutant.name} {test}", flush=True)
     print(f"{time.monotonic() - began:.0f} s")
-    sys.exit(not judge(results, reasons, not options.only))
+    for line in wrong:
+        print(line)
+    sys.exit(not judge(results, reasons) or bool(wrong))
 
 
 if __name__ == "__main__":
