@@ -32,12 +32,12 @@ MAY_IMPORT = {
     "processor": "collector links link_set queue sync error panic stats",
     "patterns": "links link_set error panic stats",
     "messaging": "links link_set error panic stats",
-    "carrier": "",
+    "carrier": "panic",
 }
 
 ATOMICS = r"\batomic\b|\bAtomic[A-Z]\w*"
-SHARED = (r"\bthread::|\b(?:Mutex|RwLock|Condvar|OnceLock|LazyLock|mpsc|thread_local)\b"
-          r"|(?<!')\bstatic\b")
+# What is read once and never changed, as in a `LazyLock`, is no state.
+SHARED = r"\bthread::|\b(?:Mutex|RwLock|Condvar|mpsc|thread_local)\b|\bstatic mut\b"
 
 # What may be named where: what, pattern of code, rooms and files that it is forbidden in, except these.
 ALONE = "links link_set carrier messaging"
