@@ -34,27 +34,33 @@ LINK = re.compile(r"\S{60,}")
 PERSONS = re.compile(r"\b(who|whom|whoever|nobody|somebody|anybody|everybody|someone|anyone|everyone)\b", re.I)
 
 VERBS = set("""
-    Accepts Accounts Acquires Adds Advances Allocates Allows Answers Appends Applies Asks Asserts
-    Attaches Awaits Batches Begins Binds Blocks Borrows Bounds Builds Calls Cancels Caps Changes Checks
-    Claims Clears Clones Closes Collects Combines Compares Completes Computes Configures Consumes
-    Continues Converts Copies Counts Creates Cuts Decides Declares Decodes Decrements Defers Delivers
-    Denotes Derives Describes Deserializes Detaches Determines Disables Discards Divides Downgrades
-    Drains Drives Drops Enables Encodes Ends Ensures Enters Enqueues Estimates Evaluates Examines
-    Exchanges Executes Exits Expands Exports Extends Extracts Fails Feeds Fetches Fills Filters Finds
-    Finishes Fires Flushes Folds Forces Forgets Formats Forwards Frees Gathers Generates Gets Gives
-    Grants Groups Halts Handles Hands Hashes Holds Identifies Ignores Implements Increments Indicates
-    Initializes Injects Inserts Inspects Installs Interprets Interrupts Invokes Iterates Joins Keeps
-    Labels Leaves Lends Lets Limits Links Lists Loads Locates Locks Logs Looks Makes Maps Marks Matches
-    Measures Merges Moves Names Normalizes Notes Notifies Obtains Observes Opens Orders Overrides Overwrites
-    Panics Parks Parses Passes Pauses Peeks Performs Permits Picks Places Plans Polls Pops Posts Prepares
-    Prevents Prints Processes Produces Propagates Provides Publishes Pulls Pushes Puts Queues Raises Reads
-    Rearms Receives Reclaims Records Reduces Refers Refuses Registers Rejects Releases Removes Renders
-    Replaces Replies Reports Represents Requests Requires Rereads Reserves Resets Resolves Restarts
-    Restores Restricts Resumes Retains Retries Returns Reverses Runs Samples Saves Scans Schedules
-    Searches Selects Sends Separates Serializes Sets Settles Shares Shows Shuts Signals Skips Sorts Spawns
-    Specifies Splits Starts States Stops Stores Streams Submits Subscribes Subtracts Sums Suspends Swaps
-    Takes Tells Tests Tracks Transfers Translates Traverses Tries Turns Undoes Unwraps Updates Upgrades
-    Uses Validates Verifies Visits Waits Wakes Weighs Wraps Writes Yields
+    Accepts Accounts Acquires Adds Adopts Advances Allocates Allows Answers Appends Applies Arms
+    Asks Asserts Attaches Awaits Batches Begins Binds Blocks Borrows Bounds Builds Calls Cancels
+    Caps Changes Checks Claims Clears Clones Closes Collects Combines Compares Compensates Completes
+    Computes Configures Consults Consumes Continues Converts Copies Counts Creates Cuts Decides
+    Declares Decodes Decrements Deduplicates Defers Defines Delays Delivers Denotes Derives
+    Describes Deserializes Detaches Determines Disables Disarms Discards Dispatches Divides Does
+    Downgrades Drains Drives Drops Emits Enables Encodes Ends Enqueues Ensures Enters Escapes
+    Estimates Evaluates Evicts Examines Exchanges Executes Exits Expands Expires Exports Exposes
+    Extends Extracts Fails Feeds Fetches Fills Filters Finds Finishes Fires Flattens Flushes Folds
+    Forces Forgets Formats Forwards Frees Gathers Generates Gets Gives Grants Groups Grows
+    Guarantees Halts Handles Hands Hashes Hides Hoists Holds Identifies Ignores Implements
+    Increments Indicates Initializes Injects Inserts Inspects Installs Instruments Interprets
+    Interrupts Invalidates Invokes Iterates Joins Keeps Labels Leaves Lends Lets Limits Links Lists
+    Loads Locates Locks Logs Looks Makes Maps Marks Matches Measures Merges Moves Names Normalizes
+    Notes Notifies Observes Obtains Offers Omits Opens Orders Overrides Overwrites Pairs Panics
+    Parks Parses Passes Pauses Peeks Performs Permits Picks Pins Places Plans Points Polls Pops
+    Posts Prepares Prevents Prints Processes Produces Promises Propagates Proves Provides Publishes
+    Pulls Pushes Puts Queues Quotes Raises Reads Rearms Receives Reclaims Records Reduces Refers
+    Refills Refuses Registers Rejects Releases Remembers Removes Renames Renders Repeats Replaces
+    Replies Reports Represents Requests Requires Rereads Reserves Resets Resolves Restarts Restores
+    Restricts Resumes Retains Retries Returns Reuses Reverses Rings Rounds Routes Runs Samples Saves
+    Says Scales Scans Schedules Seals Searches Selects Sends Separates Serializes Sets Settles
+    Shares Shows Shrinks Shuts Signals Skips Sorts Spawns Specifies Splits Stalls Starts States
+    Steps Stops Stores Streams Submits Subscribes Subtracts Sums Suspends Swaps Takes Tells Tests
+    Tracks Transfers Translates Traverses Tries Trims Truncates Turns Undoes Unlocks Unparks
+    Unregisters Unwraps Updates Upgrades Uses Validates Verifies Visits Waits Wakes Warns Weighs
+    Withdraws Wraps Writes Yields
 """.split())
 
 TEST = re.compile(r"#\[(?:\w+::)*test\b[^\]]*\]")
@@ -135,7 +141,7 @@ def has_example(docs):
 
 
 def opens_with_verb(docs):
-    words = [word.strip(",.;:").capitalize() for word in (docs[0] if docs else "").split()]
+    words = [word.strip(",.;:*").capitalize() for word in (docs[0] if docs else "").split()]
     return next((word for word in words if not word.endswith("ly")), "") in VERBS
 
 
