@@ -1,41 +1,75 @@
 //! The way back: every caller gets exactly one answer.
 
-use super::batch::BatchSpan;
+use super::span::{BatchSpan, Failure};
 use crate::panic::caught;
 use crate::sync::{Arc, Parker, oneshot};
+use std::borrow::Cow;
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// Why a [`call`](super::Submitter::call) has no result.
+///
+/// ```
+/// use batchlink::processor::CallError;
+///
+/// let error: CallError<&str> = CallError::Failed("out of stock");
+/// assert_eq!(error.to_string(), "the item failed: out of stock");
+/// let error: CallError<&str> = CallError::ResultCount { items: 4, results: 3 };
+/// assert_eq!(error.to_string(), "the handler gave 3 results for 4 items");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CallError<E> {
-    /// The shard was full; the item was not accepted. `call_wait` waits instead.
+    /// The shard was full, and the item was not accepted. `call_wait` waits instead.
     Full,
-    /// The processor is closed, or went before it took the item.
+    /// The processor is closed, or was dropped before it took the item.
     Closed,
     /// The handler failed this item.
     Failed(E),
     /// The handler panicked while it had this item.
     Panicked,
-    /// The handler was done and had not answered.
+    /// The item was dropped without an answer: the handler returned early, or its future was
+    /// dropped.
     Unanswered,
+    /// [`Batch::complete`](super::Batch::complete) was given another number of results than the
+    /// batch has items, so no result is known to be this item's.
+    ResultCount {
+        /// Items of the batch.
+        items: usize,
+        /// Results given; `items + 1` stands for any number over `items`.
+        results: usize,
+    },
     /// The time was over first. The item is processed all the same.
     Timeout,
 }
 
-impl<E: fmt::Display> fmt::Display for CallError<E> {
+impl<E> CallError<E> {
+    /// The text, without the handler's own error.
+    pub(super) fn reason(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Full => "the item was not accepted: the shard's queue is full",
+            Self::Closed => "the item was not processed: the batch processor is closed",
+            Self::Failed(_) => "the item failed",
+            Self::Panicked => "the handler panicked while it had the item",
+            Self::Unanswered => "the handler gave no answer for the item",
+            Self::ResultCount { items, results } => {
+                let or_more = if results > items { " or more" } else { "" };
+                return format!("the handler gave {results}{or_more} results for {items} items").into();
+            }
+            Self::Timeout => "no answer within the given time",
+        })
+    }
+}
+
+impl<E: Display> Display for CallError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason())?;
         match self {
-            Self::Full => f.write_str("the item was not accepted: the shard's queue is full"),
-            Self::Closed => f.write_str("the item was not processed: the batch processor is closed"),
-            Self::Failed(error) => write!(f, "the item failed: {error}"),
-            Self::Panicked => f.write_str("the handler panicked while it had the item"),
-            Self::Unanswered => f.write_str("the handler gave no answer for the item"),
-            Self::Timeout => f.write_str("no answer within the given time"),
+            Self::Failed(error) => write!(f, ": {error}"),
+            _ => Ok(()),
         }
     }
 }
@@ -87,13 +121,31 @@ impl<R, E> Future for Waiting<R, E> {
     }
 }
 
-/// The duty to say what became of one item.
+/// A handle to report the result of one item.
 ///
-/// Dropped without a word, it counts as failed if somebody waits for the answer
-/// ([`CallError::Unanswered`], or [`CallError::Panicked`] while a panic unwinds), or if a panic
-/// unwinds; otherwise the item was only submitted, the handler returned, and it counts as
-/// succeeded.
-#[must_use = "dropping it fails the caller"]
+/// An item counts as succeeded only if its handle says so. Dropping the handle reports a failure,
+/// whether or not a caller waits: [`CallError::Panicked`] while a panic unwinds, otherwise
+/// [`CallError::Unanswered`].
+///
+/// ```
+/// use batchlink::processor::{BatchProcessor, CallError};
+/// # use opentelemetry::trace::noop::NoopTracer;
+///
+/// let (submitter, mut processor) = BatchProcessor::<u64, u64, String>::builder("square")
+///     .with_max_batch_size(2)
+///     .with_shards(1)
+///     .build(NoopTracer::new())?;
+/// submitter.submit(3)?;
+/// submitter.submit(4)?;
+/// let mut items = processor.next_batch().expect("two items are due").into_iter();
+///
+/// let (number, answer) = items.next().expect("the first").into_parts();
+/// answer.succeed(number * number);
+/// drop(items); // and the second item with them
+/// assert_eq!((submitter.stats().succeeded(), submitter.stats().failed()), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping it fails the item"]
 pub struct Answer<R, E> {
     caller: Option<Caller<R, E>>,
     /// `None` once answered.
@@ -105,58 +157,61 @@ impl<R, E> Answer<R, E> {
         Self { caller, span: Some(span) }
     }
 
-    /// The item was processed well. Never blocks; whether the caller is still there does not
-    /// matter.
+    /// Reports success. Does not block; a caller that has given up makes no difference.
     pub fn succeed(self, result: R) {
-        self.give(Ok(result));
+        self.give(Ok(result), Failure::of);
     }
 
-    /// The item failed.
-    pub fn fail(self, error: E) {
-        self.give(Err(CallError::Failed(error)));
+    /// Reports a failure. The text of a batch's first error is on the batch span, cut at 1024
+    /// bytes.
+    pub fn fail(self, error: E)
+    where
+        E: Display,
+    {
+        self.give(Err(CallError::Failed(error)), |error| match error {
+            CallError::Failed(error) => Failure::error(error),
+            error => Failure::of(error),
+        });
     }
 
-    /// The handler panicked over the item.
-    pub(super) fn panicked(self) {
-        self.give(Err(CallError::Panicked));
+    /// Reports `result`.
+    pub fn complete(self, result: Result<R, E>)
+    where
+        E: Display,
+    {
+        match result {
+            Ok(result) => self.succeed(result),
+            Err(error) => self.fail(error),
+        }
     }
 
-    /// As `result` says.
-    pub fn complete(self, result: Result<R, E>) {
-        self.give(result.map_err(CallError::Failed));
-    }
-
-    /// Whether somebody waits for the answer: nobody does if the item was only submitted, or the
-    /// caller has given up. Work for nobody can be skipped.
+    /// Returns whether a caller waits for the answer. None does if the item was only submitted, or
+    /// the caller has given up: work for it can be skipped.
     pub fn is_awaited(&self) -> bool {
         self.caller.as_ref().is_some_and(|caller| !caller.is_canceled())
     }
 
-    fn give(mut self, reply: Reply<R, E>) {
-        self.settle(reply.is_ok());
+    /// Counts the item, then answers its caller, then lets the span end
+    /// (invariant `count-answer-end`).
+    pub(super) fn give(mut self, reply: Reply<R, E>, why: impl FnOnce(&CallError<E>) -> Failure) {
+        let Some(span) = self.span.take() else { return };
+        match &reply {
+            Ok(_) => span.succeed(),
+            Err(error) => span.fail(|| why(error)),
+        }
         if let Some(caller) = self.caller.take() {
             send(caller, reply);
-        }
-    }
-
-    /// Counts the item, before its caller hears of it.
-    fn settle(&mut self, succeeded: bool) {
-        if let Some(span) = self.span.take() {
-            span.count(succeeded);
         }
     }
 }
 
 impl<R, E> Drop for Answer<R, E> {
     fn drop(&mut self) {
-        if self.span.is_none() {
-            return;
-        }
-        let panicking = std::thread::panicking();
-        self.settle(self.caller.is_none() && !panicking);
-        if let Some(caller) = self.caller.take() {
+        if self.span.is_some() {
+            let panicking = std::thread::panicking();
             let error = if panicking { CallError::Panicked } else { CallError::Unanswered };
-            send(caller, Err(error));
+            let answer = Self { caller: self.caller.take(), span: self.span.take() };
+            answer.give(Err(error), Failure::of);
         }
     }
 }

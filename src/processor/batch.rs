@@ -1,65 +1,14 @@
 //! One batch of items, and the span that knows what became of them.
 
-use super::answer::Answer;
-use super::{Item, Outcomes};
+use super::Item;
+use super::answer::{Answer, CallError};
+use super::span::{BatchSpan, Failure};
 use crate::link_set::record::Bounded;
-use crate::links::int;
-use crate::panic::caught;
 use crate::stats::{Counts, Trigger};
-use crate::sync::{Arc, AtomicU64, Ordering};
-use opentelemetry::trace::{SpanContext, Status, TraceContextExt};
-use opentelemetry::{Context, KeyValue};
-use std::fmt;
-
-/// The batch span, as long as an answer is due. When the last one is given it says how the batch
-/// went, and ends.
-pub(super) struct BatchSpan {
-    context: Context,
-    size: u64,
-    succeeded: AtomicU64,
-    outcomes: Arc<Outcomes>,
-}
-
-impl BatchSpan {
-    pub(super) fn new(context: Context, size: u64, outcomes: Arc<Outcomes>) -> Self {
-        Self { context, size, succeeded: AtomicU64::new(0), outcomes }
-    }
-
-    /// One item has its answer.
-    pub(super) fn count(&self, succeeded: bool) {
-        // Relaxed: read by whoever drops the last reference to this, and that acquires.
-        if succeeded {
-            self.succeeded.fetch_add(1, Ordering::Relaxed);
-            self.outcomes.succeeded.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.outcomes.failed.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl BatchSpan {
-    fn end(&self) {
-        let succeeded = self.succeeded.load(Ordering::Relaxed);
-        let failed = self.size - succeeded;
-        let span = self.context.span();
-        span.set_attribute(KeyValue::new("batch.succeeded", int(succeeded)));
-        span.set_attribute(KeyValue::new("batch.failed", int(failed)));
-        span.set_attribute(KeyValue::new("batch.success_rate", succeeded as f64 / self.size.max(1) as f64));
-        span.set_status(match failed {
-            0 => Status::Ok,
-            1 => Status::error("1 item failed"),
-            failed => Status::error(format!("{failed} items failed")),
-        });
-        span.end();
-    }
-}
-
-impl Drop for BatchSpan {
-    fn drop(&mut self) {
-        // Span processors are the user's code; this may be a handler's unwinding, or an answer of many.
-        let _ = caught(|| self.end());
-    }
-}
+use crate::sync::Arc;
+use opentelemetry::Context;
+use opentelemetry::trace::SpanContext;
+use std::fmt::{self, Display};
 
 /// A batch of items with its span, which links every item's request.
 ///
@@ -81,7 +30,7 @@ impl Drop for BatchSpan {
 pub struct Batch<T, R, E> {
     /// In order of arrival, per producer.
     pub(super) items: Vec<BatchItem<T, R, E>>,
-    span: Arc<BatchSpan>,
+    pub(super) span: Arc<BatchSpan>,
     counts: Counts,
     trigger: Trigger,
     number: u64,
@@ -99,6 +48,7 @@ impl<T, R, E> Batch<T, R, E> {
         let item = |(index, item): (usize, Item<T, R, E>)| BatchItem {
             payload: item.payload,
             request: item.request,
+            suppressed: item.suppressed,
             index,
             answer: Answer::new(item.caller, Arc::clone(&span)),
         };
@@ -124,7 +74,7 @@ impl<T, R, E> Batch<T, R, E> {
 
     /// The context of the batch span, as parent of further spans.
     pub fn context(&self) -> &Context {
-        &self.span.context
+        self.span.context()
     }
 
     /// What ended the batch.
@@ -142,16 +92,30 @@ impl<T, R, E> Batch<T, R, E> {
         self.counts
     }
 
-    /// Answers every item, in order, by the results given. Items without a result fail with
-    /// [`CallError::Unanswered`](super::CallError::Unanswered) if somebody waits; results without
-    /// an item are dropped.
-    pub fn complete(self, results: impl IntoIterator<Item = Result<R, E>>) {
-        for (item, result) in self.items.into_iter().zip(results) {
-            item.answer.complete(result);
+    /// Reports the results given, in the order of the items.
+    ///
+    /// All results are taken before the first is reported. If there is another number of them than
+    /// of items, none is reported: every item fails with
+    /// [`CallError::ResultCount`](super::CallError::ResultCount).
+    pub fn complete(self, results: impl IntoIterator<Item = Result<R, E>>)
+    where
+        E: Display,
+    {
+        let items = self.len();
+        let results: Vec<_> = results.into_iter().take(items + 1).collect();
+        if results.len() == items {
+            for (item, result) in self.items.into_iter().zip(results) {
+                item.complete(result);
+            }
+        } else {
+            for item in self.items {
+                let error = CallError::ResultCount { items, results: results.len() };
+                item.answer.give(Err(error), Failure::of);
+            }
         }
     }
 
-    /// Every item was processed well; `result` makes each one's result.
+    /// Reports that every item succeeded, with what `result` makes of its payload.
     pub fn succeed_all(self, mut result: impl FnMut(&T) -> R) {
         for item in self.items {
             let result = result(&item.payload);
@@ -159,8 +123,11 @@ impl<T, R, E> Batch<T, R, E> {
         }
     }
 
-    /// Every item failed; `error` makes each one's error.
-    pub fn fail_all(self, mut error: impl FnMut(&T) -> E) {
+    /// Reports that every item failed, with what `error` makes of its payload.
+    pub fn fail_all(self, mut error: impl FnMut(&T) -> E)
+    where
+        E: Display,
+    {
         for item in self.items {
             let error = error(&item.payload);
             item.answer.fail(error);
@@ -188,53 +155,62 @@ impl<T, R, E> fmt::Debug for Batch<T, R, E> {
     }
 }
 
-/// One item of a batch. See [`Answer`] for what happens if it is dropped.
-#[must_use = "an item that is dropped fails its caller"]
+/// One item of a batch. Dropping it reports a failure, as dropping its [`Answer`] does.
+#[must_use = "dropping it fails the item"]
 pub struct BatchItem<T, R, E> {
     payload: T,
     pub(super) request: Bounded,
+    /// It was submitted where telemetry is suppressed.
+    pub(super) suppressed: bool,
     index: usize,
     answer: Answer<R, E>,
 }
 
 impl<T, R, E> BatchItem<T, R, E> {
-    /// What was submitted.
+    /// Returns what was submitted.
     pub fn payload(&self) -> &T {
         &self.payload
     }
 
-    /// The request's span; invalid if it was submitted outside of any.
+    /// Returns the context of the request's span. It is invalid if the item was submitted outside of
+    /// any span, or where telemetry is suppressed.
     pub fn span_context(&self) -> &SpanContext {
         &self.request.context
     }
 
-    /// The place in the batch, from 0 on.
+    /// Returns the place in the batch, from 0 on.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Whether somebody waits for the result; see [`Answer::is_awaited`].
+    /// Returns whether a caller waits for the result; see [`Answer::is_awaited`].
     pub fn is_awaited(&self) -> bool {
         self.answer.is_awaited()
     }
 
-    /// The payload, and the duty to answer for it.
+    /// Returns the payload, and the handle to report its result.
     pub fn into_parts(self) -> (T, Answer<R, E>) {
         (self.payload, self.answer)
     }
 
-    /// It was processed well.
+    /// Reports success; see [`Answer::succeed`].
     pub fn succeed(self, result: R) {
         self.answer.succeed(result);
     }
 
-    /// It failed.
-    pub fn fail(self, error: E) {
+    /// Reports a failure; see [`Answer::fail`].
+    pub fn fail(self, error: E)
+    where
+        E: Display,
+    {
         self.answer.fail(error);
     }
 
-    /// As `result` says.
-    pub fn complete(self, result: Result<R, E>) {
+    /// Reports `result`.
+    pub fn complete(self, result: Result<R, E>)
+    where
+        E: Display,
+    {
         self.answer.complete(result);
     }
 }

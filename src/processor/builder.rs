@@ -1,6 +1,7 @@
 //! From builder calls to a submitter and a processor.
 
-use super::run::{BatchProcessor, Start};
+use super::run::BatchProcessor;
+use super::span::start_with;
 use super::submitter::Submitter;
 use super::{Item, Outcomes};
 use crate::collector::LinkCollectorBuilder;
@@ -10,8 +11,7 @@ use crate::panic::caught;
 use crate::queue::receiver::Receiver;
 use crate::queue::{MAX_WEIGHT, Queue};
 use crate::sync::Arc;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanBuilder, TraceContextExt, Tracer};
+use opentelemetry::trace::Tracer;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -171,19 +171,13 @@ where
         let (queue, consumers) =
             Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, max_weight.unwrap_or(0));
         let outcomes = Arc::new(Outcomes::default());
-        let start: Start = Box::new(move |span: SpanBuilder, parent: &Context| {
-            // Samplers and span processors are the user's code. Where they panic there is no span, and what
-            // is done goes on as the parent's, which is not ended by it.
-            caught(|| parent.with_span(span.start_with_context(&tracer, parent)))
-                .unwrap_or_else(|| parent.with_remote_span_context(parent.span().span_context().clone()))
-        });
         let receiver =
             Receiver::new(Arc::clone(queue.queue()), consumers, config.max_batch_size, config.max_delay);
         let set = LinkSet::new(config.links, config.max_batch_size as usize);
         let processor = BatchProcessor::new(
             receiver,
             set,
-            start,
+            start_with(tracer),
             self.divide,
             (self.name, self.item_name),
             Arc::clone(&outcomes),

@@ -11,6 +11,7 @@ mod builder;
 mod run;
 #[cfg(feature = "tokio")]
 mod run_async;
+mod span;
 mod submitter;
 
 pub use answer::{Answer, CallError};
@@ -28,6 +29,8 @@ use answer::Caller;
 struct Item<T, R, E> {
     payload: T,
     request: Bounded,
+    /// It was submitted where telemetry is suppressed.
+    suppressed: bool,
     weight: u64,
     /// Who waits for the result, if somebody does.
     caller: Option<Caller<R, E>>,

@@ -1,7 +1,8 @@
 //! What the one consumer of items holds, and the ways to run it.
 
-use super::batch::{Batch, BatchItem, BatchSpan};
+use super::batch::{Batch, BatchItem};
 use super::builder::{BatchProcessorBuilder, Divide};
+use super::span::{BatchSpan, ItemSpan, OwnSpan, Start};
 use super::{Item, Outcomes, ProcessorStats};
 use crate::collector::FlusherHandle;
 use crate::error::Timeout;
@@ -11,7 +12,7 @@ use crate::panic::{caught, discard};
 use crate::queue::receiver::{Due, Receiver};
 use crate::stats::Trigger;
 use crate::sync::{Arc, Ordering};
-use opentelemetry::trace::{SpanBuilder, Status, TraceContextExt};
+use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
 use std::borrow::Cow;
@@ -20,9 +21,6 @@ use std::fmt::{self, Display};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-
-/// Starts a span as child of a context, and gives the context with that span.
-pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context) -> Context + Send>;
 
 /// Turns items from many threads and tasks into batches, each with one span that links the
 /// requests of its items, and gives every caller its own item's result.
@@ -146,8 +144,10 @@ where
     /// [`Stats::handler_panics`](crate::Stats::handler_panics), and the next batch comes as usual.
     pub fn run(&mut self, mut handler: impl FnMut(Batch<T, R, E>)) {
         while let Some(batch) = self.next_batch() {
-            if caught(|| handler(batch)).is_none() {
-                self.receiver.queue().totals.add_handler_panic();
+            let span = Arc::clone(&batch.span);
+            let _current = span.context().clone().attach();
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(batch))) {
+                self.handler_panicked(&span, panic);
             }
         }
     }
@@ -164,13 +164,13 @@ where
         E: Display,
     {
         while let Some(batch) = self.next_batch() {
-            let parent = batch.context().clone();
+            // It ends after its items' spans.
+            let whole = Arc::clone(&batch.span);
             for item in batch {
-                let context = self.start_item(&item, &parent);
-                let (payload, answer) = item.into_parts();
-                let _current = context.clone().attach();
-                let call = AssertUnwindSafe(|| handler(payload, &context));
-                self.end_item(&context, answer, catch_unwind(call));
+                let (payload, span) = self.start_item(item, whole.context());
+                let _current = span.context().clone().attach();
+                let result = catch_unwind(AssertUnwindSafe(|| handler(payload, span.context())));
+                self.end_item(span, result);
             }
         }
     }
@@ -241,68 +241,55 @@ where
         self.receiver.queue().totals.add_batch(&counts, self.trigger);
         let mut builder = links.span_builder(self.name.clone());
         builder.attributes.get_or_insert_default().push(KeyValue::new("batch.number", int(self.number)));
-        let context = (self.start)(builder, &Context::current());
-        let span = BatchSpan::new(context, items.len() as u64, Arc::clone(&self.outcomes));
+        let parent = Context::current();
+        let span = match items.iter().all(|item| item.suppressed) {
+            true => OwnSpan::suppressed(&parent),
+            false => (self.start)(builder, &parent),
+        };
+        let span = BatchSpan::new(span, items.len() as u64, Arc::clone(&self.outcomes));
         Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
     }
 
-    pub(super) fn start_item(&self, item: &BatchItem<T, R, E>, parent: &Context) -> Context {
-        let mut builder = SpanBuilder::from_name(self.item_name.clone())
-            .with_attributes([KeyValue::new(ITEM_INDEX, int(item.index()))]);
-        // `with_links` would drop what the set's policy keeps.
-        builder.links = self.set.link_to(&item.request, item.index()).map(|link| vec![link]);
-        (self.start)(builder, parent)
+    pub(super) fn start_item(&self, item: BatchItem<T, R, E>, parent: &Context) -> (T, ItemSpan<R, E>) {
+        let span = if item.suppressed {
+            OwnSpan::suppressed(parent)
+        } else {
+            let mut builder = SpanBuilder::from_name(self.item_name.clone())
+                .with_attributes([KeyValue::new(ITEM_INDEX, int(item.index()))]);
+            // `with_links` would drop what the set's policy keeps.
+            builder.links = self.set.link_to(&item.request, item.index()).map(|link| vec![link]);
+            (self.start)(builder, parent)
+        };
+        let (payload, answer) = item.into_parts();
+        (payload, ItemSpan::new(span, answer))
     }
 
-    pub(super) fn end_item(
-        &self,
-        context: &Context,
-        answer: super::Answer<R, E>,
-        result: Result<Result<R, E>, Box<dyn Any + Send>>,
-    ) where
+    pub(super) fn end_item(&self, span: ItemSpan<R, E>, result: Result<Result<R, E>, Panic>)
+    where
         E: Display,
     {
-        let span = context.span();
-        let error = match &result {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => {
-                Some(caught(|| error.to_string()).unwrap_or_else(|| "(its text panicked)".into()))
-            }
-            Err(panic) => Some(format!("panicked: {}", message(panic.as_ref()))),
-        };
-        // Span processors are the user's code.
-        let _ = caught(|| {
-            match error {
-                None => {
-                    span.add_event("item.succeeded", vec![]);
-                    span.set_status(Status::Ok);
-                }
-                Some(error) => {
-                    span.add_event("item.failed", vec![KeyValue::new("error", error.clone())]);
-                    span.set_status(Status::error(error));
-                }
-            }
-            span.end();
-        });
         match result {
-            Ok(result) => answer.complete(result),
+            Ok(result) => span.end(Ok(result)),
             Err(panic) => {
-                answer.panicked();
-                self.receiver.queue().totals.add_handler_panic();
-                discard(panic);
+                span.end(Err(panic.as_ref()));
+                self.count_panic(panic);
             }
         }
     }
-}
 
-/// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "(no message)",
+    pub(super) fn handler_panicked(&self, span: &BatchSpan, panic: Panic) {
+        span.panicked(panic.as_ref());
+        self.count_panic(panic);
+    }
+
+    fn count_panic(&self, panic: Panic) {
+        self.receiver.queue().totals.add_handler_panic();
+        discard(panic);
     }
 }
+
+/// What a handler panicked with.
+type Panic = Box<dyn Any + Send>;
 
 /// Nothing in it is pinned: the handlers' futures never live in here.
 impl<T, R, E> Unpin for BatchProcessor<T, R, E> {}

@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::run::BatchProcessor;
-use crate::panic::discard;
+use crate::sync::Arc;
 use futures_core::Stream;
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt;
@@ -44,9 +44,10 @@ where
         F: Future<Output = ()>,
     {
         while let Some(batch) = self.next().await {
-            if let Err(panic) = caught(async { handler(batch).await }).await {
-                self.receiver.queue().totals.add_handler_panic();
-                discard(panic);
+            let span = Arc::clone(&batch.span);
+            let call = async { handler(batch).await };
+            if let Err(panic) = caught(call.with_context(span.context().clone())).await {
+                self.handler_panicked(&span, panic);
             }
         }
     }
@@ -59,13 +60,14 @@ where
         E: Display,
     {
         while let Some(batch) = self.next().await {
-            let parent = batch.context().clone();
+            // It ends after its items' spans.
+            let whole = Arc::clone(&batch.span);
             for item in batch {
-                let context = self.start_item(&item, &parent);
-                let (payload, answer) = item.into_parts();
+                let (payload, span) = self.start_item(item, whole.context());
+                let context = span.context().clone();
                 let call = async { handler(payload, context.clone()).await };
                 let result = caught(call.with_context(context.clone())).await;
-                self.end_item(&context, answer, result);
+                self.end_item(span, result);
             }
         }
     }

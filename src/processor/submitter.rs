@@ -53,7 +53,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub fn submit_with_context(&self, item: T, context: &SpanContext) -> Result<(), SubmitError<T>> {
-        self.put(self.item(item, Bounded::new(context), None)).map_err(SubmitError::from)
+        self.put(self.item(item, given(context), None)).map_err(SubmitError::from)
     }
 
     /// As [`submit`](Self::submit), but waits for room: back-pressure. **Blocks the thread**; not
@@ -108,7 +108,7 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// As there.
     pub async fn call_with_context(&self, item: T, context: &SpanContext) -> Result<R, CallError<E>> {
-        self.ask(item, Bounded::new(context))?.await
+        self.ask(item, given(context))?.await
     }
 
     /// As [`call`](Self::call), but waits for room first: back-pressure.
@@ -160,7 +160,7 @@ impl<T, R, E> Submitter<T, R, E> {
 
     /// Submits an item whose result is waited for.
     #[inline(always)]
-    fn ask(&self, item: T, request: Bounded) -> Result<Waiting<R, E>, CallError<E>> {
+    fn ask(&self, item: T, request: Request) -> Result<Waiting<R, E>, CallError<E>> {
         let (caller, waiting) = channel();
         self.put(self.item(item, request, Some(caller))).map_err(refused)?;
         Ok(waiting)
@@ -169,10 +169,11 @@ impl<T, R, E> Submitter<T, R, E> {
     /// Everything that is the user's code, or allocates, comes before the claim. Inlined, as the
     /// two below: an item would be copied at every call.
     #[inline(always)]
-    fn item(&self, payload: T, request: Bounded, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
+    fn item(&self, payload: T, request: Request, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
         // Capped here, so that all who count it count the same.
         let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&payload).min(MAX_WEIGHT));
-        Item { payload, request, weight, caller }
+        let Request { context: request, suppressed } = request;
+        Item { payload, request, suppressed, weight, caller }
     }
 
     #[inline(always)]
@@ -206,14 +207,36 @@ impl<T, R, E> Submitter<T, R, E> {
     }
 }
 
+/// Where an item comes from.
+struct Request {
+    /// Invalid without a span, and where telemetry is suppressed.
+    context: Bounded,
+    suppressed: bool,
+}
+
 /// The active span's context; an invalid one if there is none.
 #[inline]
-fn current() -> Bounded {
+fn current() -> Request {
     // Written in place: handed out through both closures it would be copied twice, just written.
-    let mut request = Bounded::NONE;
+    let mut request = Request { context: Bounded::NONE, suppressed: false };
     // A thread that is ending may have lost its current context; asking for it then panics.
-    let _ = caught(|| Context::map_current(|cx| request = Bounded::new(cx.span().span_context())));
+    let _ = caught(|| {
+        Context::map_current(|cx| {
+            request.suppressed = cx.is_telemetry_suppressed();
+            if !request.suppressed {
+                request.context = Bounded::new(cx.span().span_context());
+            }
+        });
+    });
     request
+}
+
+#[inline]
+fn given(context: &SpanContext) -> Request {
+    match caught(Context::is_current_telemetry_suppressed) {
+        Some(true) => Request { context: Bounded::NONE, suppressed: true },
+        _ => Request { context: Bounded::new(context), suppressed: false },
+    }
 }
 
 fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {

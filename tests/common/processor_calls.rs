@@ -14,7 +14,7 @@ use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SpanData;
 use std::collections::{HashMap, VecDeque};
-use std::future::ready;
+use std::future::{pending, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +84,8 @@ pub struct Give {
     how: How,
     /// Outside of any span, if there is none.
     item: Option<Item>,
+    /// Where telemetry is suppressed.
+    suppressed: bool,
     key: u8,
     weight: u64,
 }
@@ -105,9 +107,11 @@ impl Give {
                 CallTimeout,
             ],
         );
-        let item = (choices.below(16) != 15).then(|| Item::choose(choices, 16));
+        let place = choices.below(16);
+        let (item, suppressed) =
+            ((place != 15).then(|| Item::choose(choices, 16)), (13..15).contains(&place));
         let weight = one_of(choices, &[1, 0, 2, 3, 5, 9, 10, 11, (1 << 38) - 1, u64::MAX]);
-        Self { by, how, item, key: choices.below(4) as u8, weight }
+        Self { by, how, item, suppressed, key: choices.below(4) as u8, weight }
     }
 }
 
@@ -119,13 +123,21 @@ pub enum Word {
     Complete(bool),
     /// Dropped without a word.
     None,
+    /// Answered with a batch that was given another number of results.
+    Mismatch {
+        items: usize,
+        results: usize,
+    },
 }
 
 /// What is done with a whole batch.
 #[derive(Clone, Debug)]
 pub enum Fate {
-    /// By results of which there may be too few, or too many.
-    Complete(Vec<bool>),
+    /// By results, of which there may be too few, or too many if they are not made to fit.
+    Complete {
+        results: Vec<bool>,
+        fit: bool,
+    },
     /// Item by item.
     Items(Vec<Word>),
     SucceedAll,
@@ -144,6 +156,8 @@ pub enum Call {
     NextBatch,
     TryNext,
     Batch(usize, Fate),
+    /// The user sets the status of a batch's span.
+    Mark(usize, Status),
     Answer(usize, Word),
     Flush,
     Close,
@@ -165,7 +179,10 @@ impl Call {
             178..203 => {
                 let some = choices.below(14);
                 let fate = match choices.below(8) {
-                    0..2 => Fate::Complete((0..some).map(|_| choices.below(2) == 0).collect()),
+                    fit @ 0..2 => Fate::Complete {
+                        results: (0..some).map(|_| choices.below(2) == 0).collect(),
+                        fit: fit == 0,
+                    },
                     2 => Fate::SucceedAll,
                     3 => Fate::FailAll,
                     4 => Fate::Drop,
@@ -175,7 +192,11 @@ impl Call {
                 Self::Batch(which, fate)
             }
             203..233 => Self::Answer(which, Word::choose(choices)),
-            233..243 => Self::Flush,
+            233..240 => Self::Flush,
+            240..243 => {
+                let ok = choices.below(2) == 1;
+                Self::Mark(which, if ok { Status::Ok } else { Status::error(PARTIAL) })
+            }
             243..248 => Self::Clone(which),
             248..255 => Self::Drop(which),
             // After these little can happen.
@@ -212,12 +233,16 @@ enum HowToEnd {
     Run,
     RunEach,
     RunEachAsync,
+    /// As `RunEachAsync`, and dropped again and again while an item is handled.
+    Cancel,
 }
 
 impl End {
     pub fn choose(choices: &mut impl Choices) -> Self {
-        let how =
-            one_of(choices, &[HowToEnd::Drop, HowToEnd::Run, HowToEnd::RunEach, HowToEnd::RunEachAsync]);
+        let how = one_of(
+            choices,
+            &[HowToEnd::Drop, HowToEnd::Run, HowToEnd::RunEach, HowToEnd::RunEachAsync, HowToEnd::Cancel],
+        );
         let by_drop = choices.below(4) == 3;
         let last = choices.below(20);
         Self { last: (0..last).map(|by| Give::choose(choices, by as usize)).collect(), by_drop, how }
@@ -230,6 +255,12 @@ pub struct Seen {
     /// Items handled by `run_each`, and those of them that were linked though their context is invalid.
     pub items: u64,
     pub invalid_links: u64,
+    /// Items whose handler was dropped.
+    pub cancelled: u64,
+    /// Batches that have no span, as all of their items were submitted where telemetry is suppressed.
+    pub suppressed_batches: u64,
+    /// Batches that failed with a status of the user's.
+    pub marked: u64,
     /// Batches, and those that `run` and `run_each` made of what was left.
     pub batches: u64,
     pub last_batches: u64,
@@ -243,8 +274,7 @@ pub struct Seen {
 struct Known {
     context: SpanContext,
     payload: Payload,
-    /// Somebody called.
-    called: bool,
+    suppressed: bool,
     /// In which batch it came, by number from 0.
     batch: Option<usize>,
     reply: Option<Reply>,
@@ -276,6 +306,20 @@ struct Made {
     trigger: Trigger,
     answered: usize,
     succeeded: usize,
+    /// All items were submitted where telemetry is suppressed: there is no span.
+    suppressed: bool,
+    /// What the user set.
+    status: Status,
+    first_failure: Option<Failure>,
+}
+
+/// Why an item failed, as its batch's span says.
+#[derive(Clone, Debug)]
+struct Failure {
+    text: String,
+    error_type: &'static str,
+    /// Recorded as an exception on the batch's span.
+    recorded: bool,
 }
 
 /// What the span of an item must say, and the batch's number.
@@ -284,6 +328,8 @@ struct ItemSpan {
     index: usize,
     batch: usize,
     span: SpanId,
+    /// The handler was dropped.
+    cancelled: bool,
 }
 
 /// A processor and the oracle, side by side.
@@ -398,6 +444,17 @@ impl Session {
                     self.finish(number, batch, fate);
                 }
             }
+            Call::Mark(which, status) => {
+                if !self.batches.is_empty() {
+                    let (number, batch) = &self.batches[which % self.batches.len()];
+                    batch.context().span().set_status(status.clone());
+                    let set = &mut self.model.made[*number].status;
+                    // The SDK keeps the greater one.
+                    if *status > *set {
+                        *set = status.clone();
+                    }
+                }
+            }
             Call::Answer(which, word) => {
                 if !self.answers.is_empty() {
                     let (id, answer) = self.answers.swap_remove(which % self.answers.len());
@@ -465,8 +522,12 @@ impl Session {
         assert_eq!(model.ended.len(), model.made.len());
         let invalid_links = check_spans(model, &self.exporter.spans(), &items);
         let oracle::Collector { accepted, rejected_full: full, rejected_closed: closed, .. } = model.queue;
+        let batches = |which: fn(&&Made) -> bool| model.made.iter().filter(which).count() as u64;
         Seen {
             items: items.len() as u64,
+            cancelled: items.iter().filter(|item| item.cancelled).count() as u64,
+            suppressed_batches: batches(|made| made.suppressed),
+            marked: batches(|made| made.status != Status::Unset && made.first_failure.is_some()),
             invalid_links: invalid_links as u64,
             batches: model.made.len() as u64,
             last_batches: last_batches as u64,
@@ -480,18 +541,24 @@ impl Session {
         self.submitters[which % self.submitters.len()].clone()
     }
 
-    fn give(&mut self, Give { by, how, item, key, weight }: &Give) {
+    fn give(&mut self, Give { by, how, item, suppressed, key, weight }: &Give) {
         let submitter = self.submitter(*by);
         let (id, payload) =
             (self.model.items.len(), Payload { id: self.model.items.len(), key: *key, weight: *weight });
         let context = item.map_or(SpanContext::NONE, |item| item.context(0, 0));
-        let called = matches!(how, How::Call | How::CallWithContext | How::CallWait | How::CallTimeout);
-        let known = Known { context: context.clone(), payload, called, batch: None, reply: None };
-        self.model.items.push(known);
-        let _entered = match how {
-            How::WithContext | How::CallWithContext => None,
-            _ => item.map(|_| Context::new().with_remote_span_context(context.clone()).attach()),
+        let known = Known {
+            context: if *suppressed { SpanContext::NONE } else { context.clone() },
+            suppressed: *suppressed,
+            payload,
+            batch: None,
+            reply: None,
         };
+        self.model.items.push(known);
+        let mut around = Context::new();
+        if item.is_some() && !matches!(how, How::WithContext | How::CallWithContext) {
+            around = around.with_remote_span_context(context.clone());
+        }
+        let _entered = if *suppressed { around.with_telemetry_suppressed() } else { around }.attach();
         let given_back = |rejected: SubmitError<Payload>| {
             let reason = rejected.reason();
             assert_eq!(rejected.into_item(), payload);
@@ -568,8 +635,18 @@ impl Session {
             assert_eq!(item.is_awaited(), self.is_awaited(item.payload().id));
         }
         let ids: Vec<usize> = batch.payloads().map(|payload| payload.id).collect();
+        let results: Vec<bool> = match fate {
+            Fate::Complete { results, fit: false } => results.clone(),
+            Fate::Complete { results, fit: true } => {
+                results.iter().copied().chain(std::iter::repeat(true)).take(ids.len()).collect()
+            }
+            _ => Vec::new(),
+        };
         let word = |index: usize| match fate {
-            Fate::Complete(results) => results.get(index).map(|&good| Word::Complete(good)),
+            Fate::Complete { .. } if results.len() != ids.len() => {
+                Some(Word::Mismatch { items: ids.len(), results: results.len().min(ids.len() + 1) })
+            }
+            Fate::Complete { .. } => results.get(index).map(|&good| Word::Complete(good)),
             Fate::Items(words) => words.get(index).copied(),
             Fate::SucceedAll => Some(Word::Succeed),
             Fate::FailAll => Some(Word::Fail),
@@ -582,8 +659,7 @@ impl Session {
             assert_eq!(self.model.ended.last(), Some(&number));
         }
         match fate {
-            Fate::Complete(results) => {
-                // More results than items are ignored.
+            Fate::Complete { .. } => {
                 let results = results.iter().enumerate();
                 batch.complete(results.map(|(index, &good)| {
                     let id = ids.get(index).copied().unwrap_or(usize::MAX);
@@ -597,7 +673,7 @@ impl Session {
                         Word::Succeed => item.succeed(id),
                         Word::Fail => item.fail(id),
                         Word::Complete(good) => item.complete(if good { Ok(id) } else { Err(id) }),
-                        Word::None => drop(item),
+                        Word::None | Word::Mismatch { .. } => drop(item),
                     }
                 }
             }
@@ -619,7 +695,8 @@ impl Session {
     fn check_ended(&self) {
         if self.model.made.len() < 10 {
             let spans = self.exporter.spans().into_iter().filter(|span| span.name == "batch");
-            assert_eq!(spans.count(), self.model.ended.len());
+            let with_span = self.model.ended.iter().filter(|&&number| !self.model.made[number].suppressed);
+            assert_eq!(spans.count(), with_span.count());
         }
     }
 
@@ -629,7 +706,7 @@ impl Session {
             Word::Succeed => answer.succeed(id),
             Word::Fail => answer.fail(id),
             Word::Complete(good) => answer.complete(if good { Ok(id) } else { Err(id) }),
-            Word::None => drop(answer),
+            Word::None | Word::Mismatch { .. } => drop(answer),
         }
         self.check_ended();
     }
@@ -749,8 +826,17 @@ impl Model {
         if self.places {
             links.iter_mut().enumerate().for_each(|(place, link)| add_place(link, place));
         }
-        let (items, trigger) = (ids.len(), self.trigger);
-        self.made.push(Made { items, links, counts, trigger, answered: 0, succeeded: 0 });
+        self.made.push(Made {
+            items: ids.len(),
+            links,
+            counts,
+            trigger: self.trigger,
+            answered: 0,
+            succeeded: 0,
+            suppressed: ids.iter().all(|&id| self.items[id].suppressed),
+            status: Status::Unset,
+            first_failure: None,
+        });
         ids
     }
 
@@ -769,6 +855,7 @@ impl Model {
     /// `run` or `run_each`, until nothing is left.
     fn run(&mut self, mut processor: Processor, how: HowToEnd, spans: &mut Vec<ItemSpan>) {
         let mut expected: VecDeque<(usize, usize)> = VecDeque::new();
+        // The result, or that the handler waits for ever.
         let mut handle = |payload: Payload, cx: &Context| {
             if expected.is_empty() {
                 assert!(self.due().flatten().is_some(), "nothing was left");
@@ -776,21 +863,50 @@ impl Model {
             }
             let (index, id) = expected.pop_front().expect("a batch has items");
             assert_eq!(payload, self.items[id].payload);
+            assert_eq!(cx.is_telemetry_suppressed(), self.items[id].suppressed);
             let batch = self.made.len() - 1;
-            spans.push(ItemSpan { id, index, batch, span: cx.span().span_context().span_id() });
+            let cancelled = matches!(how, HowToEnd::Cancel) && id % 4 == 1;
+            if !self.items[id].suppressed {
+                let span = cx.span().span_context().span_id();
+                spans.push(ItemSpan { id, index, batch, span, cancelled });
+            }
+            if id % 5 == 0 {
+                cx.span().set_status(Status::error(PARTIAL));
+            }
             let result = if id % 3 == 0 { Err(id) } else { Ok(id) };
-            self.reply(id, result.map_err(CallError::Failed));
-            result
+            match (cancelled, result) {
+                (true, _) => {
+                    self.reply(id, Err(CallError::Unanswered), || Failure::new("dropped", DROPPED));
+                    expected.drain(..).for_each(|(_, id)| self.say(id, Word::None));
+                }
+                (_, Ok(_)) => self.say(id, Word::Succeed),
+                // It is recorded on the item's own span.
+                (_, Err(_)) => self.reply(id, Err(CallError::Failed(id)), || Failure::new("usize", id)),
+            }
+            (!cancelled).then_some(result)
         };
+        let waits = "no item waits";
         match how {
-            HowToEnd::RunEach => processor.run_each(handle),
+            HowToEnd::RunEach => processor.run_each(|payload, cx| handle(payload, cx).expect(waits)),
             HowToEnd::RunEachAsync => {
-                let run = processor.run_each_async(|payload, cx| ready(handle(payload, &cx)));
+                let run = processor.run_each_async(|payload, cx| ready(handle(payload, &cx).expect(waits)));
                 assert!(poll(&mut Box::pin(run), Waker::noop()).is_ready(), "it waits, closed");
             }
+            HowToEnd::Cancel => loop {
+                let run = processor.run_each_async(|payload, cx| {
+                    let result = handle(payload, &cx);
+                    async move { if let Some(result) = result { result } else { pending().await } }
+                });
+                if poll(&mut Box::pin(run), Waker::noop()).is_ready() {
+                    break;
+                }
+            },
             _ => processor.run(|batch| {
+                let current = Context::current();
+                assert_eq!(current.span().span_context(), batch.context().span().span_context());
                 assert_eq!(self.due(), Some(Some(batch.trigger())));
-                self.check_batch(&batch);
+                let number = self.check_batch(&batch);
+                assert_eq!(current.is_telemetry_suppressed(), self.made[number].suppressed);
                 batch.payloads().for_each(|payload| self.say(payload.id, Word::Succeed));
                 batch.succeed_all(|payload| payload.id);
             }),
@@ -803,14 +919,18 @@ impl Model {
         let reply = match word {
             Word::Succeed | Word::Complete(true) => Ok(id),
             Word::Fail | Word::Complete(false) => Err(CallError::Failed(id)),
-            Word::None if self.items[id].called => Err(CallError::Unanswered),
-            // Nobody asked.
-            Word::None => Ok(id),
+            Word::None => Err(CallError::Unanswered),
+            Word::Mismatch { items, results } => Err(CallError::ResultCount { items, results }),
         };
-        self.reply(id, reply);
+        self.reply(id, reply, || match reply {
+            Err(CallError::Failed(id)) => Failure { recorded: true, ..Failure::new("usize", id) },
+            Err(error @ CallError::ResultCount { .. }) => Failure::new("result_count", error),
+            Err(error) => Failure::new("unanswered", error),
+            Ok(_) => unreachable!("it succeeded"),
+        });
     }
 
-    fn reply(&mut self, id: usize, reply: Reply) {
+    fn reply(&mut self, id: usize, reply: Reply, why: impl FnOnce() -> Failure) {
         let item = &mut self.items[id];
         let number = item.batch.expect("in a batch");
         assert!(item.reply.replace(reply).is_none(), "answered twice");
@@ -821,6 +941,7 @@ impl Model {
             self.succeeded += 1;
         } else {
             self.failed += 1;
+            made.first_failure.get_or_insert_with(why);
         }
         if made.answered == made.items {
             self.ended.push(number);
@@ -828,7 +949,23 @@ impl Model {
     }
 }
 
+impl Failure {
+    fn new(error_type: &'static str, text: impl ToString) -> Self {
+        Self { text: text.to_string(), error_type, recorded: false }
+    }
+
+    fn status(&self, failed: usize) -> Status {
+        Status::error(match failed {
+            1 => format!("1 item failed: {}", self.text),
+            _ => format!("{failed} items failed, first: {}", self.text),
+        })
+    }
+}
+
 const PLACE: &str = "place";
+/// A failure that the user sets on a span: a handler does for one item in five.
+const PARTIAL: &str = "partial";
+const DROPPED: &str = "dropped before the handler was done";
 
 fn add_place(link: &mut Link, place: usize) {
     link.attributes.insert(0, KeyValue::new(PLACE, place as i64));
@@ -843,29 +980,35 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>, waker: &Waker) -> Poll<F::
 fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
     let mut invalid_links = 0;
     let (batches, item_spans): (Vec<_>, Vec<_>) = spans.iter().partition(|span| span.name == "batch");
-    assert_eq!((batches.len(), item_spans.len()), (model.ended.len(), items.len()));
+    let ended: Vec<usize> =
+        model.ended.iter().copied().filter(|&number| !model.made[number].suppressed).collect();
+    assert_eq!((batches.len(), item_spans.len()), (ended.len(), items.len()));
     let mut ids = HashMap::new();
-    for (span, &number) in batches.into_iter().zip(&model.ended) {
-        let Made { items, links, counts, trigger, succeeded, .. } = &model.made[number];
+    for (span, number) in batches.into_iter().zip(ended) {
+        let Made { items, links, counts, trigger, succeeded, status, first_failure, .. } =
+            &model.made[number];
         let (failed, rate) = (items - succeeded, *succeeded as f64 / *items as f64);
         let mut attributes = oracle::attributes(counts, trigger.as_str());
         attributes.push(KeyValue::new("batch.number", number as i64 + 1));
         attributes.push(KeyValue::new("batch.succeeded", *succeeded as i64));
         attributes.push(KeyValue::new("batch.failed", failed as i64));
         attributes.push(KeyValue::new("batch.success_rate", rate));
+        attributes.extend(first_failure.as_ref().map(|why| KeyValue::new("error.type", why.error_type)));
         assert_eq!((&span.attributes, &span.links.links), (&attributes, links));
-        let status = match failed {
-            0 => Status::Ok,
-            1 => Status::error("1 item failed"),
-            _ => Status::error(format!("{failed} items failed")),
+        let status = match (status, first_failure) {
+            (Status::Unset, Some(failure)) => failure.status(failed),
+            (set, _) => set.clone(),
         };
         assert_eq!((&span.status, span.parent_span_id), (&status, SpanId::INVALID));
+        let recorded = first_failure.as_ref().filter(|failure| failure.recorded);
+        let events: Vec<_> = span.events.iter().map(|event| (&*event.name, &event.attributes)).collect();
+        let exception = recorded.map(|Failure { text, error_type, .. }| exception(error_type, text));
+        assert_eq!(events, Vec::from_iter(exception.as_ref().map(|exception| ("exception", exception))));
         ids.insert(number, span.span_context.span_id());
     }
     for (span, expected) in item_spans.into_iter().zip(items) {
-        let ItemSpan { id, index, batch, span: span_id } = expected;
+        let ItemSpan { id, index, batch, span: span_id, cancelled } = expected;
         assert_eq!((span.span_context.span_id(), span.parent_span_id), (*span_id, ids[batch]));
-        assert_eq!(span.attributes, [KeyValue::new("item.index", *index as i64)]);
         let mut set = oracle::LinkSet::new(model.policy.clone());
         set.insert(Link::with_context(model.items[*id].context.clone()));
         let mut links = set.finish().0;
@@ -874,12 +1017,30 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
         }
         assert_eq!(span.links.links, links);
         invalid_links += span.links.iter().filter(|link| !link.span_context.is_valid()).count();
-        let (event, about, status) = match id % 3 {
-            0 => ("item.failed", vec![KeyValue::new("error", id.to_string())], Status::error(id.to_string())),
-            _ => ("item.succeeded", vec![], Status::Ok),
+        let text = id.to_string();
+        let failed = ("item.failed", vec![KeyValue::new("error", text.clone())]);
+        let (expected, failure) = match (cancelled, id % 3) {
+            (true, _) => (vec![], Some(("dropped", DROPPED))),
+            (_, 0) => (vec![failed, ("exception", exception("usize", &text))], Some(("usize", &*text))),
+            _ => (vec![("item.succeeded", vec![])], None),
         };
-        let events: Vec<_> = span.events.iter().map(|event| (&*event.name, &event.attributes)).collect();
-        assert_eq!((events, &span.status), (vec![(event, &about)], &status));
+        let events: Vec<_> =
+            span.events.iter().map(|event| (&*event.name, event.attributes.clone())).collect();
+        assert_eq!(events, expected);
+        let mut attributes = vec![KeyValue::new("item.index", *index as i64)];
+        attributes.extend(failure.map(|(error_type, _)| KeyValue::new("error.type", error_type)));
+        assert_eq!(span.attributes, attributes);
+        let status = match failure {
+            _ if id % 5 == 0 => Status::error(PARTIAL),
+            Some((_, text)) => Status::error(text.to_owned()),
+            None => Status::Unset,
+        };
+        assert_eq!(span.status, status);
     }
     invalid_links
+}
+
+/// The attributes of the event, by the semantic conventions.
+fn exception(error_type: &'static str, text: &str) -> Vec<KeyValue> {
+    vec![KeyValue::new("exception.type", error_type), KeyValue::new("exception.message", text.to_owned())]
 }

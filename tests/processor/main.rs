@@ -11,5 +11,8 @@ mod processor_calls;
 
 #[cfg(all(feature = "processor", feature = "tokio"))]
 mod oracle;
-#[cfg(feature = "processor")]
+mod outcomes;
+mod reporting;
 mod service;
+mod support;
+mod suppression;

@@ -26,6 +26,9 @@ fn a_processor_does_what_the_oracle_does() {
         ("batches in the end", sum(|seen| seen.last_batches), 1_000),
         ("items of run_each", sum(|seen| seen.items), 1_000),
         ("of these linked though invalid", sum(|seen| seen.invalid_links), 100),
+        ("of these dropped in flight", sum(|seen| seen.cancelled), 100),
+        ("batches without a span", sum(|seen| seen.suppressed_batches), 100),
+        ("failed batches with a status of the user's", sum(|seen| seen.marked), 100),
     ];
     for (what, count, least) in happened {
         println!("{what}: {count}");

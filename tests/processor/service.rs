@@ -1,71 +1,23 @@
 //! `BatchProcessor`: what reaches the exporter, and that every caller gets exactly one answer.
 
 use super::common::*;
+use super::support::*;
 use batchlink::{
     Invalid, LinkCollector, LinkPolicy, PushError, ShutdownError, Timeout, Trigger, Unsampled,
     processor::{Batch, BatchProcessor, BatchProcessorBuilder, CallError, Submitter},
 };
+use opentelemetry::Context;
 use opentelemetry::trace::noop::NoopTracer;
 use opentelemetry::trace::{
     SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
 };
-use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{
-    InMemorySpanExporter, SdkTracer, SdkTracerProvider, Span, SpanData, SpanProcessor,
-};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span, SpanData, SpanProcessor};
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
-
-type Text = &'static str;
-
-fn telemetry() -> (SdkTracerProvider, SdkTracer, InMemorySpanExporter) {
-    let exporter = InMemorySpanExporter::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
-    let tracer = provider.tracer("test");
-    (provider, tracer, exporter)
-}
-
-/// Batches of `size` that only size can trigger, of numbers, with numbers as results.
-fn by_size(size: usize, tracer: SdkTracer) -> (Submitter<u64, u64, Text>, BatchProcessor<u64, u64, Text>) {
-    BatchProcessor::builder("batch")
-        .with_max_batch_size(size)
-        .with_max_delay(NEVER)
-        .with_shards(1)
-        .build(tracer)
-        .expect("valid")
-}
-
-/// Batches of two, and no more room than that.
-fn room_for_two<T: Send + 'static>(
-    tracer: SdkTracer,
-) -> (Submitter<T, (), Text>, BatchProcessor<T, (), Text>) {
-    BatchProcessor::builder("batch")
-        .with_max_batch_size(2)
-        .with_queue_capacity(2)
-        .with_max_delay(NEVER)
-        .with_shards(1)
-        .build(tracer)
-        .expect("valid")
-}
-
-fn spans(exporter: &InMemorySpanExporter, name: &str) -> Vec<SpanData> {
-    exporter.get_finished_spans().expect("exported").into_iter().filter(|span| span.name == name).collect()
-}
-
-fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
-    attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|found| found.value.to_string())
-}
-
-/// The attributes of a batch span, in one line.
-fn account(span: &SpanData) -> String {
-    let keys = ["size", "links", "trigger", "number", "succeeded", "failed", "success_rate"];
-    let values = keys.map(|key| text(&span.attributes, &format!("batch.{key}")).unwrap_or("-".into()));
-    values.join(" ")
-}
 
 /// Whether or not the rest of the context is valid, for the policies that keep what is not.
 #[test]
@@ -106,7 +58,7 @@ fn a_trace_state_that_is_too_long_does_not_wait_and_is_counted() {
 fn a_batch_has_a_span_with_links_and_outcomes() {
     let _watchdog = watchdog();
     let (_provider, tracer, exporter) = telemetry();
-    let (submitter, mut processor) = by_size(4, tracer.clone());
+    let (submitter, mut processor) = of_size(4, tracer.clone());
     let requests: Vec<SpanContext> = (0..3)
         .map(|n| {
             tracer.in_span("request", |cx| {
@@ -127,13 +79,12 @@ fn a_batch_has_a_span_with_links_and_outcomes() {
     for item in batch {
         match item.index() {
             2 => item.fail("no"),
-            3 => drop(item), // only submitted, and nothing went wrong
             _ => item.succeed(0),
         }
     }
     let [batch] = spans(&exporter, "batch").try_into().unwrap();
     assert_eq!(account(&batch), "4 3 size_limit 1 3 1 0.75");
-    assert_eq!(batch.status, Status::error("1 item failed"));
+    assert_eq!(batch.status, Status::error("1 item failed: no"));
     assert_eq!(batch.parent_span_id, SpanId::INVALID);
     assert!(batch.links.iter().map(|link| &link.span_context).eq(&requests));
     let stats = submitter.stats();
@@ -144,7 +95,7 @@ fn a_batch_has_a_span_with_links_and_outcomes() {
 fn every_item_has_a_span_of_its_own() {
     let _watchdog = watchdog();
     let (_provider, tracer, exporter) = telemetry();
-    let (submitter, mut processor) = by_size(3, tracer.clone());
+    let (submitter, mut processor) = of_size(3, tracer.clone());
     let request = tracer.in_span("request", |cx| {
         (0..3).for_each(|n| submitter.submit(n).unwrap());
         cx.span().span_context().clone()
@@ -160,10 +111,10 @@ fn every_item_has_a_span_of_its_own() {
     });
     let [batch] = spans(&exporter, "batch").try_into().unwrap();
     assert_eq!(account(&batch), "3 1 size_limit 1 1 2 0.3333333333333333");
-    assert_eq!(batch.status, Status::error("2 items failed"));
+    assert_eq!(batch.status, Status::error("2 items failed, first: out of stock"));
     let items = spans(&exporter, "process_item");
     let said = [
-        ("item.succeeded", None, Status::Ok),
+        ("item.succeeded", None, Status::Unset),
         ("item.failed", Some("out of stock"), Status::error("out of stock")),
         (
             "item.failed",
@@ -224,7 +175,7 @@ fn an_item_links_what_its_batch_would() {
 fn callers_get_their_own_results() {
     let _watchdog = watchdog();
     let (_provider, tracer, _exporter) = telemetry();
-    let (submitter, processor) = by_size(4, tracer);
+    let (submitter, processor) = of_size(4, tracer);
     let handle = processor
         .spawn_each(|n, _cx| match n {
             1 => Err("no"),
@@ -252,7 +203,7 @@ fn callers_get_their_own_results() {
 fn a_batch_can_be_answered_at_once_or_not_at_all() {
     let _watchdog = watchdog();
     let (_provider, tracer, exporter) = telemetry();
-    let (submitter, mut processor) = by_size(3, tracer);
+    let (submitter, mut processor) = of_size(3, tracer);
     let ask = |handle: fn(Batch<u64, u64, Text>), processor: &mut BatchProcessor<u64, u64, Text>| {
         let calls: Vec<_> = (0..3)
             .map(|n| {
@@ -273,16 +224,16 @@ fn a_batch_can_be_answered_at_once_or_not_at_all() {
     for (_, result) in ask(drop, &mut processor) {
         assert_eq!(result, Err(CallError::Unanswered));
     }
-    // By position; one result is missing.
-    let mut results: Vec<_> = ask(|batch| batch.complete([Ok(7), Err("no")]), &mut processor)
+    // By position.
+    let mut results: Vec<_> = ask(|batch| batch.complete([Ok(7), Err("no"), Ok(7)]), &mut processor)
         .into_iter()
         .map(|(_, result)| result)
         .collect();
     results.sort_by_key(|result| format!("{result:?}"));
-    assert_eq!(results, [Err(CallError::Failed("no")), Err(CallError::Unanswered), Ok(7)]);
+    assert_eq!(results, [Err(CallError::Failed("no")), Ok(7), Ok(7)]);
     let accounts: Vec<String> = spans(&exporter, "batch").iter().map(account).collect();
     // Submitted outside of any span: nothing to link.
-    let tails = ["1 3 0 1", "2 0 3 0", "3 0 3 0", "4 1 2 0.3333333333333333"];
+    let tails = ["1 3 0 1", "2 0 3 0", "3 0 3 0", "4 2 1 0.6666666666666666"];
     assert!(
         accounts.iter().zip(tails).all(|(account, tail)| *account == format!("3 0 size_limit {tail}")),
         "{accounts:?}"
@@ -293,7 +244,7 @@ fn a_batch_can_be_answered_at_once_or_not_at_all() {
 fn a_panic_of_the_handler_fails_what_it_had_and_nothing_else() {
     let _watchdog = watchdog();
     let (_provider, tracer, exporter) = telemetry();
-    let (submitter, processor) = by_size(2, tracer);
+    let (submitter, processor) = of_size(2, tracer);
     let handle = processor
         .spawn(|batch| {
             let number = batch.number();
@@ -317,7 +268,7 @@ fn a_panic_of_the_handler_fails_what_it_had_and_nothing_else() {
     handle.shutdown_with_timeout(NEVER).unwrap();
     assert_eq!(handle.shutdown(), Err(ShutdownError::AlreadyShutdown));
     let statuses: Vec<Status> = spans(&exporter, "batch").into_iter().map(|span| span.status).collect();
-    assert_eq!(statuses, [Status::error("1 item failed"), Status::Ok]);
+    assert_eq!(statuses, [Status::error("1 item failed: panicked: on purpose"), Status::Unset]);
 }
 
 #[test]
@@ -350,7 +301,7 @@ fn what_is_refused_comes_back() {
 #[test]
 fn what_is_there_can_be_taken_without_waiting() {
     let (_provider, tracer, _exporter) = telemetry();
-    let (submitter, mut processor) = by_size(4, tracer);
+    let (submitter, mut processor) = of_size(4, tracer);
     assert!(processor.try_next().is_none());
     for n in 0..3 {
         submitter.submit(n).unwrap();
@@ -369,7 +320,7 @@ fn what_is_there_can_be_taken_without_waiting() {
 fn a_flush_takes_what_is_pending() {
     let _watchdog = watchdog();
     let (_provider, tracer, _exporter) = telemetry();
-    let (submitter, mut processor) = by_size(4, tracer);
+    let (submitter, mut processor) = of_size(4, tracer);
     submitter.submit(1).unwrap();
     assert_eq!(processor.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout);
     submitter.flush();
@@ -448,7 +399,7 @@ fn a_failed_call_says_why() {
 fn a_processor_that_goes_answers_those_who_wait() {
     let _watchdog = watchdog();
     let (_provider, tracer, _exporter) = telemetry();
-    let (submitter, mut processor) = by_size(2, tracer.clone());
+    let (submitter, mut processor) = of_size(2, tracer.clone());
     let call = |n: u64| {
         let submitter = submitter.clone();
         thread::spawn(move || submitter.call_blocking(n))
@@ -583,7 +534,10 @@ fn one_batch_per_key() {
     (0..7).for_each(|n| submitter.submit(n).unwrap());
     submitter.close();
     let mut batches = Vec::new();
-    processor.run(|batch| batches.push((batch.number(), batch.payloads().copied().collect::<Vec<_>>())));
+    processor.run(|batch| {
+        batches.push((batch.number(), batch.payloads().copied().collect::<Vec<_>>()));
+        batch.succeed_all(|_| ());
+    });
     assert_eq!(batches, [(1, vec![0, 3, 6]), (2, vec![1, 4]), (3, vec![2]), (4, vec![5])]);
     let accounts: Vec<String> = spans(&exporter, "deliver").iter().map(account).collect();
     assert_eq!(accounts[0], "3 0 size_limit 1 3 0 1");
@@ -612,7 +566,7 @@ fn links_are_bounded_items_are_not() {
     let [batch] = spans(&exporter, "batch").try_into().unwrap();
     assert_eq!(account(&batch), "5 2 size_limit 1 5 0 1");
     assert_eq!(text(&batch.attributes, "links.original_count").as_deref(), Some("5"));
-    assert_eq!(batch.status, Status::Ok);
+    assert_eq!(batch.status, Status::Unset);
     assert_eq!(spans(&exporter, "item").len(), 5);
 }
 
@@ -906,7 +860,7 @@ mod tasks {
     #[tokio::test]
     async fn batches_run_in_a_task() {
         let (_provider, tracer, exporter) = telemetry();
-        let (submitter, mut processor) = by_size(2, tracer);
+        let (submitter, mut processor) = of_size(2, tracer);
         let run = tokio::spawn(async move {
             processor
                 .run_async(|batch| async move {
@@ -929,7 +883,7 @@ mod tasks {
     #[tokio::test]
     async fn items_run_in_a_task() {
         let (_provider, tracer, exporter) = telemetry();
-        let (submitter, mut processor) = by_size(3, tracer.clone());
+        let (submitter, mut processor) = of_size(3, tracer.clone());
         let run = tokio::spawn(async move {
             processor
                 .run_each_async(|n, cx| async move {
@@ -950,7 +904,7 @@ mod tasks {
         run.await.unwrap();
         let statuses: Vec<Status> =
             spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
-        assert_eq!(statuses, [Status::Ok, Status::error("no"), Status::error("panicked: on purpose")]);
+        assert_eq!(statuses, [Status::Unset, Status::error("no"), Status::error("panicked: on purpose")]);
     }
 
     /// Which is a stream of batches, that ends when it is closed and empty.
@@ -974,7 +928,7 @@ mod tasks {
     #[tokio::test]
     async fn items_can_be_answered_from_other_tasks() {
         let (_provider, tracer, exporter) = telemetry();
-        let (submitter, mut processor) = by_size(3, tracer);
+        let (submitter, mut processor) = of_size(3, tracer);
         let calls = async { tokio::join!(submitter.call(1), submitter.call(2), submitter.call(3)) };
         let serve = async {
             for item in processor.next().await.unwrap() {
@@ -996,7 +950,7 @@ mod tasks {
     #[tokio::test]
     async fn a_caller_who_leaves_does_not_touch_the_batch() {
         let (_provider, tracer, _exporter) = telemetry();
-        let (submitter, mut processor) = by_size(2, tracer);
+        let (submitter, mut processor) = of_size(2, tracer);
         let stays = submitter.call(2);
         let leaves = tokio::time::timeout(Duration::from_millis(1), submitter.call(1));
         assert!(leaves.await.is_err());
@@ -1163,7 +1117,7 @@ fn telemetry_that_panics_costs_spans_only() {
     let _watchdog = watchdog();
     for panics in [Panics::Start, Panics::End] {
         let provider = SdkTracerProvider::builder().with_span_processor(Broken(panics)).build();
-        let (submitter, processor) = by_size(1, provider.tracer("test"));
+        let (submitter, processor) = of_size(1, provider.tracer("test"));
         let handle = processor
             .spawn(|batch| {
                 if batch.payloads().next() == Some(&1) {
@@ -1175,7 +1129,7 @@ fn telemetry_that_panics_costs_spans_only() {
         assert_eq!(submitter.call_blocking(1), Err(CallError::Panicked));
         assert_eq!(submitter.call_blocking(2), Ok(3));
         handle.shutdown().unwrap();
-        let (submitter, processor) = by_size(1, provider.tracer("test"));
+        let (submitter, processor) = of_size(1, provider.tracer("test"));
         let handle = processor.spawn_each(|n, _| Ok(n + 1)).unwrap();
         assert_eq!([1, 2].map(|n| submitter.call_blocking(n)), [Ok(2), Ok(3)]);
         handle.shutdown().unwrap();

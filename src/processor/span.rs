@@ -1,0 +1,346 @@
+//! The spans of batches and items: how they start, what they say of a failure, how they end.
+
+use super::Outcomes;
+use super::answer::{Answer, CallError, Reply};
+use crate::links::int;
+use crate::panic::{caught, unpoisoned};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
+use opentelemetry::{Context, KeyValue};
+use std::any::{Any, type_name};
+use std::borrow::Cow;
+use std::fmt::{self, Display, Write};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// Starts a span as child of a context.
+pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context) -> OwnSpan + Send>;
+
+/// Starts spans with `tracer`.
+pub(super) fn start_with<T>(tracer: T) -> Start
+where
+    T: Tracer + Send + Sync + 'static,
+    T::Span: Send + Sync + 'static,
+{
+    Box::new(move |builder, parent| {
+        let set_by_user = Arc::new(SetByUser::default());
+        // Samplers and span processors are the user's code. Where they panic there is no span.
+        let context = caught(|| {
+            let span = builder.start_with_context(&tracer, parent);
+            parent.with_span(Watched { span, set_by_user: Arc::clone(&set_by_user) })
+        });
+        OwnSpan { context: context.unwrap_or_else(|| without_span(parent)), set_by_user }
+    })
+}
+
+/// A context like `parent` whose span cannot be changed or ended.
+fn without_span(parent: &Context) -> Context {
+    parent.with_remote_span_context(parent.span().span_context().clone())
+}
+
+/// What the user's code set on a span of ours. What is set stays (invariant `status-unset-or-error`).
+#[derive(Debug, Default)]
+struct SetByUser {
+    status: AtomicBool,
+    error_type: AtomicBool,
+}
+
+/// A span that notes what is set on it: the API has no way to ask.
+#[derive(Debug)]
+struct Watched<S> {
+    span: S,
+    set_by_user: Arc<SetByUser>,
+}
+
+impl<S: Span> Span for Watched<S> {
+    fn add_event_with_timestamp<N>(&mut self, name: N, at: SystemTime, attributes: Vec<KeyValue>)
+    where
+        N: Into<Cow<'static, str>>,
+    {
+        self.span.add_event_with_timestamp(name, at, attributes);
+    }
+
+    fn span_context(&self) -> &SpanContext {
+        self.span.span_context()
+    }
+
+    fn is_recording(&self) -> bool {
+        self.span.is_recording()
+    }
+
+    fn set_attribute(&mut self, attribute: KeyValue) {
+        if attribute.key.as_str() == ERROR_TYPE {
+            self.set_by_user.error_type.store(true, Ordering::Relaxed);
+        }
+        self.span.set_attribute(attribute);
+    }
+
+    fn set_status(&mut self, status: Status) {
+        self.set_by_user.status.store(true, Ordering::Relaxed);
+        self.span.set_status(status);
+    }
+
+    fn update_name<N: Into<Cow<'static, str>>>(&mut self, name: N) {
+        self.span.update_name(name);
+    }
+
+    fn add_link(&mut self, context: SpanContext, attributes: Vec<KeyValue>) {
+        self.span.add_link(context, attributes);
+    }
+
+    fn end_with_timestamp(&mut self, at: SystemTime) {
+        self.span.end_with_timestamp(at);
+    }
+}
+
+const ERROR_TYPE: &str = "error.type";
+
+/// A span that this room started, and ends.
+pub(super) struct OwnSpan {
+    context: Context,
+    set_by_user: Arc<SetByUser>,
+}
+
+impl OwnSpan {
+    /// No span, and none below it: for items that were submitted where telemetry is suppressed.
+    pub(super) fn suppressed(parent: &Context) -> Self {
+        let context = without_span(parent).with_telemetry_suppressed();
+        Self { context, set_by_user: Arc::default() }
+    }
+
+    /// Records an exception as the semantic conventions ask.
+    fn record(&self, failure: &Failure) {
+        let _ = caught(|| {
+            let attributes = vec![
+                KeyValue::new("exception.type", failure.kind),
+                KeyValue::new("exception.message", failure.text.clone()),
+            ];
+            self.context.span().add_event("exception", attributes);
+        });
+    }
+
+    /// Ends the span: as failed if there is a failure, otherwise with the status that it has.
+    fn end(&self, failure: Option<Failure>) {
+        // Exporters may submit to a processor of this provider, which must not export that in turn.
+        let _suppressed = caught(Context::enter_telemetry_suppressed_scope);
+        let span = self.context.span();
+        if let Some(Failure { kind, text, .. }) = failure {
+            // Relaxed: what happened before the end of the span is seen, and what races with it may be.
+            if !self.set_by_user.error_type.load(Ordering::Relaxed) {
+                let _ = caught(|| span.set_attribute(KeyValue::new(ERROR_TYPE, kind)));
+            }
+            if !self.set_by_user.status.load(Ordering::Relaxed) {
+                let _ = caught(|| span.set_status(Status::error(text)));
+            }
+        }
+        // Span processors are the user's code; this may be a handler's unwinding, or an answer of many.
+        let _ = caught(|| span.end());
+    }
+}
+
+/// The span of a batch, shared by the batch, its answers and the loop that runs its handler. The
+/// last of them ends it, with the outcomes (invariant `last-answer-ends`).
+pub(super) struct BatchSpan {
+    span: OwnSpan,
+    size: u64,
+    succeeded: AtomicU64,
+    /// The first one.
+    failure: Mutex<Option<Failure>>,
+    outcomes: Arc<Outcomes>,
+}
+
+impl BatchSpan {
+    pub(super) fn new(span: OwnSpan, size: u64, outcomes: Arc<Outcomes>) -> Self {
+        Self { span, size, succeeded: AtomicU64::new(0), failure: Mutex::new(None), outcomes }
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.span.context
+    }
+
+    /// Counts an item as succeeded.
+    pub(super) fn succeed(&self) {
+        // Relaxed: read after the last reference was dropped, which acquires.
+        self.succeeded.fetch_add(1, Ordering::Relaxed);
+        self.outcomes.succeeded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an item as failed, and keeps why if it is the first.
+    pub(super) fn fail(&self, why: impl FnOnce() -> Failure) {
+        self.outcomes.failed.fetch_add(1, Ordering::Relaxed);
+        if self.first_failure().is_some() {
+            return;
+        }
+        // Not under the lock: it is text that the user's code makes.
+        let why = why();
+        if why.is_exception {
+            self.span.record(&why);
+        }
+        self.first_failure().get_or_insert(why);
+    }
+
+    /// Records a panic of the batch's handler, which fails the batch even if every item has its
+    /// answer.
+    pub(super) fn panicked(&self, panic: &(dyn Any + Send)) {
+        let why = Failure::panic(panic);
+        self.span.record(&why);
+        let mut first = self.first_failure();
+        // The items that were dropped while it unwound did not know its message.
+        first.take_if(|first| first.kind == PANICKED);
+        first.get_or_insert(why);
+    }
+
+    fn first_failure(&self) -> MutexGuard<'_, Option<Failure>> {
+        unpoisoned(self.failure.lock())
+    }
+}
+
+impl Drop for BatchSpan {
+    fn drop(&mut self) {
+        let succeeded = self.succeeded.load(Ordering::Relaxed);
+        let failed = self.size - succeeded;
+        for attribute in [
+            KeyValue::new("batch.succeeded", int(succeeded)),
+            KeyValue::new("batch.failed", int(failed)),
+            KeyValue::new("batch.success_rate", succeeded as f64 / self.size.max(1) as f64),
+        ] {
+            let _ = caught(|| self.span.context.span().set_attribute(attribute));
+        }
+        let failure = self.first_failure().take().map(|Failure { kind, text, is_exception }| {
+            let text = match failed {
+                0 => text,
+                1 => format!("1 item failed: {text}"),
+                _ => format!("{failed} items failed, first: {text}"),
+            };
+            Failure { kind, text, is_exception }
+        });
+        self.span.end(failure);
+    }
+}
+
+/// The span of one item whose handler runs. Dropped before that is done, it ends as failed, and so
+/// does the item.
+pub(super) struct ItemSpan<R, E> {
+    span: OwnSpan,
+    /// `None` once given.
+    answer: Option<Answer<R, E>>,
+}
+
+impl<R, E> ItemSpan<R, E> {
+    pub(super) fn new(span: OwnSpan, answer: Answer<R, E>) -> Self {
+        Self { span, answer: Some(answer) }
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.span.context
+    }
+
+    /// Answers the item by what its handler returned, or panicked with, and ends the span.
+    pub(super) fn end(mut self, result: Result<Result<R, E>, &(dyn Any + Send)>)
+    where
+        E: Display,
+    {
+        match result {
+            Ok(Ok(result)) => {
+                let _ = caught(|| self.span.context.span().add_event("item.succeeded", vec![]));
+                self.answer(Ok(result), None);
+            }
+            Ok(Err(error)) => {
+                let why = Failure::error(&error);
+                self.answer(Err(CallError::Failed(error)), Some(why));
+            }
+            Err(panic) => self.answer(Err(CallError::Panicked), Some(Failure::panic(panic))),
+        }
+    }
+
+    fn answer(&mut self, reply: Reply<R, E>, why: Option<Failure>) {
+        let Some(answer) = self.answer.take() else { return };
+        if let Some(why) = why.as_ref().filter(|why| why.is_exception) {
+            let error = KeyValue::new("error", why.text.clone());
+            let _ = caught(|| self.span.context.span().add_event("item.failed", vec![error]));
+            self.span.record(why);
+        }
+        // The exception is recorded here, and not on the batch's span once more.
+        let on_batch =
+            |_: &_| Failure { is_exception: false, ..why.clone().unwrap_or_else(Failure::dropped) };
+        answer.give(reply, on_batch);
+        self.span.end(why);
+    }
+}
+
+impl<R, E> Drop for ItemSpan<R, E> {
+    fn drop(&mut self) {
+        self.answer(Err(CallError::Unanswered), Some(Failure::dropped()));
+    }
+}
+
+/// Why an item or a batch failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// The span's `error.type`.
+    kind: &'static str,
+    text: String,
+    /// Code of the user's returned an error or panicked.
+    is_exception: bool,
+}
+
+impl Failure {
+    /// The handler's own error.
+    pub(super) fn error<E: Display>(error: &E) -> Self {
+        let mut text = Text(String::new());
+        // Where the text is cut, writing it fails.
+        let written = caught(|| write!(text, "{error}").unwrap_or_default());
+        let text = written.map_or_else(|| "(its text panicked)".into(), |()| text.0);
+        Self { kind: type_name::<E>(), text, is_exception: true }
+    }
+
+    fn panic(panic: &(dyn Any + Send)) -> Self {
+        let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+            (Some(text), _) => text,
+            (_, Some(text)) => text.as_str(),
+            _ => "(no message)",
+        };
+        let mut text = Text("panicked: ".into());
+        let _ = text.write_str(message);
+        Self { kind: PANICKED, text: text.0, is_exception: true }
+    }
+
+    /// What is not the handler's own error.
+    pub(super) fn of<E>(error: &CallError<E>) -> Self {
+        let kind = match error {
+            CallError::Panicked => PANICKED,
+            CallError::ResultCount { .. } => "result_count",
+            _ => "unanswered",
+        };
+        Self { kind, text: error.reason().into_owned(), is_exception: false }
+    }
+
+    /// The handler's future was dropped.
+    fn dropped() -> Self {
+        let text = "dropped before the handler was done".into();
+        Self { kind: "dropped", text, is_exception: false }
+    }
+}
+
+const PANICKED: &str = "panicked";
+
+/// A text of at most [`MAX`](Self::MAX) bytes, and an ellipsis where it was cut.
+struct Text(String);
+
+impl Text {
+    const MAX: usize = 1024;
+}
+
+impl Write for Text {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let space = Self::MAX.checked_sub(self.0.len()).ok_or(fmt::Error)?;
+        if more.len() <= space {
+            self.0.push_str(more);
+            return Ok(());
+        }
+        let cut = (0..=space).rev().find(|&at| more.is_char_boundary(at)).unwrap_or(0);
+        self.0.push_str(&more[..cut]);
+        self.0.push('…');
+        Err(fmt::Error)
+    }
+}
