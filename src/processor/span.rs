@@ -10,7 +10,6 @@ use opentelemetry::{Context, KeyValue};
 use std::any::{Any, type_name};
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
-use std::sync::{MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 /// Starts a span as child of a context.
@@ -168,7 +167,7 @@ impl BatchSpan {
     /// Counts an item as failed, and keeps why if it is the first.
     pub(super) fn fail(&self, why: impl FnOnce() -> Failure) {
         self.outcomes.failed.fetch_add(1, Ordering::Relaxed);
-        if self.first_failure().is_some() {
+        if self.with_failure(|first| first.is_some()) {
             return;
         }
         // Not under the lock: it is text that the user's code makes.
@@ -176,7 +175,9 @@ impl BatchSpan {
         if why.is_exception {
             self.span.record(&why);
         }
-        self.first_failure().get_or_insert(why);
+        self.with_failure(|first| {
+            first.get_or_insert(why);
+        });
     }
 
     /// Records a panic of the batch's handler, which fails the batch even if every item has its
@@ -184,14 +185,17 @@ impl BatchSpan {
     pub(super) fn panicked(&self, panic: &(dyn Any + Send)) {
         let why = Failure::panic(panic);
         self.span.record(&why);
-        let mut first = self.first_failure();
-        // The items that were dropped while it unwound did not know its message.
-        first.take_if(|first| first.kind == PANICKED);
-        first.get_or_insert(why);
+        self.with_failure(|first| {
+            // The items that were dropped while it unwound did not know its message.
+            if first.as_ref().is_none_or(|first| first.kind == PANICKED) {
+                *first = Some(why);
+            }
+        });
     }
 
-    fn first_failure(&self) -> MutexGuard<'_, Option<Failure>> {
-        unpoisoned(self.failure.lock())
+    fn with_failure<O>(&self, f: impl FnOnce(&mut Option<Failure>) -> O) -> O {
+        let mut failure = unpoisoned(self.failure.lock());
+        f(&mut failure)
     }
 }
 
@@ -206,7 +210,7 @@ impl Drop for BatchSpan {
         ] {
             let _ = caught(|| self.span.context.span().set_attribute(attribute));
         }
-        let failure = self.first_failure().take().map(|Failure { kind, text, is_exception }| {
+        let failure = self.with_failure(Option::take).map(|Failure { kind, text, is_exception }| {
             let text = match failed {
                 0 => text,
                 1 => format!("1 item failed: {text}"),

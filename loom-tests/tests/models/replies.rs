@@ -24,16 +24,17 @@ fn processor(size: usize, weight: Option<u64>) -> Pair {
     builder.build(NoopTracer::new()).expect("a valid configuration")
 }
 
-/// A thread that calls gets its own item's result.
+/// A calling thread gets its own item's result, and finds the item counted.
 #[test]
 fn caller_gets_its_answer() {
     check(3, || {
         let (submitter, mut processor) = processor(1, None);
-        let call = spawn(submitter, |submitter| submitter.call_blocking(7));
+        let call = spawn(submitter, |submitter| {
+            let result = submitter.call_blocking(7);
+            (result, submitter.stats().succeeded())
+        });
         processor.next_batch().unwrap().succeed_all(|n| n + 1);
-        let (result, submitter) = call.join().unwrap();
-        assert_eq!(result, Ok(8));
-        assert_eq!(submitter.stats().succeeded(), 1);
+        assert_eq!(call.join().unwrap().0, (Ok(8), 1));
     });
 }
 
@@ -48,9 +49,23 @@ fn task_gets_its_answer() {
     });
 }
 
-/// A task that leaves while it is answered costs nobody anything: the item is counted, the reply freed.
+/// A caller whose item is dropped gets an answer, too, after the item was counted.
 #[test]
-fn caller_leaves_while_it_is_answered() {
+fn dropped_item_answers_its_caller() {
+    check(3, || {
+        let (submitter, mut processor) = processor(1, None);
+        let call = spawn(submitter, |submitter| {
+            let result = submitter.call_blocking(7);
+            (result, submitter.stats().failed())
+        });
+        drop(processor.next_batch().unwrap());
+        assert_eq!(call.join().unwrap().0, (Err(CallError::Unanswered), 1));
+    });
+}
+
+/// A task that leaves while it is answered costs no other its answer: the item is counted, the reply freed.
+#[test]
+fn caller_leaves_while_answered() {
     check(3, || {
         let (submitter, mut processor) = processor(1, None);
         let call = spawn(submitter, |submitter| {
@@ -62,7 +77,7 @@ fn caller_leaves_while_it_is_answered() {
     });
 }
 
-/// Whoever calls while the processor goes hears that it has gone.
+/// A call that races the processor's drop is answered: closed.
 #[test]
 fn caller_races_the_end() {
     check(3, || {
@@ -87,9 +102,10 @@ fn batch_outlives_its_processor() {
     });
 }
 
-/// Items of one batch answered on two threads: whoever is last sees what the other counted.
+/// Items of one batch are answered on two threads, one of them by its drop. Both are counted, and the last
+/// answer ends the span.
 #[test]
-fn last_answer_sees_the_others() {
+fn last_answer_sees_the_other() {
     check(3, || {
         let (submitter, mut processor) = processor(2, None);
         submitter.submit(1).unwrap();
@@ -99,11 +115,12 @@ fn last_answer_sees_the_others() {
         let other = thread::spawn(move || other.succeed(0));
         drop(items);
         other.join().unwrap();
-        assert_eq!(submitter.stats().succeeded(), 2);
+        let stats = submitter.stats();
+        assert_eq!((stats.succeeded(), stats.failed()), (1, 1));
     });
 }
 
-/// Whoever completes the weight wakes the processor, which finds it all published.
+/// The submission that completes the weight wakes the processor, which finds it all published.
 #[test]
 fn two_submitters_complete_the_weight() {
     check(2, || {
@@ -120,7 +137,7 @@ fn two_submitters_complete_the_weight() {
 }
 
 /// An item that weighs enough by itself is found behind one that is claimed and not yet published, though
-/// whoever publishes that one crosses no limit.
+/// the publication of that one crosses no limit.
 #[test]
 fn weight_behind_a_claim_is_found() {
     check(1, || {
@@ -137,7 +154,7 @@ fn weight_behind_a_claim_is_found() {
     });
 }
 
-/// A weight that is found, by a processor that nobody woke, is one of published items.
+/// A weight that a processor finds without a wake-up is one of published items.
 #[test]
 fn what_weighs_enough_is_published() {
     check(3, || {
@@ -157,7 +174,7 @@ fn what_weighs_enough_is_published() {
     });
 }
 
-/// What a heavy item leaves behind has its own trigger.
+/// An item left behind by a heavy one has its own trigger.
 #[test]
 fn weight_left_behind_fires_again() {
     check(2, || {
