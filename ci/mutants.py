@@ -168,9 +168,12 @@ def write(texts, mutants):
     where = {}
     for file, text in texts.items():
         bodies = collections.defaultdict(list)
-        for mutant in mutants:
-            if mutant.file == file:
-                bodies[mutant.body, mutant.body_end].append(mutant)
+        here = [mutant for mutant in mutants if mutant.file == file]
+        for mutant in here:
+            # A function within a function: the outer one's body has both.
+            around = min((other for other in here if other.body <= mutant.body and mutant.body_end <= other.body_end),
+                         key=lambda other: other.body)
+            bodies[around.body, around.body_end].append(mutant)
         written, line, done = [], 1, 0
 
         def put(piece):
