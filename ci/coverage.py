@@ -12,10 +12,10 @@ from rust_source import File
 
 # Every line of these types must be run ...
 PROTOCOL = "Word Snapshot Ring Claim Consumer Take Signal TriggerState LinkSet LinkSetBuilder Outcome"
-# ... but for so many lines of these functions.
+# ... but for what begins so in these functions.
 UNCOVERED = {
-    "Ring::claim": (1, "another thread changed the word in between: in some runs only"),
-    "Ring::close": (1, "the same"),
+    "Ring::claim": ("Err(", "another thread changed the word in between: in some runs only"),
+    "Ring::close": ("Err(", "the same"),
 }
 
 
@@ -50,7 +50,7 @@ def main():
     protocol = current(PROTOCOL).split()
     excused = {current(function): excuse for function, excuse in UNCOVERED.items()}
     print(f"{'file':28} {'lines':>6} {'run':>7} {'regions':>8} {'run':>7}")
-    owners, unrun, bad = set(), {}, []
+    owners, bad = set(), []
     for file in sorted(data["files"], key=lambda file: file["filename"]):
         path = pathlib.Path(file["filename"])
         if "src" not in path.parts or path.name == "flooding.rs":
@@ -62,14 +62,13 @@ def main():
         code = source.text.splitlines()
         for number in uncovered(file):
             function = function_at(source, number)
-            print(f"    {name}:{number}: {code[number - 1].strip()}")
-            if function and function.partition("::")[0] in protocol:
-                unrun.setdefault(function, []).append(f"{name}:{number}")
+            line = code[number - 1].strip()
+            begins, reason = excused.get(function, (None, ""))
+            excuse = begins is not None and line.startswith(begins)
+            print(f"    {name}:{number}: {line}" + (f"   # {reason}" if excuse else ""))
+            if function and function.partition("::")[0] in protocol and not excuse:
+                bad.append(f"{name}:{number}: run by no test, and has no reason: {function}: {line}")
     print(row("all", data["totals"]))
-    for function, lines in unrun.items():
-        most, reason = excused.get(function, (0, ""))
-        if len(lines) > most:
-            bad.append(f"{function}: {', '.join(lines)}: run by no test" + (f" ({most}: {reason})" if most else ""))
     bad += [f"no type is called {name}: see PROTOCOL, and names.py" for name in protocol if name not in owners]
     for line in bad:
         print(line)
