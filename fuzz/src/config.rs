@@ -24,7 +24,7 @@ const VARIABLES: [(&str, u128, u128); 6] = [
     ("BATCHLINK_QUEUE_CAPACITY", 1, MOST_SLOTS),
     ("BATCHLINK_SHARDS", 1, MOST_SHARDS),
     ("BATCHLINK_MAX_LINKS", 1, MOST),
-    ("OTEL_SPAN_LINK_COUNT_LIMIT", 1, u32::MAX as u128),
+    ("OTEL_SPAN_LINK_COUNT_LIMIT", 0, u32::MAX as u128),
 ];
 
 /// By name.
@@ -41,6 +41,13 @@ struct Fields {
     queue_capacity: Option<u128>,
     shards: Option<u128>,
     max_links: Option<u128>,
+}
+
+/// What errors call a field: the variable, if the value came from there.
+struct Names {
+    max_batch_size: &'static str,
+    queue_capacity: &'static str,
+    shards: &'static str,
 }
 
 /// What a collector is like.
@@ -63,6 +70,15 @@ pub fn config(data: &[u8]) {
     assert_eq!(format!("{builder:?}"), format!("{:?}", configured(LinkCollector::builder(), &fields)));
     let own = own_fields(&lines);
     builder = configured(builder, &own);
+    let name = |field, own: Option<u128>, env: Option<u128>, index: usize| match (own, env) {
+        (None, Some(_)) => VARIABLES[index].0,
+        _ => field,
+    };
+    let names = Names {
+        max_batch_size: name("max_batch_size", own.max_batch_size, fields.max_batch_size, 0),
+        queue_capacity: name("queue_capacity", own.queue_capacity, fields.queue_capacity, 2),
+        shards: name("shards", own.shards, fields.shards, 3),
+    };
     fields = Fields {
         max_batch_size: own.max_batch_size.or(fields.max_batch_size),
         max_delay: own.max_delay.or(fields.max_delay),
@@ -70,7 +86,7 @@ pub fn config(data: &[u8]) {
         shards: own.shards.or(fields.shards),
         max_links: own.max_links.or(fields.max_links),
     };
-    match validate(&fields) {
+    match validate(&fields, &names) {
         Ok(shape) if (shape.slots * shape.shards) as u128 > BUILT_SLOTS => {}
         // No batch ends by time while it is looked at.
         Ok(shape) => check(builder.with_max_delay(NEVER), &shape),
@@ -102,7 +118,8 @@ fn set_environment(lines: &Lines<'_>) {
     }
 }
 
-/// The environment, read in the order of `VARIABLES`.
+/// The environment: links first, then in the order of `VARIABLES`. The SDK's own variable is ignored if
+/// it is no number without blanks around it.
 fn from_env(lines: &Lines<'_>) -> Result<Fields, Refusal> {
     let read = |index: usize| {
         let (name, least, most) = VARIABLES[index];
@@ -118,16 +135,18 @@ fn from_env(lines: &Lines<'_>) -> Result<Fields, Refusal> {
             }
         }
     };
-    let [size, delay, capacity, shards, links] = [read(0)?, read(1)?, read(2)?, read(3)?, read(4)?];
+    let [links, size, delay, capacity, shards] = [read(4)?, read(0)?, read(1)?, read(2)?, read(3)?];
+    let sdk = || {
+        let text = std::str::from_utf8(lines.get(VARIABLES[5].0.as_bytes())?).ok()?;
+        let limit = number(text).filter(|&limit| limit <= VARIABLES[5].2)?;
+        Some(limit.clamp(1, MOST))
+    };
     Ok(Fields {
         max_batch_size: size,
         max_delay: delay.map(milliseconds),
         queue_capacity: capacity,
         shards,
-        max_links: match links {
-            Some(own) => Some(own),
-            None => read(5)?.map(|sdk| sdk.min(MOST)),
-        },
+        max_links: links.or_else(sdk),
     })
 }
 
@@ -187,23 +206,24 @@ fn within(field: &str, value: u128, least: u128, most: u128) -> Result<usize, Re
 }
 
 /// In the order in which `build` looks.
-fn validate(fields: &Fields) -> Result<Shape, Refusal> {
+fn validate(fields: &Fields, names: &Names) -> Result<Shape, Refusal> {
     let max_links = within("max_links", fields.max_links.unwrap_or(128), 1, MOST)?;
-    let size = within("max_batch_size", fields.max_batch_size.unwrap_or(128), 1, MOST)? as u128;
+    let size = within(names.max_batch_size, fields.max_batch_size.unwrap_or(128), 1, MOST)? as u128;
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get()) as u128;
     let default = processors.min(size / 16).min(MOST_SLOTS / size.next_power_of_two()).clamp(1, MOST_SHARDS);
-    let shards = within("shards", fields.shards.unwrap_or(default), 1, MOST_SHARDS)? as u128;
+    let shards = within(names.shards, fields.shards.unwrap_or(default), 1, MOST_SHARDS)? as u128;
     let capacity = fields.queue_capacity.unwrap_or(2048.max(4 * size));
-    let allowed = |(field, value, _)| (field, value, format!("max_batch_size = {size} to {MOST_SLOTS}"));
-    within("queue_capacity", capacity, size, MOST_SLOTS).map_err(allowed)?;
+    let allowed =
+        |(field, value, _)| (field, value, format!("{} = {size} to {MOST_SLOTS}", names.max_batch_size));
+    within(names.queue_capacity, capacity, size, MOST_SLOTS).map_err(allowed)?;
     let slots = capacity.div_ceil(shards).max(size).next_power_of_two();
     if slots * shards > MOST_SLOTS {
         let most = MOST_SLOTS / slots;
         let allowed = format!(
-            "1 to {most}, since every shard has {slots} slots (max_batch_size or more) and all together \
-             at most {MOST_SLOTS}"
+            "1 to {most}, since every shard has {slots} slots ({} or more) and all together at most {MOST_SLOTS}",
+            names.max_batch_size
         );
-        return Err(("shards".into(), shards.to_string(), allowed));
+        return Err((names.shards.into(), shards.to_string(), allowed));
     }
     Ok(Shape { size: size as usize, shards: shards as usize, slots: slots as usize, max_links })
 }

@@ -199,7 +199,9 @@ fn long_trace_state_loses_members() {
     let members = |list: &[(&str, usize)]| {
         TraceState::from_key_value(list.iter().map(|&(key, bytes)| of(key, bytes))).unwrap()
     };
-    let cases: [(&[(&str, usize)], &[&str]); 9] = [
+    // Members, and the keys that are left.
+    type Case<'a> = (&'a [(&'a str, usize)], &'a [&'a str]);
+    let cases: [Case<'_>; 9] = [
         // 512 bytes with the commas.
         (&[("a", 127), ("b", 127), ("c", 127), ("d", 128)], &["a", "b", "c", "d"]),
         // From the right.
