@@ -10,7 +10,8 @@ pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(f)).map_err(discard).ok()
 }
 
-/// Drops a panic's payload. Its drop may panic in turn, and so on; in the end the payload is leaked.
+/// Drops a panic's payload. Its drop may panic in turn, and so on; in the end the payload is
+/// leaked.
 pub(crate) fn discard(mut panic: Box<dyn Any + Send>) {
     for _ in 0..8 {
         match catch_unwind(AssertUnwindSafe(|| drop(panic))) {

@@ -1,4 +1,5 @@
-//! `carrier::extract` and `inject` use the process's propagator: one test, since there is one of those.
+//! `carrier::extract` and `inject` use the process's propagator: one test, since there is one of
+//! those.
 #![allow(clippy::unwrap_used)] // in the helpers of tests, as in tests
 
 mod common;

@@ -21,7 +21,8 @@ pub(crate) struct Exported {
 
 impl Exported {
     pub(crate) fn new(mut spans: Vec<SpanData>) -> Self {
-        // Exported when they end; the sort is stable, so that is the order of those that start at once.
+        // Exported when they end; the sort is stable, so that is the order of those that start at
+        // once.
         spans.sort_by_key(|span| span.start_time);
         let index: HashMap<_, _> = spans.iter().map(|span| key(&span.span_context)).zip(0..).collect();
         let mut children: HashMap<_, Vec<usize>> = HashMap::new();
@@ -56,12 +57,14 @@ impl Exported {
         self.index.get(&parent).map(|&place| &self.spans[place])
     }
 
-    /// The spans that `span` links to, in the order of its links; `None` for one that was not exported.
+    /// The spans that `span` links to, in the order of its links; `None` for one that was not
+    /// exported.
     pub(crate) fn targets(&self, span: &SpanData) -> Vec<Option<&SpanData>> {
         span.links.iter().map(|link| self.find(&link.span_context)).collect()
     }
 
-    /// The spans without a parent here. Those of one trace stand together, at the first one's place.
+    /// The spans without a parent here. Those of one trace stand together, at the first one's
+    /// place.
     pub(crate) fn traces(&self) -> Vec<Vec<&SpanData>> {
         let mut places = HashMap::new();
         let mut traces: Vec<Vec<&SpanData>> = Vec::new();

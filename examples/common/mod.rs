@@ -43,7 +43,8 @@ pub(crate) struct Show {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 
-    /// Most of a kind in the tree: traces of one name, children of one name, links of a span; 0: all
+    /// Most of a kind in the tree: traces of one name, children of one name, links of a span; 0:
+    /// all
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) limit: usize,
 }

@@ -15,6 +15,7 @@ use opentelemetry::trace::{Link, SpanId, SpanKind, Status, TraceId};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 use std::io::{self, Write};
+use std::iter::once;
 
 const ALL: &str = "(--limit 0 shows all)";
 
@@ -42,8 +43,8 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Those shown, so that one batch is seen among a thousand requests: the first `limit` of each name.
-/// With them the names of the others, and how many they are.
+/// Those shown, so that one batch is seen among a thousand requests: the first `limit` of each
+/// name. With them the names of the others, and how many they are.
 fn first_of_each<'a, T>(
     all: impl Iterator<Item = T>,
     limit: usize,
@@ -105,21 +106,36 @@ impl<W: Write> Tree<'_, W> {
         Ok(())
     }
 
-    fn details(&mut self, margin: &str, span: &SpanData) -> io::Result<()> {
-        for line in lines(&span.attributes) {
-            writeln!(self.out, "{margin}{line}")?;
+    /// Writes the parts in lines that fit. `hang` indents the second and later ones.
+    fn wrapped(&mut self, margin: &str, hang: &str, parts: impl Iterator<Item = String>) -> io::Result<()> {
+        let mut line = String::new();
+        for part in parts {
+            if line.is_empty() {
+                line = format!("{margin}{part}");
+            } else if line.chars().count() + 2 + part.chars().count() <= WIDTH {
+                line = format!("{line}  {part}");
+            } else {
+                writeln!(self.out, "{line}")?;
+                line = format!("{margin}{hang}{part}");
+            }
         }
+        if line.is_empty() { Ok(()) } else { writeln!(self.out, "{line}") }
+    }
+
+    fn details(&mut self, margin: &str, span: &SpanData) -> io::Result<()> {
+        self.wrapped(margin, "", span.attributes.iter().map(pair))?;
         if span.dropped_attributes_count > 0 {
             writeln!(self.out, "{margin}…{}", dropped(span.dropped_attributes_count, "attribute"))?;
         }
         for event in span.events.iter() {
-            writeln!(self.out, "{margin}• {}{}", event.name, after(&pairs(&event.attributes)))?;
+            let name = format!("• {}", event.name);
+            self.wrapped(margin, "  ", once(name).chain(event.attributes.iter().map(pair)))?;
         }
         if span.events.dropped_count > 0 {
             writeln!(self.out, "{margin}•{}", dropped(span.events.dropped_count, "event"))?;
         }
         for link in span.links.iter().take(self.limit) {
-            writeln!(self.out, "{margin}↗ {}", arrow(self.exported, link))?;
+            self.wrapped(margin, "  ", arrow(self.exported, link))?;
         }
         let hidden = span.links.len().saturating_sub(self.limit);
         if hidden > 0 {
@@ -131,6 +147,9 @@ impl<W: Write> Tree<'_, W> {
         Ok(())
     }
 }
+
+/// The columns of a line.
+const WIDTH: usize = 100;
 
 fn headline(exported: &Exported, span: &SpanData) -> String {
     let mut line = format!("{}  {}", span.name, kind(&span.span_kind));
@@ -146,8 +165,9 @@ fn headline(exported: &Exported, span: &SpanData) -> String {
     line
 }
 
-/// `batch_item → request (trace 9be0…)  batch.index=0`
-fn arrow(exported: &Exported, link: &Link) -> String {
+/// `↗ batch_item → request (trace 9be0…)`, `batch.index=0`: the parts of one line, if it is not too
+/// long.
+fn arrow(exported: &Exported, link: &Link) -> impl Iterator<Item = String> {
     let context = &link.span_context;
     let what = link_type(link).map_or("link".into(), Value::as_str);
     let trace = short(context.trace_id());
@@ -157,9 +177,10 @@ fn arrow(exported: &Exported, link: &Link) -> String {
         None => format!("span {} (trace {trace}…), not exported here", context.span_id()),
     };
     let others = link.attributes.iter().filter(|attribute| !TYPE_KEYS.contains(&attribute.key.as_str()));
-    let unsampled = if context.is_valid() && !context.is_sampled() { "  unsampled" } else { "" };
-    let dropped = dropped(link.dropped_attributes_count, "attribute");
-    format!("{what} → {target}{}{unsampled}{dropped}", after(&pairs(others)))
+    let unsampled = (context.is_valid() && !context.is_sampled()).then(|| "unsampled".to_owned());
+    let dropped = Some(dropped(link.dropped_attributes_count, "attribute").trim().to_owned());
+    let dropped = dropped.filter(|text| !text.is_empty());
+    once(format!("↗ {what} → {target}")).chain(others.map(pair)).chain(unsampled).chain(dropped)
 }
 
 pub(super) fn kind(kind: &SpanKind) -> &'static str {
@@ -172,22 +193,6 @@ pub(super) fn kind(kind: &SpanKind) -> &'static str {
     }
 }
 
-fn pairs<'a>(attributes: impl IntoIterator<Item = &'a KeyValue>) -> String {
-    attributes.into_iter().map(pair).collect::<Vec<_>>().join("  ")
-}
-
-/// As [`pairs`], broken into lines that are easy to read.
-fn lines(attributes: &[KeyValue]) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for pair in attributes.iter().map(pair) {
-        match lines.last_mut() {
-            Some(line) if line.len() + pair.len() <= 90 => *line += &after(&pair),
-            _ => lines.push(pair),
-        }
-    }
-    lines
-}
-
 fn pair(attribute: &KeyValue) -> String {
     match &attribute.value {
         // Quoted only if the end could not be told.
@@ -196,10 +201,6 @@ fn pair(attribute: &KeyValue) -> String {
         }
         value => format!("{}={value}", attribute.key),
     }
-}
-
-fn after(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!("  {text}") }
 }
 
 fn dropped(count: u32, what: &str) -> String {

@@ -1,5 +1,6 @@
-//! Extract → transform → load, each in traces of its own: every span of a stage is linked to those that
-//! its rows come from, with the number of rows, so that a loaded row can be followed back to its page.
+//! Extract → transform → load, each in traces of its own: every span of a stage is linked to those
+//! that its rows come from, with the number of rows, so that a loaded row can be followed back to
+//! its page.
 //!
 //! ```text
 //! cargo run --release --example etl
@@ -127,8 +128,9 @@ fn transform(tracer: &SdkTracer, links: &mut LinkSet, rows: &[Row<String>]) -> V
     clean
 }
 
-/// A span in a trace of its own with one link per origin of its rows, whose attribute `rows` says how
-/// many came from there. The set is given every row, so `batch.size` counts rows and `batch.links` origins.
+/// A span in a trace of its own with one link per origin of its rows, whose attribute `rows` says
+/// how many came from there. The set is given every row, so `batch.size` counts rows and
+/// `batch.links` origins.
 fn start<T>(
     tracer: &SdkTracer,
     links: &mut LinkSet,

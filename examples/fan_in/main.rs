@@ -1,5 +1,5 @@
-//! A request is spread over workers, each in a trace of its own, and their results are put together in a
-//! span that is linked to the request and to every worker, with those marked that failed.
+//! A request is spread over workers, each in a trace of its own, and their results are put together
+//! in a span that is linked to the request and to every worker, with those marked that failed.
 //!
 //! ```text
 //! cargo run --release --example fan_in

@@ -18,8 +18,8 @@ pub(crate) struct Message {
 /// The consumer's end.
 pub(crate) struct Queue(Receiver<Message>);
 
-/// A queue that delivers every `redeliver_every`th message a second time, as after a connection that
-/// broke before the acknowledgement; 0: none. It ends when nobody can send any more.
+/// A queue that delivers every `redeliver_every`th message a second time, as after a connection
+/// that broke before the acknowledgement; 0: none. It ends when nobody can send any more.
 pub(crate) fn start(redeliver_every: usize) -> (Sender<Message>, Queue) {
     let (sender, inbox) = mpsc::channel::<Message>();
     let (outbox, queue) = mpsc::channel();
@@ -37,7 +37,8 @@ pub(crate) fn start(redeliver_every: usize) -> (Sender<Message>, Queue) {
 }
 
 impl Queue {
-    /// Waits for `max` messages, or for the queue to end: then it returns the rest, and at last none.
+    /// Waits for `max` messages, or for the queue to end: then it returns the rest, and at last
+    /// none.
     pub(crate) fn poll(&self, max: usize) -> Vec<Message> {
         self.0.iter().take(max).collect()
     }

@@ -1,6 +1,6 @@
-//! Producers send messages, each in a trace of its own that travels in the message's headers; a consumer
-//! polls batches, and the span of each poll is linked to the messages' spans: those delivered twice once,
-//! and not more than 128 of them, with an account of the rest.
+//! Producers send messages, each in a trace of its own that travels in the message's headers; a
+//! consumer polls batches, and the span of each poll is linked to the messages' spans: those
+//! delivered twice once, and not more than 128 of them, with an account of the rest.
 //!
 //! ```text
 //! cargo run --release --example message_queue
@@ -29,7 +29,8 @@ use std::thread;
 
 const DESTINATION: &str = "orders";
 
-/// Producers, a broker that delivers at least once, and a consumer whose polls link to what was sent.
+/// Producers, a broker that delivers at least once, and a consumer whose polls link to what was
+/// sent.
 #[derive(Debug, Parser)]
 #[command(name = "message_queue")]
 struct Args {
@@ -118,8 +119,8 @@ fn send(tracer: &SdkTracer, sender: &Sender<Message>, id: &str) -> Result<(), &'
     sent
 }
 
-/// Makes one span per poll. A message that came before is not handled again, and is linked once in a
-/// poll.
+/// Makes one span per poll. A message that came before is not handled again, and is linked once in
+/// a poll.
 fn consume(tracer: &SdkTracer, queue: &Queue, max_poll: usize) -> common::Result<Consumed> {
     let mut links = LinkSet::builder()
         .with_link_policy(LinkPolicy::new().with_link_type(Relation::ConsumedFrom.as_str().to_owned()))
@@ -138,8 +139,8 @@ fn consume(tracer: &SdkTracer, queue: &Queue, max_poll: usize) -> common::Result
                 links.insert_link(about.link(&sender));
             }
         }
-        // The partition moves from the links to the span, if every message is linked: of one that came
-        // twice or was cut the span cannot know.
+        // The partition moves from the links to the span, if every message is linked: of one that
+        // came twice or was cut the span cannot know.
         let batch = links.finish().hoist();
         let counts = batch.counts();
         let mut span = process.build(batch, messages.len()).start(tracer);

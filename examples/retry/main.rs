@@ -1,5 +1,5 @@
-//! Retries with `backon`, blocking and async: each attempt's span links to all that came before it, and
-//! says why they failed.
+//! Retries with `backon`, blocking and async: each attempt's span links to all that came before it,
+//! and says why they failed.
 //!
 //! ```text
 //! cargo run --release --example retry

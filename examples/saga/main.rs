@@ -106,7 +106,8 @@ fn run(args: &Args) -> common::Result {
     check(&exported, &outcome)
 }
 
-/// Takes one step after the other, until one fails. Complete steps are recorded with what undoes them.
+/// Takes one step after the other, until one fails. Complete steps are recorded with what undoes
+/// them.
 fn place(args: &Args, tracer: &SdkTracer, saga: &mut Saga<Step>) -> Result<(), String> {
     Step::value_variants().iter().try_for_each(|&step| {
         tracer.in_span(step.name(), |cx| {

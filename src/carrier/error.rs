@@ -1,30 +1,32 @@
-//! What was wrong with a text from outside.
+//! The error of a text that is no context.
 
 use arrayvec::ArrayString;
 use std::error::Error;
 use std::fmt;
 
-/// Bytes of a refused value that are shown.
+/// Bytes of a refused value that are kept.
 const SHOWN: usize = 64;
 
-/// A text that is no context.
+/// The error of a text that is no context.
 ///
-/// Its own text names the field, the value and what is allowed. The value comes from outside: of a
-/// long one the first 64 bytes are kept, and control characters are escaped when it is shown. Making one
+/// Its text names the field, the value and what is allowed. The value comes from outside: the first
+/// 64 bytes of a long one are kept, and control characters are escaped in the text. Making an error
 /// does not allocate.
 ///
 /// ```
-/// let error = batchlink::carrier::parse_traceparent("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", None);
+/// let header = "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01";
+/// let error = batchlink::carrier::parse_traceparent(header, None);
 /// assert_eq!(
 ///     error.unwrap_err().to_string(),
-///     "invalid trace_id: \"0AF7651916CD43DD8448EB211C80319C\" (allowed: 32 lower-case hex digits, not all zero)",
+///     "invalid trace_id: \"0AF7651916CD43DD8448EB211C80319C\" \
+///      (allowed: 32 lower-case hex digits, not all zero)",
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CarrierError {
     field: &'static str,
     value: ArrayString<SHOWN>,
-    /// `value` is not all there was.
+    /// Whether the value was longer.
     cut: bool,
     allowed: &'static str,
 }
@@ -36,17 +38,18 @@ impl CarrierError {
         Self { field, value: shown, cut, allowed }
     }
 
-    /// What was wrong: `traceparent`, `version`, `trace_id`, `span_id`, `trace_flags`, `tracestate`.
+    /// Returns the name of the field: `traceparent`, `version`, `trace_id`, `span_id`,
+    /// `trace_flags` or `tracestate`.
     pub fn field(&self) -> &'static str {
         self.field
     }
 
-    /// The value that was given, at most its first 64 bytes.
+    /// Returns the refused value, at most its first 64 bytes.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// What is allowed instead.
+    /// Returns what is allowed instead.
     pub fn allowed(&self) -> &'static str {
         self.allowed
     }

@@ -4,16 +4,19 @@ use super::{TRACEPARENT, TRACESTATE, one_list};
 use opentelemetry::propagation::{Extractor, Injector};
 use std::str;
 
-/// The headers of a received message, for [`extract`](super::extract): any slice of names and bytes.
+/// The headers of a received message, for [`extract`](super::extract): any slice of names and
+/// bytes.
 ///
 /// Brokers agree on little else, so collect theirs into pairs first. References will do.
 ///
 /// - Names are compared without regard to ASCII case, as W3C Trace Context demands.
 /// - A value that is not UTF-8 is ignored, as if its header were not there.
-/// - Of several headers with one name, `get` returns the **last**: brokers' headers are lists that hops
-///   append to, and the last hop is the one that caused the message. `get_all` returns all, in order.
+/// - Of several headers with one name, `get` returns the **last**: brokers' headers are lists that
+///   hops append to, and the last hop is the one that caused the message. `get_all` returns all, in
+///   order.
 /// - Several `tracestate` headers are one list, as W3C Trace Context demands: `get` joins them by
-///   commas, in order. If there are several `traceparent`s, the last `tracestate` belongs to the last.
+///   commas, in order. If there are several `traceparent`s, the last `tracestate` belongs to the
+///   last.
 ///
 /// ```
 /// use batchlink::carrier::Headers;
@@ -79,10 +82,10 @@ impl<K: AsRef<str>, V: AsRef<[u8]>> Extractor for Headers<'_, K, V> {
 
 /// The headers of a message to be sent, for [`inject`](super::inject): a `Vec` of names and bytes.
 ///
-/// - A header that is set replaces all of that name, in any case, so that a forwarded message does not
-///   name two callers. Other headers stay as they are, in their order.
-/// - A `traceparent` that is set removes every `tracestate` that was not set with it: a trace state of
-///   an earlier hop does not belong to the new context.
+/// - A header that is set replaces all of that name, in any case, so that a forwarded message does
+///   not name two callers. Other headers stay as they are, in their order.
+/// - A `traceparent` that is set removes every `tracestate` that was not set with it: a trace state
+///   of an earlier hop does not belong to the new context.
 /// - An empty `tracestate` is not written.
 ///
 /// ```

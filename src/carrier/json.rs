@@ -17,14 +17,14 @@
 //!     earlier: Vec<Json>,
 //! }
 //!
-//! let context = parse_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Some("congo=2"))?;
+//! let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+//! let context = parse_traceparent(header, Some("congo=2"))?;
 //! let order = Order { id: 7, context: context.clone(), earlier: vec![] };
 //! let text = serde_json::to_string(&order)?;
 //! assert_eq!(
 //!     text,
-//!     r#"{"id":7,"context":{"trace_id":"0af7651916cd43dd8448eb211c80319c","span_id":"b7ad6b7169203331","#
-//!         .to_owned()
-//!         + r#""trace_flags":"01","trace_state":"congo=2"},"earlier":[]}"#,
+//!     r#"{"id":7,"context":{"trace_id":"0af7651916cd43dd8448eb211c80319c","#.to_owned()
+//!         + r#""span_id":"b7ad6b7169203331","trace_flags":"01","trace_state":"congo=2"},"earlier":[]}"#,
 //! );
 //! assert_eq!(serde_json::from_str::<Order>(&text)?.context, context);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -34,18 +34,17 @@
 //! |---|---|---|
 //! | `trace_id` | 32 lower-case hex digits | the same; not all zero |
 //! | `span_id` | 16 lower-case hex digits | the same; not all zero |
-//! | `trace_flags` | 2 lower-case hex digits | the same, or a number from 0 to 255 as in OTLP/JSON; all 8 bits are kept |
-//! | `trace_state` | as in a `tracestate` header; left out if empty | the same; may be missing, `null` or empty |
+//! | `trace_flags` | 2 lower-case hex digits | the same, or 0 to 255 as in OTLP/JSON; keeps all 8 bits |
+//! | `trace_state` | as in `tracestate`; left out if empty | the same; may be missing, `null` or empty |
 //!
 //! - Reading is strict: a field that is missing, unknown, doubled or wrong is an error that names
-//!   it. An unknown field is refused since it is mostly a misspelt one (`traceState`), whose value
-//!   would be lost in silence.
-//! - A wrong `trace_state` is refused, too, unlike in headers: this document was written by a
-//!   program of yours.
-//! - A context that is not valid ([`SpanContext::NONE`], say, where no span was active) is written
-//!   as `null`, and `null` is read as `SpanContext::NONE`: a message need not have a context.
-//! - What is written can be read: a trace state that [`parse_tracestate`] would refuse (the API admits
-//!   some) is left out.
+//!   it. An unknown field is mostly a misspelt one (`traceState`), whose value would be lost.
+//! - A wrong `trace_state` is refused, too, unlike in headers: a program of yours wrote this
+//!   document.
+//! - A context that is not valid, such as [`SpanContext::NONE`], is written as `null`, and `null`
+//!   is read as `SpanContext::NONE`: a message need not have a context.
+//! - What is written can be read: a trace state that [`parse_tracestate`] would refuse is left out.
+//!   The API admits some.
 //! - Contexts that were read are marked remote.
 
 use super::{CarrierError, parse_tracestate, w3c};
@@ -56,6 +55,17 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A context that is JSON by itself: for `Option<Json>`, `Vec<Json>`, values of maps.
+///
+/// ```
+/// use batchlink::carrier::json::Json;
+/// use opentelemetry::trace::SpanContext;
+///
+/// let causes = [Json(SpanContext::NONE)];
+/// assert_eq!(serde_json::to_string(&causes)?, "[null]");
+/// let error = serde_json::from_str::<Json>(r#"{"trace_id":"7"}"#).unwrap_err();
+/// assert!(error.to_string().starts_with("invalid trace_id: \"7\" (allowed: 32 lower-case"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Json(pub SpanContext);
 
@@ -71,11 +81,11 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
-/// Writes a context; see the [module](self).
+/// Writes a context, as the [module](self) says.
 ///
 /// # Errors
 ///
-/// Those of the serializer only.
+/// Those of the serializer.
 pub fn serialize<S: Serializer>(context: &SpanContext, serializer: S) -> Result<S::Ok, S::Error> {
     if !context.is_valid() {
         return serializer.serialize_none();
@@ -93,7 +103,7 @@ pub fn serialize<S: Serializer>(context: &SpanContext, serializer: S) -> Result<
     object.end()
 }
 
-/// Reads a context; see the [module](self).
+/// Reads a context, as the [module](self) says.
 ///
 /// # Errors
 ///
@@ -113,7 +123,7 @@ impl<'de> Visitor<'de> for Object {
         write!(f, "a span context: {OBJECT}")
     }
 
-    // Else the error would show all of it.
+    // The default error would show all of it.
     fn visit_str<E: Error>(self, text: &str) -> Result<SpanContext, E> {
         Err(Error::custom(CarrierError::new("span context", text, OBJECT)))
     }
@@ -146,7 +156,7 @@ impl<'de> Visitor<'de> for Object {
     }
 }
 
-/// One field of the object, and what may stand there.
+/// One field of the object, and its allowed values.
 struct Field<T> {
     name: &'static str,
     allowed: &'static str,

@@ -1,13 +1,13 @@
 //! Reads span contexts from messages and requests, and writes them there.
 //!
-//! The items of a batch seldom arrive with a span of their own. The trace that caused them is named in
-//! a header, in a field of a JSON document or in a column of a table. This module turns each of these
-//! into a [`SpanContext`] to be linked, and back:
+//! The items of a batch seldom arrive with a span of their own. The trace that caused them is named
+//! in a header, in a field of a JSON document or in a column of a table. This module turns each of
+//! these into a [`SpanContext`] to be linked, and back:
 //!
 //! | the context is in … | reading | writing |
 //! |---|---|---|
 //! | headers, in the format of the configured propagator | [`extract`] | [`inject`] |
-//! | message headers whose values are bytes (Kafka, NATS, AMQP) | [`Headers`] with `extract` | [`HeadersMut`] with `inject` |
+//! | headers whose values are bytes (Kafka, NATS, AMQP) | … of [`Headers`] | … of [`HeadersMut`] |
 //! | a `traceparent` and perhaps a `tracestate` | [`parse_traceparent`] | [`format_traceparent`] |
 //! | JSON (feature `serde`) | `json` | `json` |
 //!
@@ -37,8 +37,8 @@
 //! # Guarantees
 //!
 //! - A context that was read is valid (neither id is zero) and marked remote, whatever its source.
-//! - What this module writes it can read again, with the same ids, flags and trace state. Exceptions are
-//!   named at the functions.
+//! - What this module writes it can read again, with the same ids, flags and trace state.
+//!   Exceptions are named at the functions.
 //! - Input is untrusted. Nothing panics, and nothing grows with it but a trace state of at most 32
 //!   members. Error texts show at most 64 bytes of it, escaped.
 //! - Several `tracestate` headers are one list, and an empty one is not written.
@@ -65,10 +65,10 @@ const TRACESTATE: &str = "tracestate";
 /// Reads a context in the format of the propagator that the process has configured
 /// ([`global::set_text_map_propagator`]).
 ///
-/// Returns `None` if the carrier has no context, if it is not valid, or if no propagator is configured:
-/// the API's default reads nothing. The active span plays no part. Several `tracestate` headers are
-/// one list, for every carrier with a true [`get_all`](Extractor::get_all). A propagator that panics
-/// reads nothing.
+/// Returns `None` if the carrier has no context, if it is not valid, or if no propagator is
+/// configured: the API's default reads nothing. The active span plays no part. Several `tracestate`
+/// headers are one list, for every carrier with a true [`get_all`](Extractor::get_all). A
+/// propagator that panics reads nothing.
 ///
 /// Waits only while another thread configures a propagator. Allocates a few times.
 ///
@@ -87,8 +87,8 @@ pub fn extract(carrier: &dyn Extractor) -> Option<SpanContext> {
     // Carriers and propagators are user code.
     let tracestate = caught(|| one_list(|name| carrier.get_all(name).unwrap_or_default().into_iter()))?;
     let carrier = OneList { carrier, tracestate };
-    // A propagator that finds nothing returns the context it was given; the API's default returns the
-    // current one, whatever it was given. So both are empty, or the active span would be found.
+    // A propagator that finds nothing returns the context it was given; the API's default returns
+    // the current one, whatever it was given. So both are empty, or the active span would be found.
     let empty = Context::new();
     let _current = empty.clone().attach();
     let extract = || global::get_text_map_propagator(|it| it.extract_with_context(&empty, &carrier));
@@ -101,8 +101,9 @@ pub fn extract(carrier: &dyn Extractor) -> Option<SpanContext> {
 /// Writes a context in the format of the configured propagator.
 ///
 /// A context that is not valid is not written, and without a configured propagator nothing is. An
-/// empty `tracestate` is not written. [`HeadersMut`] removes that of an earlier hop; any other carrier
-/// keeps what is in it, so clear it first. Of a propagator that panics, what it has written stays.
+/// empty `tracestate` is not written. [`HeadersMut`] removes that of an earlier hop; any other
+/// carrier keeps what is in it, so clear it first. Of a propagator that panics, what it has written
+/// stays.
 ///
 /// Costs as [`extract`].
 ///

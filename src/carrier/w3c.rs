@@ -31,20 +31,21 @@ pub(super) const TRACE_STATE: &str = "at most 32 members key=value, separated by
 
 /// Reads a `traceparent` and the `tracestate` that came with it.
 ///
-/// Strictly so: lower-case hex only, no white space around it, no zero id, no version `ff`, exactly
-/// 55 characters in version 00. Of a later version the fields known today are read, as the
-/// [specification](https://www.w3.org/TR/trace-context-2/#versioning-of-traceparent) has it. Flags
-/// that are not defined are cleared: in version 00 all but *sampled* and *random*, in later ones
-/// all but *sampled*.
+/// Reading is strict: lower-case hex only, no white space around it, no zero id, no version `ff`,
+/// exactly 55 characters in version 00. Of a later version the fields known today are read, as the
+/// [specification](https://www.w3.org/TR/trace-context-2/#versioning-of-traceparent) says. Flags that
+/// are not defined are cleared: in version 00 all but *sampled* and *random*, in later ones all but
+/// *sampled*.
 ///
 /// A `tracestate` that [`parse_tracestate`] refuses is **discarded, and the context kept**: a fault
 /// in one must not affect the other. The context is marked remote.
 ///
-/// Does not allocate, neither for a context nor for an error, but for the trace state.
+/// Allocates for the trace state only.
 ///
 /// # Errors
 ///
-/// [`CarrierError`] naming `traceparent` (as a whole), `version`, `trace_id`, `span_id` or `trace_flags`.
+/// [`CarrierError`] that names `traceparent` (as a whole), `version`, `trace_id`, `span_id` or
+/// `trace_flags`.
 ///
 /// # Examples
 ///
@@ -81,30 +82,49 @@ pub fn parse_traceparent(traceparent: &str, tracestate: Option<&str>) -> Result<
     Ok(SpanContext::new(trace_id, span_id, TraceFlags::new(flags & known), true, state))
 }
 
-/// Writes a `traceparent` of version 00; flags other than *sampled* and *random* are cleared, as the
-/// specification demands. The `tracestate` that belongs to it is `context.trace_state().header()`.
+/// Writes a `traceparent` of version 00. Flags other than *sampled* and *random* are cleared, as
+/// the specification demands. The `tracestate` that belongs to it is
+/// `context.trace_state().header()`, to be left out if it is empty.
 ///
-/// Of a context that is not valid this makes a header that every receiver refuses: ask
+/// A context that is not valid makes a header that every receiver refuses: check
 /// [`SpanContext::is_valid`] first.
+///
+/// ```
+/// use batchlink::carrier::{format_traceparent, parse_traceparent};
+/// use opentelemetry::trace::SpanContext;
+///
+/// let header = format_traceparent(&SpanContext::NONE);
+/// assert_eq!(parse_traceparent(&header, None).unwrap_err().field(), "trace_id");
+/// ```
 pub fn format_traceparent(context: &SpanContext) -> String {
     let flags = context.trace_flags().to_u8() & (SAMPLED | RANDOM);
     format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id())
 }
 
-/// Reads a `tracestate`. Several headers of that name are one list: join them by commas, in order.
+/// Reads a `tracestate`. Several headers of that name are one list: join them by commas, in order,
+/// as
+/// [`Headers`](super::Headers) does.
 ///
-/// Empty members and white space around members are skipped. Of two members with one key the first is
-/// kept: it is the later one, since members are added in front.
+/// Empty members and white space around members are skipped. Of two members with one key the first
+/// is kept: it is the later one, since members are added in front.
 ///
 /// # Errors
 ///
-/// [`CarrierError`] naming `tracestate` if there are more than 32 members or one of them is not
+/// [`CarrierError`] that names `tracestate` if there are more than 32 members, or one of them is not
 /// well-formed. Nothing is kept of such a list; [`parse_traceparent`] goes on without it.
+///
+/// ```
+/// use batchlink::carrier::parse_tracestate;
+///
+/// assert_eq!(parse_tracestate("rojo=1, ,congo=2")?.header(), "rojo=1,congo=2");
+/// assert_eq!(parse_tracestate("rojo=1,CONGO=2").unwrap_err().value(), "CONGO=2");
+/// # Ok::<(), batchlink::carrier::CarrierError>(())
+/// ```
 pub fn parse_tracestate(tracestate: &str) -> Result<TraceState, CarrierError> {
     parse_state("tracestate", tracestate)
 }
 
-/// `field`: what to call it in errors.
+/// Reads a trace state. `field` is its name in errors.
 pub(super) fn parse_state(field: &'static str, tracestate: &str) -> Result<TraceState, CarrierError> {
     let refused = |value| CarrierError::new(field, value, TRACE_STATE);
     let mut members = ArrayVec::<(&str, &str), MAX_MEMBERS>::new();
@@ -125,7 +145,7 @@ pub(super) fn parse_state(field: &'static str, tracestate: &str) -> Result<Trace
     TraceState::from_key_value(members).map_err(|_| refused(tracestate))
 }
 
-/// The API itself lets pass empty keys, and values of any characters but `,` and `=`.
+/// Stricter than the API, which admits empty keys, and any characters but `,` and `=` in values.
 fn is_member((key, value): &(&str, &str)) -> bool {
     let within = |part: &str| (1..=MAX_MEMBER_PART).contains(&part.len());
     within(key)
@@ -160,7 +180,8 @@ pub(super) fn parse_flags(text: &str) -> Result<u8, CarrierError> {
     Ok(flags)
 }
 
-/// `2 * N` lower-case hex digits and nothing else. (`from_str_radix` takes capitals and signs, too.)
+/// `2 * N` lower-case hex digits and nothing else. (`from_str_radix` takes capitals and signs,
+/// too.)
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),

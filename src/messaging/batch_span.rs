@@ -11,16 +11,17 @@ use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{KeyValue, StringValue};
 use std::borrow::Cow;
 
-/// The description of a batch operation on messages, from which its spans are built. Make it once for
-/// all batches of a consumer or producer.
+/// The description of a batch operation on messages, from which its spans are built. Make it once
+/// for all batches of a consumer or producer.
 ///
-/// The span is named `{operation} {destination}`. The destination is the template, else the name, else
-/// the server's `address:port`, else it is left out. For names that are generated, such as those of
-/// reply queues, give a template: the name of a span must be one of few.
+/// The span is named `{operation} {destination}`. The destination is the template, else the name,
+/// else the server's `address:port`, else it is left out. For names that are generated, such as
+/// those of reply queues, give a template: the name of a span must be one of few.
 ///
-/// All of this is set when the span is created, so that samplers see it. `error.type` and the status
-/// are for the end: start the span with [`SpanGuard::start`](crate::patterns::SpanGuard::start), which
-/// sets them if the work fails, panics or is dropped.
+/// All of this is set when the span is created, so that samplers see it. `error.type` and the
+/// status are for the end: start the span with
+/// [`SpanGuard::start`](crate::patterns::SpanGuard::start), which sets them if the work fails,
+/// panics or is dropped.
 ///
 /// ```
 /// use batchlink::LinkSet;
@@ -73,8 +74,8 @@ impl BatchSpan {
         self.with_text(CLIENT_ID, id)
     }
 
-    /// Sets the broker's address and, if it is known, its port: [`SERVER_ADDRESS`], [`SERVER_PORT`].
-    /// An empty address is ignored.
+    /// Sets the broker's address and, if it is known, its port: [`SERVER_ADDRESS`],
+    /// [`SERVER_PORT`]. An empty address is ignored.
     pub fn with_server(self, address: impl Into<Cow<'static, str>>, port: impl Into<Option<u16>>) -> Self {
         let address = address.into();
         let port = port.into().filter(|_| !address.is_empty());
@@ -99,12 +100,14 @@ impl BatchSpan {
         }
     }
 
-    /// Builds the span of a batch, with its links, these attributes, [`BATCH_MESSAGE_COUNT`], and the
+    /// Builds the span of a batch, with its links, these attributes, [`BATCH_MESSAGE_COUNT`], and
+    /// the
     /// [batch's own attributes](LinkBatch::attributes), except for keys that are already there.
     ///
-    /// `messages` counts those without a context too, which [`LinkBatch::received`] does not. Attributes
-    /// that were [hoisted](LinkBatch::hoist) go back to the links if there are such messages. The count
-    /// is written at 0 and 1, too, but not for [`Operation::CREATE`], which is of one message always.
+    /// `messages` counts those without a context too, which [`LinkBatch::received`] does not.
+    /// Attributes that were [hoisted](LinkBatch::hoist) go back to the links if there are such
+    /// messages. The count is written at 0 and 1, too, but not for [`Operation::CREATE`], which is
+    /// of one message always.
     ///
     /// The kind is that of the [operation](Operation), and can be changed by
     /// [`with_kind`](SpanBuilder::with_kind).
@@ -120,8 +123,8 @@ impl BatchSpan {
         span.with_attributes(attributes)
     }
 
-    /// Builds the span of this operation on one message, by an API that always takes one. It has the
-    /// message's attributes and no [`BATCH_MESSAGE_COUNT`].
+    /// Builds the span of this operation on one message, by an API that always takes one. It has
+    /// the message's attributes and no [`BATCH_MESSAGE_COUNT`].
     ///
     /// ```
     /// use batchlink::messaging::{BatchSpan, Message, Operation};
@@ -136,8 +139,9 @@ impl BatchSpan {
         self.single(&self.operation, message)
     }
 
-    /// Builds the span of one message's creation, `create {destination}` of kind `PRODUCER`, with the
-    /// message's attributes. Write its context into the message, and link the sending span to it.
+    /// Builds the span of one message's creation, `create {destination}` of kind `PRODUCER`, with
+    /// the message's attributes. Write its context into the message, and link the sending span to
+    /// it.
     ///
     /// ```
     /// use batchlink::messaging::{BatchSpan, Message, Operation};

@@ -3,7 +3,8 @@
 use opentelemetry::trace::SpanKind;
 use std::borrow::Cow;
 
-/// What is done to the messages of a batch: a kind that all systems know, and its name in one of them.
+/// What is done to the messages of a batch: a kind that all systems know, and its name in one of
+/// them.
 ///
 /// | operation | kind of its span |
 /// |---|---|

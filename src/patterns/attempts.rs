@@ -42,7 +42,7 @@ const MAX_LINKS: usize = 32;
 /// | attribute of the span | |
 /// |---|---|
 /// | `retry.attempt_number` | from 1 |
-/// | `retry.exhausted` | `true` on a failed attempt that was the last one [allowed](Self::with_max_attempts) |
+/// | `retry.exhausted` | `true` if the last [allowed](Self::with_max_attempts) attempt failed |
 /// | `links.truncated`, `links.original_count` | if earlier attempts were left out |
 /// | `error.type` | on a failed attempt, see [`SpanGuard`] |
 ///
@@ -51,15 +51,15 @@ const MAX_LINKS: usize = 32;
 /// | `link.type` | `retry` |
 /// | `retry.attempt_number` | the linking attempt's number |
 /// | `previous.attempt_number` | the linked attempt's number |
-/// | `previous.error` | the linked attempt's error, at most 256 bytes; absent while it runs, as in hedged requests |
+/// | `previous.error` | its error, at most 256 bytes; absent while it runs (hedged requests) |
 ///
 /// # Guarantees
 ///
 /// - Every attempt is counted. One that is dropped (a panic, a cancelled future) has failed.
 /// - A failed attempt's span has status `Error`; success leaves the status as it is.
 /// - Memory is bounded. Of more attempts than the [link set](Self::with_link_set) takes (32 by
-///   default), the **first** that can be linked and the **latest** are linked: where the work began,
-///   and why it is tried again. The span says how many there were.
+///   default), the **first** that can be linked and the **latest** are linked: where the work
+///   began, and why it is tried again. The span says how many there were.
 /// - Attempts can be shared among threads and tasks, and cloned. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Attempts {
@@ -114,8 +114,8 @@ impl Attempts {
         self
     }
 
-    /// Sets how many attempts the loop makes at most, so that the last one can say `retry.exhausted`.
-    /// It does not stop the loop. Attempts beyond the number say so, too.
+    /// Sets how many attempts the loop makes at most, so that the last one can say
+    /// `retry.exhausted`. It does not stop the loop. Attempts beyond the number say so, too.
     #[must_use]
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -172,8 +172,8 @@ impl Attempts {
         guard
     }
 
-    /// Makes the next attempt in a span of its own, which is the current one meanwhile. A panic of the
-    /// attempt is counted and goes on to the caller.
+    /// Makes the next attempt in a span of its own, which is the current one meanwhile. A panic of
+    /// the attempt is counted and goes on to the caller.
     ///
     /// # Errors
     ///
@@ -215,8 +215,8 @@ impl Attempts {
         self.start(tracer).run_async(attempt)
     }
 
-    /// Counts an attempt that was made elsewhere, such as in the process that had the message before.
-    /// The next attempt links to it as to any other.
+    /// Counts an attempt that was made elsewhere, such as in the process that had the message
+    /// before. The next attempt links to it as to any other.
     pub fn collect(&self, attempt: &SpanContext, result: Result<(), impl Display>) {
         let result = result.map_err(error_text);
         let mut history = self.history();

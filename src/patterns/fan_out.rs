@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 const WORKER_INDEX: &str = "worker.index";
 
-/// A request that is spread over workers, and their results put together: a span for each worker, in
-/// a trace of its own and linked to the request, and one aggregation span, linked to the request and
-/// the workers.
+/// A request that is spread over workers, and their results put together: a span for each worker,
+/// in a trace of its own and linked to the request, and one aggregation span, linked to the request
+/// and the workers.
 ///
 /// A trace with a thousand workers below one request can hardly be read, and many backends cut it.
-/// Here each worker has a trace of its own, and the aggregation leads to all of them and marks those
-/// that failed.
+/// Here each worker has a trace of its own, and the aggregation leads to all of them and marks
+/// those that failed.
 ///
 /// ```
 /// use batchlink::patterns::FanOut;
@@ -33,8 +33,9 @@ const WORKER_INDEX: &str = "worker.index";
 ///     let fan = FanOut::new(request.span().span_context());
 ///     thread::scope(|scope| {
 ///         for size in [64, 128, 256] {
-///             let worker = fan.start(&tracer, "resize"); // here: workers are numbered in this order
-///             scope.spawn(move || worker.run(|_cx| if size < 200 { Ok(size) } else { Err("too large") }));
+///             let worker = fan.start(&tracer, "resize"); // workers are numbered in this order
+///             let resize = move || if size < 200 { Ok(size) } else { Err("too large") };
+///             scope.spawn(move || worker.run(|_cx| resize()));
 ///         }
 ///     });
 ///     let (merge, counts) = fan.aggregate(&tracer, "merge");
@@ -50,8 +51,8 @@ const WORKER_INDEX: &str = "worker.index";
 /// | `aggregation.source`, the worker's name | | ● |
 /// | `error.type`, see [`SpanGuard`] | ● if it failed | |
 ///
-/// A worker's link to the request has the type `spawned_from`, the aggregation's has `caused_by`, and
-/// those to the workers have `aggregation`. The aggregation span has `workers.started`,
+/// A worker's link to the request has the type `spawned_from`, the aggregation's has `caused_by`,
+/// and those to the workers have `aggregation`. The aggregation span has `workers.started`,
 /// `workers.succeeded` and `workers.failed`.
 ///
 /// # Guarantees
@@ -105,8 +106,8 @@ impl FanOut {
     }
 
     /// Creates a fan-out without workers, with this bound and these policies for the links of the
-    /// aggregation span. A closure that makes link attributes runs under the lock of this fan-out and
-    /// must not use it.
+    /// aggregation span. A closure that makes link attributes runs under the lock of this fan-out
+    /// and must not use it.
     pub fn with_link_set(request: &SpanContext, mut set: LinkSet) -> Self {
         set.insert_link(links::typed(request, Relation::CausedBy));
         let state = State { set, counts: FanCounts::default() };
@@ -151,8 +152,8 @@ impl FanOut {
         self.state().counts
     }
 
-    /// Starts the aggregation span, as a child of the current context and linked to the request and to
-    /// the workers that have ended. Returns it with their counts.
+    /// Starts the aggregation span, as a child of the current context and linked to the request and
+    /// to the workers that have ended. Returns it with their counts.
     pub fn aggregate<T>(self, tracer: &T, name: impl Into<Cow<'static, str>>) -> (SpanGuard, FanCounts)
     where
         T: Tracer,
@@ -164,7 +165,7 @@ impl FanOut {
         let mut attributes = truncation(batch.linked(), batch.truncated());
         attributes.extend(counts.attributes());
         let mut span = SpanBuilder::from_name(name).with_attributes(attributes);
-        span.links = Some(batch.into_links()); // `with_links` would drop what the set's policy keeps
+        span.links = Some(batch.into_links()); // `with_links` drops what the policy keeps
         (SpanGuard::start(tracer, span), counts)
     }
 
@@ -210,7 +211,8 @@ impl FanCounts {
         }
     }
 
-    /// Returns attributes of the aggregation span: `workers.started`, `workers.succeeded`, `workers.failed`.
+    /// Returns attributes of the aggregation span: `workers.started`, `workers.succeeded`,
+    /// `workers.failed`.
     fn attributes(&self) -> [KeyValue; 3] {
         [
             KeyValue::new("workers.started", links::int(self.started)),

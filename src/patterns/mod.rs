@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | a retry | [`Attempts`] | each attempt → all earlier ones |
 //! | a compensation | [`Saga`] | each compensation → the step that it undoes |
-//! | a fan-out and fan-in | [`FanOut`] | each worker → the request; the aggregation → request and workers |
+//! | a fan-out and fan-in | [`FanOut`] | each worker → the request; the aggregation → both |
 //! | any other work that may fail | [`SpanGuard`] | those of its span |
 //!
 //! Built on [`LinkSet`](crate::LinkSet) and [`links`](crate::links) alone.

@@ -27,9 +27,9 @@ const OTHER: &str = "_OTHER";
 /// | end | `error.type` | description |
 /// |---|---|---|
 /// | [`fail_as`](Self::fail_as) | the given one | the error's text |
-/// | [`fail`](Self::fail), or `Err` from [`run`](Self::run) or [`run_async`](Self::run_async) | `_OTHER` | the error's text |
+/// | [`fail`](Self::fail), or `Err` of the work that it runs | `_OTHER` | the error's text |
 /// | dropped while a panic unwinds | `panicked` | `panicked before it finished` |
-/// | dropped otherwise: a cancelled future, a guard never ended | `dropped` | `dropped before it finished` |
+/// | dropped otherwise, as with a cancelled future | `dropped` | `dropped before it finished` |
 ///
 /// A guard can be sent to another thread or task, and its span becomes the current one where the
 /// work is [`run`](Self::run).
@@ -73,7 +73,8 @@ impl SpanGuard {
         Self::start_with(tracer, span, &Context::current(), |_, _| None)
     }
 
-    /// Starts a span as a child of `parent`. `ended` is called with the result, before the span ends.
+    /// Starts a span as a child of `parent`. `ended` is called with the result, before the span
+    /// ends.
     pub(super) fn start_with<T>(
         tracer: &T,
         span: SpanBuilder,
@@ -105,7 +106,8 @@ impl SpanGuard {
         &self.cx
     }
 
-    /// Returns the span's context, to link to; [`SpanContext::NONE`] if the span could not be started.
+    /// Returns the span's context, to link to; [`SpanContext::NONE`] if the span could not be
+    /// started.
     pub fn span_context(&self) -> SpanContext {
         self.span.clone()
     }
@@ -126,13 +128,13 @@ impl SpanGuard {
         self.fail_as(OTHER, error);
     }
 
-    /// Ends the span as failed with this `error.type`: a class of errors of which there are few, such
-    /// as a broker's error code or `timeout`.
+    /// Ends the span as failed with this `error.type`: a class of errors of which there are few,
+    /// such as a broker's error code or `timeout`.
     pub fn fail_as(mut self, error_type: impl Into<Cow<'static, str>>, error: impl Display) {
         self.end(Err((error_type.into(), &error_text(error))));
     }
 
-    /// Does the work in this span and ends the span with the result. A panic of the work ends the
+    /// Runs the work in this span and ends the span with the result. A panic of the work ends the
     /// span as failed and goes on to the caller.
     ///
     /// # Errors
@@ -146,8 +148,8 @@ impl SpanGuard {
         self.end_with(result)
     }
 
-    /// Does the work in this span and ends the span with the result. If the future is dropped before
-    /// it is ready, the work has failed.
+    /// Runs the work in this span and ends the span with the result. If the future is dropped
+    /// before it is ready, the work has failed.
     ///
     /// # Errors
     ///

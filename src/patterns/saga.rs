@@ -38,9 +38,9 @@ use std::vec;
 /// assert_eq!((stock, undone.compensated), (5, 1));
 /// ```
 ///
-/// Steps that differ are closures, as in `Saga<Box<dyn FnOnce() -> Result<(), MyError>>>`. Where they
-/// are futures, or where other code decides when to go on, [`undo`](Self::undo) yields the steps one
-/// by one, and each starts its own span.
+/// Steps that differ are closures, as in `Saga<Box<dyn FnOnce() -> Result<(), MyError>>>`. Where
+/// they are futures, or where other code decides when to go on, [`undo`](Self::undo) yields the
+/// steps one by one, and each starts its own span.
 ///
 /// The span of a compensation is named `compensate {step}` and is a child of the current context.
 ///
@@ -55,11 +55,12 @@ use std::vec;
 ///
 /// # Guarantees
 ///
-/// - Newest step first. A compensation that fails or panics does not stop the others: it is counted,
-///   its span has status `Error`, and the outcome names it. Success leaves the status as it is.
+/// - Newest step first. A compensation that fails or panics does not stop the others: it is
+///   counted, its span has status `Error`, and the outcome names it. Success leaves the status as
+///   it is.
 /// - A saga that is dropped undoes nothing: that is how one ends well.
-/// - A step whose context is invalid or unsampled is undone like any other. Its span has no link, as
-///   in a [`LinkSet`].
+/// - A step whose context is invalid or unsampled is undone like any other. Its span has no link,
+///   as in a [`LinkSet`].
 #[derive(Clone, Debug)]
 pub struct Saga<C> {
     name: Cow<'static, str>,
@@ -79,7 +80,8 @@ impl<C> Saga<C> {
         Self { name: name.into(), steps: Vec::new() }
     }
 
-    /// Records a complete step: its name, its span, and how to undo it (`()` if the name says that).
+    /// Records a complete step: its name, its span, and how to undo it (`()` if the name says
+    /// that).
     pub fn completed(&mut self, step: impl Into<Cow<'static, str>>, span: &SpanContext, undo: C) {
         self.steps.push(SagaStep { name: step.into(), context: span.clone(), undo });
     }
@@ -193,6 +195,21 @@ impl<C> ExactSizeIterator for UndoSteps<C> {}
 impl<C> FusedIterator for UndoSteps<C> {}
 
 /// A step that is to be undone, from [`UndoSteps`].
+///
+/// ```
+/// use batchlink::patterns::Saga;
+/// use opentelemetry::{global, trace::SpanContext};
+///
+/// let mut saga = Saga::new("order");
+/// saga.completed("reserve_stock", &SpanContext::NONE, 2);
+/// let step = saga.undo("card declined").next().expect("there is one");
+/// let mut stock = 3;
+/// let _ = step.start(&global::tracer("orders")).run(|_cx| {
+///     stock += step.undo;
+///     Ok::<_, String>(())
+/// });
+/// assert_eq!(stock, 5);
+/// ```
 #[derive(Debug)]
 pub struct UndoStep<C> {
     /// How to undo it, as given to [`Saga::completed`].
@@ -265,7 +282,8 @@ impl<C> UndoStep<C> {
 ///
 /// let mut saga = Saga::new("order");
 /// saga.completed("reserve_stock", &SpanContext::NONE, 2);
-/// let outcome = saga.compensate(&global::tracer("orders"), "card declined", |_, _| Err("offline"));
+/// let tracer = global::tracer("orders");
+/// let outcome = saga.compensate(&tracer, "card declined", |_, _| Err("offline"));
 /// for failure in &outcome.failed {
 ///     println!("step {} ({}) needs a person: {}", failure.index, failure.step, failure.error);
 /// }
@@ -283,6 +301,18 @@ pub struct SagaOutcome {
 }
 
 /// A compensation that failed, from [`SagaOutcome::failed`]: its step is not undone.
+///
+/// ```
+/// use batchlink::patterns::Saga;
+/// use opentelemetry::{global, trace::SpanContext};
+///
+/// let mut saga = Saga::new("order");
+/// saga.completed("reserve_stock", &SpanContext::NONE, ());
+/// let tracer = global::tracer("orders");
+/// let outcome = saga.compensate(&tracer, "card declined", |_, _| Err("offline"));
+/// let failure = &outcome.failed[0];
+/// assert_eq!((&*failure.step, failure.index, &*failure.error), ("reserve_stock", 0, "offline"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompensationFailure {

@@ -30,7 +30,7 @@ fn with(field: &str, value: Value) -> String {
 }
 
 #[test]
-fn a_context_is_an_object_of_hex() {
+fn context_is_written_in_hex() {
     let expected = json!({
         "trace_id": "0000000000000000000000000000feed",
         "span_id": "0000000000000007",
@@ -43,7 +43,7 @@ fn a_context_is_an_object_of_hex() {
 }
 
 #[test]
-fn every_way_of_saying_it_is_read() {
+fn every_form_is_read() {
     let stateful = with_state(7, &small_state());
     let stateless = with_state(7, &TraceState::NONE);
     for (text, expected) in [
@@ -65,7 +65,7 @@ fn every_way_of_saying_it_is_read() {
 }
 
 #[test]
-fn what_is_refused_is_named() {
+fn refused_field_is_named() {
     let (capitals, signed) = (json!("0000000000000000000000000000FEED"), json!("+000000000000007"));
     for (text, said) in [
         (
@@ -128,7 +128,7 @@ fn what_is_refused_is_named() {
 }
 
 #[test]
-fn a_message_need_not_have_a_context() {
+fn missing_context_is_null() {
     for context in [
         SpanContext::NONE,
         SpanContext::new(TraceId::from(1_u128), SpanId::INVALID, TraceFlags::SAMPLED, true, TraceState::NONE),
@@ -144,7 +144,7 @@ fn a_message_need_not_have_a_context() {
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn written_context_is_read_back() {
     let mut random = Random(4);
     for _ in 0..2000 {
         let members = (0..random.below(33)).map(|n| (format!("k{n}"), format!("{:x}", n * n)));
@@ -163,7 +163,7 @@ fn what_is_written_is_read_again() {
 
 /// The API admits trace states that no header may have.
 #[test]
-fn a_trace_state_that_cannot_be_read_is_not_written() {
+fn unreadable_trace_state_is_omitted() {
     for member in [("", "v"), ("k", ""), ("k", "line\r\nbreak"), ("k", "é")] {
         let state = TraceState::from_key_value([member]).unwrap();
         let expected = with_state(7, &TraceState::NONE);

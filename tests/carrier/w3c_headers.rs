@@ -1,4 +1,5 @@
-//! `traceparent`, `tracestate` and message headers: what is read, what is refused, and that it comes back.
+//! `traceparent`, `tracestate` and message headers: what is read, what is refused, and that it
+//! comes back.
 
 use super::common::Random;
 use batchlink::carrier::{Headers, HeadersMut, format_traceparent, parse_traceparent, parse_tracestate};
@@ -15,7 +16,7 @@ fn of(version: &str, flags: &str) -> String {
 }
 
 #[test]
-fn a_context_is_read() {
+fn context_is_read() {
     for (header, flags) in [
         (of("00", "00"), 0),
         (of("00", "01"), 1),
@@ -38,7 +39,7 @@ fn a_context_is_read() {
 }
 
 #[test]
-fn what_is_refused_is_named() {
+fn refused_field_is_named() {
     let zeros = "0".repeat(32);
     for (header, field) in [
         (String::new(), "traceparent"),
@@ -78,7 +79,7 @@ fn what_is_refused_is_named() {
 }
 
 #[test]
-fn an_error_says_what_is_allowed_and_shows_little_of_what_was_given() {
+fn error_shows_allowed_and_little() {
     let text = |header: &str| parse_traceparent(header, None).unwrap_err().to_string();
     assert_eq!(text(&of("ff", "01")), r#"invalid version: "ff" (allowed: 2 lower-case hex digits, not ff)"#);
     assert_eq!(
@@ -107,7 +108,7 @@ fn members(count: usize, key: usize, value: usize) -> String {
 }
 
 #[test]
-fn a_tracestate_is_read_as_a_whole_or_not_at_all() {
+fn malformed_tracestate_is_dropped_whole() {
     for (header, kept) in [
         ("", Some("")),
         (" ,,\t, ", Some("")),
@@ -174,7 +175,7 @@ fn random(random: &mut Random) -> SpanContext {
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn written_context_is_read_back() {
     let mut generator = Random(1);
     for _ in 0..2000 {
         let context = random(&mut generator);
@@ -210,7 +211,7 @@ fn spoilt(random: &mut Random, header: &str, faults: u64) -> String {
 }
 
 #[test]
-fn what_is_refused_is_what_the_specification_refuses() {
+fn refusals_agree_with_oracle() {
     let mut generator = Random(2);
     let (mut read, mut refused) = (0, 0);
     for _ in 0..5000 {
@@ -237,7 +238,7 @@ fn what_is_refused_is_what_the_specification_refuses() {
 
 /// Stricter than the SDK, and else of one mind with it.
 #[test]
-fn what_is_read_is_read_alike_by_the_sdk() {
+fn sdk_reads_the_same() {
     let mut generator = Random(3);
     for _ in 0..2000 {
         let context = random(&mut generator);
@@ -256,7 +257,7 @@ fn what_is_read_is_read_alike_by_the_sdk() {
 }
 
 #[test]
-fn headers_of_any_make_can_be_read() {
+fn any_header_types_are_read() {
     let owned = vec![(String::from("A"), b"1".to_vec()), (String::from("b"), vec![0xc3])];
     assert_eq!(Headers::new(&owned).get("a"), Some("1"));
     assert_eq!(Headers::new(&owned).keys(), ["A"], "what is not UTF-8 is not there");
@@ -270,7 +271,7 @@ fn headers_of_any_make_can_be_read() {
 }
 
 #[test]
-fn the_last_readable_header_of_a_name_counts() {
+fn last_readable_header_wins() {
     let headers: [(&str, &[u8]); 5] = [("A", b"1"), ("b", b"2"), ("a", b"3"), ("a", &[0xff]), ("aa", b"4")];
     let headers = Headers::new(&headers);
     assert_eq!(headers.get("a"), Some("3"));

@@ -1,5 +1,5 @@
-//! Calls of `Attempts`, `FanOut` and `Saga`, in any order, ended in any order: what they count, and what
-//! their spans and links say, must be what is said here once more.
+//! Calls of `Attempts`, `FanOut` and `Saga`, in any order, ended in any order: what they count, and
+//! what their spans and links say, must be what is said here once more.
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
@@ -197,8 +197,8 @@ pub struct AttemptsSession {
     set: oracle::LinkSet,
     /// All so far: context and error.
     earlier: Vec<(SpanContext, Option<String>)>,
-    /// How many do not fit, which is exact as long as all contexts are different: whether one that did
-    /// not is counted, if the same comes again and is linked, depends on when that is.
+    /// How many do not fit, which is exact as long as all contexts are different: whether one that
+    /// did not is counted, if the same comes again and is linked, depends on when that is.
     left_out: u64,
     same: bool,
     duplicates: Duplicates,
@@ -291,7 +291,8 @@ impl AttemptsSession {
         }
     }
 
-    /// The first attempt that can be linked, and as many of the latest as there is room for, in order.
+    /// The first attempt that can be linked, and as many of the latest as there is room for, in
+    /// order.
     fn links(&mut self, number: u32) -> Vec<Link> {
         let Self { earlier, set, .. } = self;
         let mut insert = |earlier: usize, (context, error): &(SpanContext, Option<String>)| {
@@ -427,7 +428,8 @@ fn default_policy() -> Policy {
     }
 }
 
-/// One step of a saga: its span, and how it will be undone; `false`: the compensation is ended later.
+/// One step of a saga: its span, and how it will be undone; `false`: the compensation is ended
+/// later.
 pub type Step = (Item, How, bool);
 
 /// All steps are undone, by `compensate` or one by one, ended as they say or later in reverse.

@@ -1,4 +1,5 @@
-//! Batches by size and by timeout, outcomes of single orders, and the workflow that links hold together.
+//! Batches by size and by timeout, outcomes of single orders, and the workflow that links hold
+//! together.
 
 use super::exported::{Exported, events, int, json, links, run, text};
 use serde_json::Value;
@@ -87,7 +88,7 @@ fn assert_workflow(exported: &Exported, orders: u64, batch_size: u64) -> Vec<Str
 }
 
 #[test]
-fn every_order_is_followed_to_the_report() {
+fn order_leads_to_report() {
     assert_workflow(&json("batch_service", ""), 20, 8);
     assert_workflow(&json("batch_service", "--orders 500 --clients 8 --batch-size 32"), 500, 32);
     assert_workflow(&json("batch_service", "--orders 1 --clients 5"), 1, 8);

@@ -41,7 +41,7 @@ fn assert_lineage(exported: &Exported, rows: u64) {
 }
 
 #[test]
-fn rows_are_followed_to_their_pages() {
+fn rows_lead_to_their_pages() {
     let exported = json("etl", "");
     assert_lineage(&exported, 72);
     assert_eq!(exported.counter("rows rejected"), 6);
@@ -62,7 +62,7 @@ fn sizes_need_not_divide() {
 }
 
 #[test]
-fn sizes_over_the_limit_of_links_are_refused() {
+fn sizes_over_limit_are_refused() {
     for flags in ["--chunk 129", "--batch 129", "--chunk 0", "--page 0", "--sources 0", "--rows 0"] {
         let output = run("etl", flags);
         let message = text(&output.stderr);

@@ -100,8 +100,8 @@ impl Exported {
         number(&self.counters, name)
     }
 
-    /// Ids are ids, parents are there, links lead to the span whose name they give, and nothing was cut
-    /// by the SDK.
+    /// Ids are ids, parents are there, links lead to the span whose name they give, and nothing was
+    /// cut by the SDK.
     fn assert_well_formed(&self) {
         assert_eq!(self.index.len(), self.spans.len(), "ids are used once");
         for span in &self.spans {

@@ -18,7 +18,7 @@ const EXAMPLES: &[&str] = &[
 ];
 
 #[test]
-fn a_tree_for_people() {
+fn tree_shows_links() {
     for name in EXAMPLES {
         let output = run(name, "");
         assert!(output.status.success(), "{name}: {}", text(&output.stderr));
@@ -38,7 +38,18 @@ fn a_tree_for_people() {
 }
 
 #[test]
-fn the_tree_is_cut_and_says_so() {
+fn output_fits_100_columns() {
+    for name in EXAMPLES {
+        for flags in ["", "--limit 0", "--help"] {
+            let output = run(name, flags);
+            let wide = text(&output.stdout).lines().find(|line| line.chars().count() > 100);
+            assert_eq!(wide, None, "{name} {flags}");
+        }
+    }
+}
+
+#[test]
+fn cut_tree_says_so() {
     // Of a saga's spans and links no two have one name.
     for name in EXAMPLES.iter().filter(|name| **name != "saga") {
         let shown = |flags: &str| {
@@ -56,7 +67,7 @@ fn the_tree_is_cut_and_says_so() {
 }
 
 #[test]
-fn bad_flags_end_with_status_2() {
+fn bad_flag_exits_with_2() {
     for name in EXAMPLES {
         for (flags, said) in
             [("--format xml", "text, json"), ("--limit some", "--limit"), ("--bogus", "--bogus")]
@@ -71,7 +82,7 @@ fn bad_flags_end_with_status_2() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn broken_pipe_is_no_error() {
     for name in EXAMPLES {
         let mut child = example(name)
             .arg("--format=json")
@@ -90,7 +101,7 @@ fn a_reader_that_leaves_is_no_error() {
 }
 
 #[test]
-fn an_endpoint_that_takes_no_spans_is_an_error() {
+fn unreachable_endpoint_fails() {
     // A port that was free a moment ago, and that nobody listens on.
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let endpoint = format!("http://{}", closed.expect("a free port"));

@@ -64,7 +64,7 @@ fn assert_polls(exported: &Exported, sent: u64, max_poll: u64) -> u64 {
 }
 
 #[test]
-fn a_poll_over_the_limit_is_cut_truthfully() {
+fn long_poll_states_its_cut() {
     let exported = json("message_queue", "");
     assert!(assert_polls(&exported, 180, 160) > 0);
     assert_eq!(exported.counter("messages delivered"), 198);
@@ -72,7 +72,7 @@ fn a_poll_over_the_limit_is_cut_truthfully() {
 }
 
 #[test]
-fn nothing_is_cut_below_the_limit() {
+fn short_poll_links_everything() {
     for (flags, sent, max_poll, delivered) in [
         ("--producers 8 --messages 100 --max-poll 64 --redeliver-every 3", 800, 64, 1066),
         ("--producers 1 --messages 128 --max-poll 128 --redeliver-every 0", 128, 128, 128),

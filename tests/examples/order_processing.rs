@@ -47,7 +47,8 @@ fn assert_payment(exported: &Exported, batch: &Value, failures: u64) -> bool {
     failures < 3
 }
 
-/// Warehouses work in traces of their own, linked to the batch; the results are put together in one span.
+/// Warehouses work in traces of their own, linked to the batch; the results are put together in one
+/// span.
 fn assert_stock(exported: &Exported, batch: &Value, warehouses: u64) {
     let [merge] = children(exported, batch, "merge_stock")[..] else {
         panic!("stock is merged once per batch")
@@ -173,7 +174,7 @@ fn nothing_to_undo() {
 }
 
 #[test]
-fn a_payment_that_is_given_up_fails_its_batch() {
+fn failed_payment_fails_its_batch() {
     let broke = Run { orders: 3, batch_size: 3, payment_failures: 3, warehouses: 2, undeliverable_every: 3 };
     let exported = assert_processed(&broke);
     for request in exported.named("POST /orders") {

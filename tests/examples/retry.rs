@@ -47,7 +47,7 @@ fn assert_attempts(exported: &Exported, operation: &str, call: &str, max: u64) -
 }
 
 #[test]
-fn attempts_lead_to_earlier_ones() {
+fn attempts_link_earlier_ones() {
     for (failures, attempts) in [(2, 4), (0, 4), (5, 4), (1, 1), (0, 1), (50, 60)] {
         let exported = json("retry", &format!("--failures {failures} --attempts {attempts}"));
         let failed = failures.min(attempts);

@@ -57,7 +57,7 @@ fn text_of(value: &Value) -> &str {
 }
 
 #[test]
-fn what_was_done_is_undone_newest_first() {
+fn completed_steps_are_undone() {
     assert_undone(&json("saga", ""), &STEPS[..3], None);
     for (completed, failing) in STEPS.into_iter().enumerate() {
         assert_undone(&json("saga", &format!("--fail-at {failing}")), &STEPS[..completed], None);
@@ -65,14 +65,14 @@ fn what_was_done_is_undone_newest_first() {
 }
 
 #[test]
-fn a_failing_compensation_does_not_stop_the_others() {
+fn failed_compensation_stops_no_other() {
     for step in &STEPS[..3] {
         assert_undone(&json("saga", &format!("--fail-undo {step}")), &STEPS[..3], Some(step));
     }
 }
 
 #[test]
-fn an_order_that_succeeds_is_not_undone() {
+fn successful_order_is_kept() {
     let exported = json("saga", "--succeed");
     assert_eq!(exported.spans().len(), 5);
     assert_eq!(exported.the("place_order")["status"], "unset");

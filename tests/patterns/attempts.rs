@@ -27,7 +27,7 @@ fn linked(spans: &[SpanData], index: usize) -> Vec<usize> {
 }
 
 #[test]
-fn every_attempt_links_all_earlier_ones_and_says_why_they_failed() {
+fn attempt_links_all_earlier_ones() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let attempts = Attempts::new("charge_card").with_kind(SpanKind::Client);
@@ -69,7 +69,7 @@ fn every_attempt_links_all_earlier_ones_and_says_why_they_failed() {
 }
 
 #[test]
-fn the_last_attempt_allowed_says_that_it_was_the_last() {
+fn last_allowed_attempt_says_exhausted() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     for (results, exhausted) in [([false, false], true), ([false, true], false)] {
@@ -92,7 +92,7 @@ fn the_last_attempt_allowed_says_that_it_was_the_last() {
 }
 
 #[test]
-fn of_many_attempts_the_first_and_the_latest_are_linked() {
+fn first_and_latest_are_linked() {
     for (bound, attempts, expected) in
         [(3, 7, vec![1, 5, 6]), (1, 4, vec![1]), (2, 3, vec![1, 2]), (2, 9, vec![1, 8]), (32, 40, vec![])]
     {
@@ -126,7 +126,7 @@ fn of_many_attempts_the_first_and_the_latest_are_linked() {
 
 /// What cannot be linked takes nobody's place as the first.
 #[test]
-fn the_first_attempt_is_the_first_that_can_be_linked() {
+fn unlinkable_attempt_is_not_first() {
     let exporter = Exporter::default();
     let set = LinkSet::builder().with_max_links(2).build().unwrap();
     let attempts = Attempts::new("call").with_link_set(set);
@@ -166,7 +166,8 @@ fn dropped_attempt_fails() {
     assert_eq!((outcome.attempts, outcome.failed, outcome.last_error.as_deref()), (5, 5, Some(PANICKED)));
 }
 
-/// The library sets a status only on failure, and the SDK keeps the higher of two: `Ok` over `Error`.
+/// The library sets a status only on failure, and the SDK keeps the higher of two: `Ok` over
+/// `Error`.
 #[test]
 fn user_status_stays() {
     let exporter = Exporter::default();
@@ -214,7 +215,7 @@ fn any_span_can_be_guarded() {
 }
 
 #[test]
-fn the_work_runs_in_the_attempts_span() {
+fn work_runs_in_its_span() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let attempts = Attempts::new("call");
@@ -238,7 +239,7 @@ fn the_work_runs_in_the_attempts_span() {
 }
 
 #[test]
-fn a_span_ends_with_its_operation_whoever_holds_its_context() {
+fn held_context_delays_no_end() {
     let exporter = Exporter::default();
     let attempt = Attempts::new("call").start(&exporter.tracer());
     let held = attempt.context().clone();
@@ -250,7 +251,7 @@ fn a_span_ends_with_its_operation_whoever_holds_its_context() {
 }
 
 #[test]
-fn attempts_of_other_processes_are_collected() {
+fn foreign_attempts_are_collected() {
     let exporter = Exporter::default();
     let attempts = Attempts::new("handle_message");
     attempts.collect(&context(1), Err("crashed"));
@@ -272,7 +273,7 @@ fn attempts_of_other_processes_are_collected() {
 
 /// As with hedged requests.
 #[test]
-fn an_attempt_under_way_is_linked_without_an_error() {
+fn running_attempt_links_without_error() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let attempts = Attempts::new("call");
@@ -292,7 +293,7 @@ fn an_attempt_under_way_is_linked_without_an_error() {
 }
 
 #[test]
-fn attempts_of_many_threads_are_counted_once_each() {
+fn threads_count_each_attempt_once() {
     let _watchdog = watchdog();
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
@@ -324,7 +325,7 @@ fn attempts_of_many_threads_are_counted_once_each() {
 }
 
 #[test]
-fn a_long_error_is_cut_where_it_is_kept_and_whole_on_its_span() {
+fn links_cut_long_errors() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let attempts = Attempts::new("call");
@@ -339,7 +340,7 @@ fn a_long_error_is_cut_where_it_is_kept_and_whole_on_its_span() {
 }
 
 #[test]
-fn the_link_sets_policy_holds() {
+fn link_policy_applies() {
     let memory = InMemorySpanExporter::default();
     let unsampled = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("test");
     let sampled = SdkTracerProvider::builder().with_simple_exporter(memory.clone()).build().tracer("test");

@@ -24,7 +24,7 @@ fn workers(exporter: &Exporter) -> Vec<SpanData> {
 }
 
 #[test]
-fn workers_have_traces_of_their_own_and_the_aggregation_links_to_all() {
+fn aggregation_links_all_workers() {
     let _watchdog = watchdog();
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
@@ -118,7 +118,7 @@ fn dropped_worker_fails() {
 }
 
 #[test]
-fn links_are_bounded_and_the_span_says_how_many_there_were() {
+fn cut_links_are_counted() {
     for (bound, links, said) in [(5, 5, true), (9, 9, false), (8, 8, true), (1, 1, true)] {
         let exporter = Exporter::default();
         let tracer = exporter.tracer();
@@ -140,7 +140,7 @@ fn links_are_bounded_and_the_span_says_how_many_there_were() {
 }
 
 #[test]
-fn a_worker_under_way_is_counted_but_not_linked() {
+fn running_worker_is_only_counted() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let fan = FanOut::new(&context(1));
@@ -156,7 +156,7 @@ fn a_worker_under_way_is_counted_but_not_linked() {
 }
 
 #[test]
-fn workers_of_other_processes_are_collected() {
+fn foreign_workers_are_collected() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let fan = FanOut::new(&context(1));
@@ -176,7 +176,7 @@ fn workers_of_other_processes_are_collected() {
 }
 
 #[test]
-fn the_link_sets_policy_holds() {
+fn link_policy_applies() {
     let exporter = Exporter::default();
     let set =
         LinkSet::builder().with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep)).build().unwrap();

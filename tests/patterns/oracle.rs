@@ -1,4 +1,5 @@
-//! `Attempts`, `FanOut` and `Saga` by random calls: counts, spans and links must be what the oracle says.
+//! `Attempts`, `FanOut` and `Saga` by random calls: counts, spans and links must be what the oracle
+//! says.
 
 use super::common::choices::{Choices, Item, one_of};
 use super::common::oracle::Policy;
@@ -11,7 +12,7 @@ fn choose_policy(random: &mut Random) -> Policy {
 }
 
 #[test]
-fn attempts_do_what_the_oracle_does() {
+fn attempts_agree_with_oracle() {
     let mut truncated = 0;
     for seed in 0..1000 {
         let mut random = Random(seed);
@@ -27,7 +28,7 @@ fn attempts_do_what_the_oracle_does() {
 }
 
 #[test]
-fn a_fan_out_does_what_the_oracle_does() {
+fn fan_out_agrees_with_oracle() {
     let mut truncated = 0;
     for seed in 0..1000 {
         let mut random = Random(seed);
@@ -42,7 +43,7 @@ fn a_fan_out_does_what_the_oracle_does() {
 }
 
 #[test]
-fn a_saga_does_what_the_oracle_does() {
+fn saga_agrees_with_oracle() {
     for seed in 0..1000 {
         let mut random = Random(seed);
         let steps: Vec<_> = (0..Choices::below(&mut random, 12))

@@ -37,7 +37,7 @@ fn failures(outcome: &SagaOutcome) -> Vec<(&str, usize, &str)> {
 }
 
 #[test]
-fn steps_are_undone_newest_first_each_linked_to_its_step() {
+fn compensations_run_newest_first() {
     let exporter = Exporter::default();
     let saga = saga(&exporter, |index| index);
     assert_eq!(saga.steps(), 3);
@@ -81,7 +81,7 @@ fn steps_are_undone_newest_first_each_linked_to_its_step() {
 }
 
 #[test]
-fn a_failing_compensation_does_not_stop_the_others() {
+fn failed_compensation_stops_no_other() {
     let exporter = Exporter::default();
     let saga = saga(&exporter, |index| -> Closure<'_> {
         match index {
@@ -102,7 +102,7 @@ fn a_failing_compensation_does_not_stop_the_others() {
 }
 
 #[test]
-fn futures_are_compensations_too() {
+fn futures_compensate() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let mut steps = saga(&exporter, |index| async move {
@@ -134,7 +134,7 @@ fn futures_are_compensations_too() {
 }
 
 #[test]
-fn what_is_not_undone_is_not_counted() {
+fn unstarted_compensation_is_not_counted() {
     let exporter = Exporter::default();
     let mut steps = saga(&exporter, |_| ()).undo("enough");
     steps.next().unwrap().start(&exporter.tracer()).succeed();
@@ -149,7 +149,7 @@ fn what_is_not_undone_is_not_counted() {
 }
 
 #[test]
-fn a_step_without_a_span_is_undone_without_a_link() {
+fn unsampled_step_is_undone_unlinked() {
     let exporter = Exporter::default();
     let mut saga = Saga::new("order");
     for context in [context(1), SpanContext::NONE, with_flags(3, TraceFlags::NOT_SAMPLED)] {
@@ -166,7 +166,7 @@ fn a_step_without_a_span_is_undone_without_a_link() {
 }
 
 #[test]
-fn a_long_error_is_cut_in_the_outcome() {
+fn long_error_is_cut() {
     let exporter = Exporter::default();
     let long = "é".repeat(1000);
     let outcome =
