@@ -237,7 +237,7 @@ where
         }
         self.number += 1;
         let links = self.set.finish_as(self.trigger);
-        let counts = links.counts();
+        let (counts, uncounted) = (links.counts(), links.uncounted());
         self.receiver.queue().totals.add_batch(&counts, self.trigger);
         let mut builder = links.span_builder(self.name.clone());
         builder.attributes.get_or_insert_default().push(KeyValue::new("batch.number", int(self.number)));
@@ -246,6 +246,7 @@ where
             true => OwnSpan::suppressed(&parent),
             false => (self.start)(builder, &parent),
         };
+        span.count_dropped_links(uncounted);
         let span = BatchSpan::new(span, items.len() as u64, Arc::clone(&self.outcomes));
         Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
     }

@@ -107,12 +107,22 @@ impl OwnSpan {
         Self { context, set_by_user: Arc::default() }
     }
 
-    /// Records an exception as the semantic conventions ask.
-    fn record(&self, failure: &Failure) {
+    /// Has the span count links that it was not given, as [`LinkBatch::start`](crate::LinkBatch::start)
+    /// does.
+    pub(super) fn count_dropped_links(&self, links: u64) {
+        let span = self.context.span();
+        if links > 0 && span.is_recording() {
+            let _ = caught(|| (0..links).for_each(|_| span.add_link(SpanContext::NONE, vec![])));
+        }
+    }
+
+    /// Records the failure's exception, if it is one, as the semantic conventions ask.
+    fn record(&self, Failure { text, exception, .. }: &Failure) {
+        let Some(exception) = *exception else { return };
         let _ = caught(|| {
             let attributes = vec![
-                KeyValue::new("exception.type", failure.kind),
-                KeyValue::new("exception.message", failure.text.clone()),
+                KeyValue::new("exception.type", exception),
+                KeyValue::new("exception.message", text.clone()),
             ];
             self.context.span().add_event("exception", attributes);
         });
@@ -172,9 +182,7 @@ impl BatchSpan {
         }
         // Not under the lock: it is text that the user's code makes.
         let why = why();
-        if why.is_exception {
-            self.span.record(&why);
-        }
+        self.span.record(&why);
         self.with_failure(|first| {
             first.get_or_insert(why);
         });
@@ -210,13 +218,13 @@ impl Drop for BatchSpan {
         ] {
             let _ = caught(|| self.span.context.span().set_attribute(attribute));
         }
-        let failure = self.with_failure(Option::take).map(|Failure { kind, text, is_exception }| {
+        let failure = self.with_failure(Option::take).map(|first| {
             let text = match failed {
-                0 => text,
-                1 => format!("1 item failed: {text}"),
-                _ => format!("{failed} items failed, first: {text}"),
+                0 => first.text,
+                1 => format!("1 item failed: {}", first.text),
+                _ => format!("{failed} items failed, first: {}", first.text),
             };
-            Failure { kind, text, is_exception }
+            Failure { text, ..first }
         });
         self.span.end(failure);
     }
@@ -259,14 +267,13 @@ impl<R, E> ItemSpan<R, E> {
 
     fn answer(&mut self, reply: Reply<R, E>, why: Option<Failure>) {
         let Some(answer) = self.answer.take() else { return };
-        if let Some(why) = why.as_ref().filter(|why| why.is_exception) {
+        if let Some(why) = &why {
             let error = KeyValue::new("error", why.text.clone());
             let _ = caught(|| self.span.context.span().add_event("item.failed", vec![error]));
             self.span.record(why);
         }
         // The exception is recorded here, and not on the batch's span once more.
-        let on_batch =
-            |_: &_| Failure { is_exception: false, ..why.clone().unwrap_or_else(Failure::dropped) };
+        let on_batch = |_: &_| Failure { exception: None, ..why.clone().unwrap_or_else(Failure::dropped) };
         answer.give(reply, on_batch);
         self.span.end(why);
     }
@@ -284,18 +291,19 @@ pub(super) struct Failure {
     /// The span's `error.type`.
     kind: &'static str,
     text: String,
-    /// Code of the user's returned an error or panicked.
-    is_exception: bool,
+    /// The `exception.type`, if the user's code returned an error or panicked.
+    exception: Option<&'static str>,
 }
 
 impl Failure {
-    /// The handler's own error.
+    /// The handler returned an error.
     pub(super) fn error<E: Display>(error: &E) -> Self {
         let mut text = Text(String::new());
         // Where the text is cut, writing it fails.
         let written = caught(|| write!(text, "{error}").unwrap_or_default());
         let text = written.map_or_else(|| "(its text panicked)".into(), |()| text.0);
-        Self { kind: type_name::<E>(), text, is_exception: true }
+        // The conventions' value for an error without a type of its own; the user can set one.
+        Self { kind: "_OTHER", text, exception: Some(type_name::<E>()) }
     }
 
     fn panic(panic: &(dyn Any + Send)) -> Self {
@@ -306,23 +314,22 @@ impl Failure {
         };
         let mut text = Text("panicked: ".into());
         let _ = text.write_str(message);
-        Self { kind: PANICKED, text: text.0, is_exception: true }
+        Self { kind: PANICKED, text: text.0, exception: Some("panic") }
     }
 
-    /// What is not the handler's own error.
+    /// The item has no answer of the handler's own.
     pub(super) fn of<E>(error: &CallError<E>) -> Self {
         let kind = match error {
             CallError::Panicked => PANICKED,
             CallError::ResultCount { .. } => "result_count",
             _ => "unanswered",
         };
-        Self { kind, text: error.reason().into_owned(), is_exception: false }
+        Self { kind, text: error.reason().into_owned(), exception: None }
     }
 
     /// The handler's future was dropped.
     fn dropped() -> Self {
-        let text = "dropped before the handler was done".into();
-        Self { kind: "dropped", text, is_exception: false }
+        Self { kind: "dropped", text: "dropped before it finished".into(), exception: None }
     }
 }
 

@@ -881,7 +881,7 @@ impl Model {
                 }
                 (_, Ok(_)) => self.say(id, Word::Succeed),
                 // It is recorded on the item's own span.
-                (_, Err(_)) => self.reply(id, Err(CallError::Failed(id)), || Failure::new("usize", id)),
+                (_, Err(_)) => self.reply(id, Err(CallError::Failed(id)), || Failure::new(OTHER, id)),
             }
             (!cancelled).then_some(result)
         };
@@ -923,7 +923,7 @@ impl Model {
             Word::Mismatch { items, results } => Err(CallError::ResultCount { items, results }),
         };
         self.reply(id, reply, || match reply {
-            Err(CallError::Failed(id)) => Failure { recorded: true, ..Failure::new("usize", id) },
+            Err(CallError::Failed(id)) => Failure { recorded: true, ..Failure::new(OTHER, id) },
             Err(error @ CallError::ResultCount { .. }) => Failure::new("result_count", error),
             Err(error) => Failure::new("unanswered", error),
             Ok(_) => unreachable!("it succeeded"),
@@ -965,7 +965,9 @@ impl Failure {
 const PLACE: &str = "place";
 /// A failure that the user sets on a span: a handler does for one item in five.
 const PARTIAL: &str = "partial";
-const DROPPED: &str = "dropped before the handler was done";
+/// The `error.type` of an error that has none of its own.
+const OTHER: &str = "_OTHER";
+const DROPPED: &str = "dropped before it finished";
 
 fn add_place(link: &mut Link, place: usize) {
     link.attributes.insert(0, KeyValue::new(PLACE, place as i64));
@@ -1002,7 +1004,7 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
         assert_eq!((&span.status, span.parent_span_id), (&status, SpanId::INVALID));
         let recorded = first_failure.as_ref().filter(|failure| failure.recorded);
         let events: Vec<_> = span.events.iter().map(|event| (&*event.name, &event.attributes)).collect();
-        let exception = recorded.map(|Failure { text, error_type, .. }| exception(error_type, text));
+        let exception = recorded.map(|failure| exception(&failure.text));
         assert_eq!(events, Vec::from_iter(exception.as_ref().map(|exception| ("exception", exception))));
         ids.insert(number, span.span_context.span_id());
     }
@@ -1020,8 +1022,11 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
         let text = id.to_string();
         let failed = ("item.failed", vec![KeyValue::new("error", text.clone())]);
         let (expected, failure) = match (cancelled, id % 3) {
-            (true, _) => (vec![], Some(("dropped", DROPPED))),
-            (_, 0) => (vec![failed, ("exception", exception("usize", &text))], Some(("usize", &*text))),
+            (true, _) => {
+                let failed = ("item.failed", vec![KeyValue::new("error", DROPPED)]);
+                (vec![failed], Some(("dropped", DROPPED)))
+            }
+            (_, 0) => (vec![failed, ("exception", exception(&text))], Some((OTHER, &*text))),
             _ => (vec![("item.succeeded", vec![])], None),
         };
         let events: Vec<_> =
@@ -1041,6 +1046,6 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
 }
 
 /// The attributes of the event, by the semantic conventions.
-fn exception(error_type: &'static str, text: &str) -> Vec<KeyValue> {
-    vec![KeyValue::new("exception.type", error_type), KeyValue::new("exception.message", text.to_owned())]
+fn exception(text: &str) -> Vec<KeyValue> {
+    vec![KeyValue::new("exception.type", "usize"), KeyValue::new("exception.message", text.to_owned())]
 }

@@ -76,7 +76,7 @@ mod cancelled {
     #[track_caller]
     fn check_item(exporter: &InMemorySpanExporter) {
         let [item] = spans(exporter, "process_item").try_into().unwrap();
-        assert_eq!(item.status, Status::error("dropped before the handler was done"));
+        assert_eq!(item.status, Status::error("dropped before it finished"));
         assert_eq!(text(&item.attributes, "error.type").as_deref(), Some("dropped"));
     }
 

@@ -88,7 +88,7 @@ fn fail_all_tells_first_error() {
     let [batch] = spans(&exporter, "batch").try_into().unwrap();
     assert_eq!(batch.status, Status::error("4 items failed, first: disk full"));
     assert_eq!(exceptions(&batch), ["&str: disk full"]);
-    assert_eq!(text(&batch.attributes, "error.type").as_deref(), Some("&str"));
+    assert_eq!(text(&batch.attributes, "error.type").as_deref(), Some("_OTHER"));
 }
 
 /// Items that had no answer yet are failed; the exception says why.
@@ -107,7 +107,7 @@ fn handler_panic_is_recorded() {
         let [batch] = spans(&exporter, "batch").try_into().unwrap();
         let status = ["4 items failed, first: ", "3 items failed, first: ", "", "", ""][answered];
         assert_eq!(batch.status, Status::error(format!("{status}panicked: on purpose")));
-        assert_eq!(exceptions(&batch), ["panicked: panicked: on purpose"]);
+        assert_eq!(exceptions(&batch), ["panic: panicked: on purpose"]);
         assert_eq!(text(&batch.attributes, "error.type").as_deref(), Some("panicked"));
         assert_eq!(submitter.stats().failed(), 4 - answered as u64);
         assert_eq!(submitter.stats().queue().handler_panics(), 1);
@@ -127,9 +127,9 @@ fn item_exception_is_recorded_once() {
     assert_eq!(batch.status, Status::error("2 items failed, first: out of stock"));
     let items = spans(&exporter, "process_item");
     let of_items: Vec<_> = items.iter().flat_map(exceptions).collect();
-    assert_eq!(of_items, ["&str: out of stock", "panicked: panicked: on purpose"]);
+    assert_eq!(of_items, ["&str: out of stock", "panic: panicked: on purpose"]);
     let types: Vec<_> = items.iter().map(|item| text(&item.attributes, "error.type").unwrap()).collect();
-    assert_eq!(types, ["&str", "panicked"]);
+    assert_eq!(types, ["_OTHER", "panicked"]);
 }
 
 #[test]
@@ -167,6 +167,23 @@ fn endless_error_is_cut() {
     let [batch] = spans(&exporter, "batch").try_into().unwrap();
     let cut = format!("1 item failed: a{}…", "ä".repeat(511));
     assert_eq!(batch.status, Status::error(cut));
+}
+
+/// Where the SDK's limit is told and the set is full, the span itself counts what was cut.
+#[test]
+fn truncated_links_are_counted() {
+    let (_provider, tracer, exporter) = telemetry();
+    let policy = batchlink::LinkPolicy::default().with_span_link_limit(128);
+    let (submitter, mut processor) = batchlink::processor::BatchProcessor::<u64, u64, Text>::builder("batch")
+        .with_max_batch_size(130)
+        .with_link_policy(policy.with_max_links(128))
+        .with_shards(1)
+        .build(tracer)
+        .unwrap();
+    (1..=130).for_each(|n| submitter.submit_with_context(n, &context(n)).unwrap());
+    processor.next_batch().unwrap().succeed_all(|n| *n);
+    let [batch] = spans(&exporter, "batch").try_into().unwrap();
+    assert_eq!((batch.links.len(), batch.links.dropped_count), (128, 2));
 }
 
 /// A span processor that lets no span of this name go before a caller has its answer.

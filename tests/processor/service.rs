@@ -610,8 +610,8 @@ fn large_payloads_need_no_large_stack() {
         let batch = processor.next_batch().unwrap();
         assert!(batch.payloads().map(|payload| payload[99_999]).eq(0..64));
     };
-    // A third of what the payloads take together.
-    thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+    // Half of what the payloads take together.
+    thread::Builder::new().stack_size(3 << 20).spawn(run).unwrap().join().unwrap();
 }
 
 /// 8 submitters, random failures, panics and callers who give up: one answer each, and every count
