@@ -18,7 +18,6 @@ const MAX_ATTEMPTS: u32 = 3;
 type Undo<'a> = Box<dyn FnOnce() + 'a>;
 
 pub(crate) fn process(args: &Args, tracer: &SdkTracer, books: &Books, batch: Batch<Order, (), String>) {
-    let _current = batch.context().clone().attach();
     let payment = match charge(args, tracer, books, &batch) {
         Ok(payment) => payment,
         Err(error) => return batch.fail_all(|_| format!("payment failed: {error}")),

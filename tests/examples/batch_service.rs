@@ -43,7 +43,7 @@ fn assert_workflow(exported: &Exported, orders: u64, batch_size: u64) -> Vec<Str
                 assert_eq!(order["status_description"], "the amount is zero");
                 assert_eq!(events(order, "item.failed")[0]["attributes"]["error"], "the amount is zero");
             } else {
-                assert_eq!(order["status"], "ok");
+                assert_eq!(order["status"], "unset");
                 assert_eq!(events(order, "item.succeeded").len(), 1);
             }
         }
@@ -53,11 +53,11 @@ fn assert_workflow(exported: &Exported, orders: u64, batch_size: u64) -> Vec<Str
         assert!((rate - 1.0 + failed as f64 / int(batch, "batch.size") as f64).abs() < 1e-9);
         let description = match failed {
             0 => Value::Null,
-            1 => "1 item failed".into(),
-            more => format!("{more} items failed").into(),
+            1 => "1 item failed: the amount is zero".into(),
+            more => format!("{more} items failed, first: the amount is zero").into(),
         };
         assert_eq!(batch["status_description"], description);
-        assert_eq!(batch["status"], if failed > 0 { "error" } else { "ok" });
+        assert_eq!(batch["status"], if failed > 0 { "error" } else { "unset" });
         triggers.push(batch["attributes"]["batch.trigger"].as_str().expect("a trigger").to_owned());
     }
     assert_eq!(requests, (0..orders).collect());
@@ -65,7 +65,7 @@ fn assert_workflow(exported: &Exported, orders: u64, batch_size: u64) -> Vec<Str
     let mut stored = BTreeSet::new();
     let store_batches = exported.named("store_batch");
     for batch in &store_batches {
-        assert_eq!(batch["status"], "ok");
+        assert_eq!(batch["status"], "unset");
         assert_eq!(events(batch, "transaction.committed").len(), 1);
         for link in links(batch) {
             let order = exported.target(link);

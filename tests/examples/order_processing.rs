@@ -141,7 +141,7 @@ fn assert_processed(run: &Run) -> Exported {
             assert!(children(&exported, batch, "fulfil_order").is_empty());
         }
         assert_eq!(int(batch, "batch.failed"), failed);
-        assert_eq!(batch["status"], if failed > 0 { "error" } else { "ok" });
+        assert_eq!(batch["status"], if failed > 0 { "error" } else { "unset" });
     }
     assert_eq!(requests, (0..run.orders).collect());
     if run.payment_failures < 3 {

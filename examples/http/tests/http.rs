@@ -80,7 +80,7 @@ fn assert_stored(document: &Value, requests: u64, batch_size: u64) {
             failed += u64::from(refused(index[&ids(link, "span_id")]));
         }
         assert_eq!(int(batch, "batch.failed"), failed);
-        assert_eq!(batch["status"], if failed > 0 { "error" } else { "ok" });
+        assert_eq!(batch["status"], if failed > 0 { "error" } else { "unset" });
     }
     assert_eq!(linked, servers.iter().map(|server| ids(server, "span_id")).collect());
 
