@@ -4,12 +4,14 @@ use super::Outcomes;
 use super::answer::{Answer, CallError, Reply};
 use crate::links::int;
 use crate::panic::{caught, unpoisoned};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::unmodelled::AtomicBool;
+use crate::sync::{Arc, AtomicU64, Ordering};
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use std::any::{Any, type_name};
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 /// Starts a span as child of a context.
@@ -22,11 +24,11 @@ where
     T::Span: Send + Sync + 'static,
 {
     Box::new(move |builder, parent| {
-        let set_by_user = Arc::new(SetByUser::default());
+        let set_by_user = std::sync::Arc::<SetByUser>::default();
         // Samplers and span processors are the user's code. Where they panic there is no span.
         let context = caught(|| {
             let span = builder.start_with_context(&tracer, parent);
-            parent.with_span(Watched { span, set_by_user: Arc::clone(&set_by_user) })
+            parent.with_span(Watched { span, set_by_user: std::sync::Arc::clone(&set_by_user) })
         });
         OwnSpan { context: context.unwrap_or_else(|| without_span(parent)), set_by_user }
     })
@@ -48,7 +50,7 @@ struct SetByUser {
 #[derive(Debug)]
 struct Watched<S> {
     span: S,
-    set_by_user: Arc<SetByUser>,
+    set_by_user: std::sync::Arc<SetByUser>,
 }
 
 impl<S: Span> Span for Watched<S> {
@@ -97,14 +99,14 @@ const ERROR_TYPE: &str = "error.type";
 /// A span that this room started, and ends.
 pub(super) struct OwnSpan {
     context: Context,
-    set_by_user: Arc<SetByUser>,
+    set_by_user: std::sync::Arc<SetByUser>,
 }
 
 impl OwnSpan {
     /// No span, and none below it: for items that were submitted where telemetry is suppressed.
     pub(super) fn suppressed(parent: &Context) -> Self {
         let context = without_span(parent).with_telemetry_suppressed();
-        Self { context, set_by_user: Arc::default() }
+        Self { context, set_by_user: Default::default() }
     }
 
     /// Has the span count links that it was not given, as [`LinkBatch::start`](crate::LinkBatch::start)
@@ -153,7 +155,7 @@ pub(super) struct BatchSpan {
     span: OwnSpan,
     size: u64,
     succeeded: AtomicU64,
-    /// The first one.
+    /// The first one. `std`'s lock: no step of the protocol depends on it, and no thread waits in it.
     failure: Mutex<Option<Failure>>,
     outcomes: Arc<Outcomes>,
 }

@@ -21,8 +21,8 @@ mod checker;
 mod checker;
 
 /// Atomics that checkers are *not* shown, because no step of the protocol depends on them: statistics,
-/// and the shards' shares, which only the coordinator touches and any value of which is correct.
-/// Modelling them would add interleavings and no behaviour.
+/// what a user set on a span, and the shards' shares, which only the coordinator touches and any value
+/// of which is correct. Modelling them would add interleavings and no behaviour.
 pub(crate) mod unmodelled {
-    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 }
