@@ -9,7 +9,7 @@ use crate::link_set::LinkSet;
 use crate::link_set::record::Record;
 use crate::panic::caught;
 use crate::queue::Queue;
-use crate::queue::progress::Ticket;
+use crate::queue::progress::{Progress, Ticket};
 use crate::queue::receiver::{Due, Receiver};
 use crate::queue::ring::Consumer;
 use crate::stats::Stats;
@@ -102,7 +102,7 @@ impl Flusher {
 
     /// Takes what the last poll found.
     pub(super) fn take(&mut self, Due { count, trigger }: Due) -> LinkBatch {
-        self.last = Some(self.receiver.queue().progress.begin(count));
+        self.last = Some(Progress::begin(&self.receiver.queue().progress, count));
         let set = &mut self.set;
         set.make_room(count as usize);
         self.receiver.drain.take(count, |records| set.insert_records(records));

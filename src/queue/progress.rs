@@ -41,13 +41,13 @@ impl Progress {
 
     /// Begins a batch of `size` entries; to be called before they are taken.
     // Invariant: ticket-before-take.
-    pub(crate) fn begin(self: &Arc<Self>, size: u32) -> Ticket {
-        let number = self.0.with(|state| {
+    pub(crate) fn begin(progress: &Arc<Self>, size: u32) -> Ticket {
+        let number = progress.0.with(|state| {
             state.next += 1;
             state.unfinished.push((state.next, size));
             state.next
         });
-        Ticket { progress: Arc::clone(self), number }
+        Ticket { progress: Arc::clone(progress), number }
     }
 
     /// Returns the entries of all batches that are not finished.

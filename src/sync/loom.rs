@@ -10,7 +10,7 @@ pub(crate) use std::sync::mpsc;
 
 pub(crate) mod thread {
     pub(crate) use ::loom::thread::yield_now;
-    pub(crate) use std::thread::{Builder, JoinHandle, current};
+    pub(crate) use std::thread::{Builder, ThreadId, current};
 }
 
 pub(crate) fn arc_slice<T>(values: Vec<T>) -> Arc<[T]> {
