@@ -18,29 +18,20 @@ pub(super) struct Inlet<'a> {
 impl Inlet<'_> {
     #[inline(always)]
     pub(super) fn push(self, context: &SpanContext) -> Result<(), PushError> {
+        let Self { shard, invalid } = self;
         if !context.is_valid() {
-            return match self.invalid {
-                Invalid::Drop => self.count_invalid(),
-                _ => self.push_invalid(context),
+            return match invalid {
+                Invalid::Drop => {
+                    shard.count_invalid();
+                    Ok(())
+                }
+                _ => push_invalid(shard, context, invalid),
             };
         }
         if Record::is_plain(context) {
-            return self.shard.push(|| Record::plain(context, false));
+            return shard.push(|| Record::plain(context, false));
         }
-        self.push_with_state(context)
-    }
-
-    #[cold]
-    fn push_invalid(self, context: &SpanContext) -> Result<(), PushError> {
-        self.push_link(Link::with_context(context.clone())).map_err(|rejected| rejected.reason())
-    }
-
-    /// Clones the trace state before the claim.
-    // Invariant: bare-claim.
-    #[cold]
-    fn push_with_state(self, context: &SpanContext) -> Result<(), PushError> {
-        let record = Record::from_context(context);
-        self.shard.push(|| record)
+        push_with_state(shard, context)
     }
 
     pub(super) fn push_link(self, link: Link) -> Result<(), RejectedLink> {
@@ -125,4 +116,20 @@ impl Inlet<'_> {
         self.shard.count_invalid();
         Ok(())
     }
+}
+
+// The rare cases are not methods: `push` is inlined, and would have to write the `Inlet` to memory.
+
+#[cold]
+fn push_invalid(shard: Shard<'_, Record>, context: &SpanContext, invalid: Invalid) -> Result<(), PushError> {
+    let link = Link::with_context(context.clone());
+    Inlet { shard, invalid }.push_link(link).map_err(|rejected| rejected.reason())
+}
+
+/// Clones the trace state before the claim.
+// Invariant: bare-claim.
+#[cold]
+fn push_with_state(shard: Shard<'_, Record>, context: &SpanContext) -> Result<(), PushError> {
+    let record = Record::from_context(context);
+    shard.push(|| record)
 }
