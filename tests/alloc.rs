@@ -65,7 +65,7 @@ fn the_counter_counts() {
 
 /// For the report: allocations per flush of 128 links, without and with the default `link.type`.
 #[test]
-fn a_flush_allocates_its_links_and_a_push_nothing() {
+fn flush_allocates_its_links() {
     let plain = LinkCollector::builder()
         .with_max_batch_size(SIZE)
         .with_max_delay(NEVER)
@@ -92,7 +92,7 @@ fn a_flush_allocates_its_links_and_a_push_nothing() {
 
 /// With a flusher that parks on a thread of its own, and producers on others.
 #[test]
-fn threads_allocate_no_more_than_that() {
+fn threads_allocate_no_more() {
     let _watchdog = watchdog();
     let builder = LinkCollector::builder().with_max_batch_size(SIZE).with_max_delay(NEVER);
     let (collector, flusher) =
@@ -136,7 +136,7 @@ fn threads_allocate_no_more_than_that() {
 }
 
 #[test]
-fn refused_and_invalid_contexts_allocate_nothing() {
+fn refused_contexts_allocate_nothing() {
     let (collector, _flusher) = by_size(1).with_queue_capacity(1).with_shards(1).build().unwrap();
     collector.push(&context(1)).unwrap();
     let contexts = contexts();
@@ -151,7 +151,7 @@ fn refused_and_invalid_contexts_allocate_nothing() {
 }
 
 #[test]
-fn a_link_set_keeps_its_memory() {
+fn link_set_keeps_its_memory() {
     for duplicates in [Duplicates::Drop, Duplicates::Keep] {
         let policy = LinkPolicy::new().with_duplicates(duplicates).without_link_type();
         let mut set = LinkSet::builder().with_max_links(1000).with_link_policy(policy).build().unwrap();
@@ -171,7 +171,7 @@ fn a_link_set_keeps_its_memory() {
 
 /// What is pushed, half delivered and then dropped is released exactly once, boxes included.
 #[test]
-fn dropping_a_partly_drained_collector_releases_everything_once() {
+fn partly_drained_collector_frees_all() {
     let state = small_state();
     let scenario = |flusher_first: bool, taken: usize| {
         let (collector, mut flusher) = by_size(4).with_shards(2).with_queue_capacity(128).build().unwrap();
@@ -203,7 +203,7 @@ fn dropping_a_partly_drained_collector_releases_everything_once() {
 }
 
 #[test]
-fn a_traceparent_is_read_without_allocating() {
+fn traceparent_allocates_nothing() {
     let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for (header, valid) in [(header, true), (&header.to_uppercase(), false), (&"é".repeat(1000), false)] {
         let (count, found) = allocations(|| batchlink::carrier::parse_traceparent(header, Some(",")));

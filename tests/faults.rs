@@ -42,7 +42,7 @@ fn run_batches(batches: u64, mut handler: impl FnMut(u64, LinkBatch) + Send + 's
 
 /// One batch in every `k`; all of them for 1.
 #[test]
-fn a_handler_that_panics_again_and_again_costs_those_batches_only() {
+fn panicking_handler_costs_its_batches() {
     const BATCHES: u64 = 700;
     let _watchdog = watchdog();
     for k in [1, 2, 7] {
@@ -112,7 +112,7 @@ mod exporter {
     }
 
     #[test]
-    fn an_exporter_that_fails_is_no_matter() {
+    fn failing_exporter_loses_no_batch() {
         let _watchdog = watchdog();
         for down in [Down::Errors, Down::Panics] {
             let panics = matches!(down, Down::Panics);
@@ -128,7 +128,7 @@ mod exporter {
 
     /// As in production: spans go by a thread of the SDK's to a collector that is not there.
     #[test]
-    fn a_backend_that_refuses_connections_is_no_matter() {
+    fn unreachable_backend_loses_no_batch() {
         use opentelemetry_otlp::WithExportConfig;
 
         let _watchdog = watchdog();
@@ -145,7 +145,7 @@ mod exporter {
     }
 
     #[test]
-    fn an_exporter_that_blocks_stops_the_flusher_and_nobody_else() {
+    fn blocking_exporter_stops_flusher_only() {
         const SIZE: usize = 8;
         let _watchdog = watchdog();
         let (called, is_called) = mpsc::channel();
@@ -241,7 +241,7 @@ mod stopped {
     }
 
     #[test]
-    fn a_worker_pool_that_is_stopped_loses_nothing() {
+    fn stopped_worker_pool_loses_nothing() {
         let _watchdog = watchdog();
         let flags = "--contexts 100000 --max-delay-ms 5 --pause-every 2000 --format json";
         let printed = stop_and_continue("worker_pool", flags);
@@ -256,7 +256,7 @@ mod stopped {
 
     /// In every way of flushing, counted all the time by itself.
     #[test]
-    fn collectors_under_every_load_that_are_stopped_lose_nothing() {
+    fn stopped_soak_loses_nothing() {
         let _watchdog = watchdog();
         let printed = stop_and_continue("soak", "--minutes 0.05");
         assert_eq!(printed.lines().last(), Some("lost: 0"), "{printed}");
@@ -274,7 +274,7 @@ mod clock {
     const HOURS: Duration = Duration::from_secs(5 * 3600);
 
     #[test]
-    fn after_a_jump_what_is_overdue_comes_and_what_is_new_waits() {
+    fn clock_jump_delivers_overdue() {
         let _watchdog = watchdog();
         let (collector, mut flusher) = by_size(9).build().unwrap();
         for number in 1..=20 {
@@ -315,7 +315,7 @@ mod clock {
 
     /// Many jumps while others push, and a flusher that is woken for reasons only.
     #[test]
-    fn jumps_under_load_lose_nothing_and_keep_nobody_busy() {
+    fn jumps_under_load_lose_nothing() {
         const PUSHES: u64 = 2000;
         let _watchdog = watchdog();
         let began = Instant::now();
@@ -350,7 +350,7 @@ mod clock {
 
     /// Size, flush and close need no clock. The wait for a deadline that does not come nearer is no busy one.
     #[test]
-    fn a_clock_that_stands_still_stops_timeouts_and_nothing_else() {
+    fn stopped_clock_stops_timeouts_only() {
         const DELAY: Duration = Duration::from_millis(20);
         let _watchdog = watchdog();
         let (collector, flusher) = by_size(3).with_shards(1).with_max_delay(DELAY).build().unwrap();

@@ -24,7 +24,7 @@ static ALLOCATOR: memory::Counting = memory::Counting;
 const LAST_BYTES: usize = 4096;
 
 #[test]
-fn memory_is_bounded_and_all_comes_back() {
+fn memory_is_bounded() {
     let _watchdog = watchdog_for(2 * seconds() + Duration::from_secs(120));
     // What is made once per process, by whoever comes first.
     warm_up();

@@ -108,7 +108,7 @@ fn errors_are_small() {
 }
 
 #[test]
-fn what_is_shown_is_what_is_documented() {
+fn texts_are_the_documented_ones() {
     let triggers = [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown];
     assert_eq!(triggers.map(|trigger| trigger.to_string()), ["size_limit", "timeout", "manual", "shutdown"]);
     assert_eq!(triggers.map(Trigger::as_str), ["size_limit", "timeout", "manual", "shutdown"]);
@@ -132,7 +132,7 @@ fn what_is_shown_is_what_is_documented() {
 
 /// Whoever walks the chain of errors comes to the reason.
 #[test]
-fn a_rejected_link_names_its_reason_as_its_source() {
+fn rejected_link_has_a_source() {
     let (collector, flusher) = LinkCollector::builder().build().unwrap();
     drop(flusher);
     let link = Link::with_context(SpanContext::new(

@@ -133,8 +133,9 @@ fn every_context_is_accounted_for() {
     assert_eq!(printed.total("rejected_closed"), 0);
 }
 
+/// And lose nothing.
 #[test]
-fn defaults_lose_nothing_and_show_both_triggers() {
+fn defaults_show_both_triggers() {
     let printed = json("--threads 8 --contexts 20000 --duplicates 0.5");
     printed.assert_adds_up(20_000, 128, 128);
     assert!(printed.total("size_flushes") > 0);
@@ -143,7 +144,7 @@ fn defaults_lose_nothing_and_show_both_triggers() {
 }
 
 #[test]
-fn the_share_of_duplicates_is_kept() {
+fn duplicates_share_is_kept() {
     let none = json("--contexts 2000 --duplicates 0 --max-delay-ms 10");
     none.assert_adds_up(2000, 128, 128);
     assert_eq!(none.total("duplicates"), 0);
@@ -155,7 +156,7 @@ fn the_share_of_duplicates_is_kept() {
 }
 
 #[test]
-fn more_links_than_the_sdk_would_keep_unasked() {
+fn links_beyond_the_sdk_default() {
     let printed =
         json("--contexts 4000 --batch-size 1000 --max-links 1000 --duplicates 0 --max-delay-ms 100");
     printed.assert_adds_up(4000, 1000, 1000);
@@ -189,7 +190,7 @@ fn a_full_queue_is_counted() {
 }
 
 #[test]
-fn text_is_a_table_for_people() {
+fn text_is_a_table() {
     let output = run("--contexts 3000 --threads 2 --max-delay-ms 20");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let printed = text(&output.stdout);
@@ -209,7 +210,7 @@ fn text_is_a_table_for_people() {
 }
 
 #[test]
-fn no_progress_bar_into_a_pipe() {
+fn pipe_gets_no_progress_bar() {
     for format in ["text", "json"] {
         let output = run(&format!("--contexts 3000 --max-delay-ms 20 --format {format}"));
         assert!(output.status.success());
@@ -220,7 +221,7 @@ fn no_progress_bar_into_a_pipe() {
 }
 
 #[test]
-fn bad_flags_end_with_status_2() {
+fn bad_flags_exit_with_2() {
     for (flags, named, said) in [
         ("--threads 0", "--threads", "1..=1024"),
         ("--threads many", "--threads", "invalid digit"),
@@ -248,7 +249,7 @@ fn bad_flags_end_with_status_2() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn closed_pipe_is_no_error() {
     let mut child = example()
         .args(["--contexts", "20000", "--batch-size", "1", "--format", "json"])
         .stdout(Stdio::piped())
@@ -311,7 +312,7 @@ fn otlp_exports_every_batch_span() {
 }
 
 #[test]
-fn an_endpoint_that_does_not_take_spans_is_an_error() {
+fn failing_endpoint_is_an_error() {
     // A port that was free a moment ago, and that nobody listens on.
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let closed = format!("http://{}", closed.expect("a free port"));

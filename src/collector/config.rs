@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_the_documented_ones() {
+    fn defaults_match_their_docs() {
         let config = config(|builder| builder);
         assert_eq!((config.max_batch_size, config.max_delay), (128, Duration::from_millis(200)));
         assert_eq!(config.links.max_links(), 128);
@@ -123,12 +123,12 @@ mod tests {
             let shards = config(|builder| builder.with_max_batch_size(size)).shards;
             assert!((1..=most).contains(&shards), "{shards} shards for batches of {size}");
         }
-        // Whoever asks for more gets them.
+        // An explicit number is used as given.
         assert_eq!(config(|builder| builder.with_max_batch_size(1).with_shards(128)).shards, 128);
     }
 
     #[test]
-    fn slots_are_a_power_of_two_that_holds_a_batch() {
+    fn slots_hold_a_batch() {
         for (size, capacity, shards, slots) in
             [(1, 1, 1, 1), (3, 3, 1, 4), (3, 64, 4, 16), (17, 64, 4, 32), (128, 4096, 2, 2048)]
         {

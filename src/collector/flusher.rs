@@ -153,8 +153,8 @@ impl Flusher {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// In a task, `batchlink::LinkBatch` offers the same through
-    /// `Context::current_with_span(span)` and OpenTelemetry's `FutureExt::with_context`.
+    /// In a task, `Context::current_with_span(span)` and OpenTelemetry's `FutureExt::with_context` do
+    /// the same.
     ///
     /// # Errors
     ///

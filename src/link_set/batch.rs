@@ -147,6 +147,11 @@ impl LinkBatch {
     /// empty unless you attach one: the batch then has a trace of its own, joined by its links, and
     /// the sampler decides on it as on any root span.
     ///
+    /// The span is not made current. Spans that the work of the batch starts are its children if it
+    /// is attached: by [`mark_span_as_active`](opentelemetry::trace::mark_span_as_active), as the
+    /// example of [`Flusher::spawn`](crate::Flusher::spawn) does, or in a task by
+    /// [`FutureExt::with_context`](opentelemetry::trace::FutureExt::with_context).
+    ///
     /// If the SDK's limit was [told](crate::LinkPolicy::with_span_link_limit), truncated contexts
     /// are counted in the span's own count of dropped links (`dropped_links_count` in OTLP), up to
     /// 65 536 of them. Cost: one call of the span for each.

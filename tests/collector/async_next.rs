@@ -70,8 +70,9 @@ async fn exact_trigger_from_many_producers() {
     }
 }
 
+/// The size trigger is exact on any executor.
 #[test]
-fn the_trigger_is_exact_on_any_executor() {
+fn trigger_is_exact() {
     let _watchdog = watchdog();
     block_on(exact_trigger_from_many_producers());
     let current = Builder::new_current_thread().enable_all().build().unwrap();
@@ -97,7 +98,7 @@ async fn timeouts() {
 }
 
 #[test]
-fn timeouts_come_on_any_executor() {
+fn timeouts_on_any_executor() {
     let _watchdog = watchdog();
     block_on(timeouts());
     Builder::new_current_thread().enable_time().build().unwrap().block_on(timeouts());
@@ -105,14 +106,14 @@ fn timeouts_come_on_any_executor() {
 }
 
 #[test]
-fn timeouts_come_on_a_runtime_without_time() {
+fn timeouts_without_tokio_time() {
     let _watchdog = watchdog();
     Builder::new_current_thread().build().unwrap().block_on(timeouts());
 }
 
 /// tokio's paused clock jumps over the hour.
 #[tokio::test(start_paused = true)]
-async fn a_paused_clock_is_believed() {
+async fn paused_clock_is_followed() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(9).build().unwrap();
     for number in 1..=3 {
@@ -124,7 +125,7 @@ async fn a_paused_clock_is_believed() {
 
 /// As does one on which the flusher was not polled at first.
 #[test]
-fn a_paused_clock_that_comes_later_is_believed() {
+fn later_paused_clock_is_followed() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(9).build().unwrap();
     collector.push(&context(1)).unwrap();
@@ -137,7 +138,7 @@ fn a_paused_clock_that_comes_later_is_believed() {
 /// The timer of a batch that was full in time does not end the wait for the next one: the clock is
 /// set between the two deadlines, which are 50 ms apart or more.
 #[tokio::test(start_paused = true)]
-async fn every_wait_has_its_own_timer() {
+async fn each_wait_has_a_timer() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(2).with_shards(1).build().unwrap();
     let waker = Waker::from(unpark());
@@ -157,7 +158,7 @@ async fn every_wait_has_its_own_timer() {
 
 /// `next` is cancelled again and again, at its first poll and at later ones; nothing is lost.
 #[tokio::test]
-async fn a_cancelled_wait_loses_nothing() {
+async fn cancelled_wait_loses_nothing() {
     let _watchdog = watchdog();
     let builder = by_size(5).with_max_delay(Duration::from_micros(200)).with_shards(2);
     let (collector, mut flusher) = builder.build().unwrap();
@@ -191,7 +192,7 @@ async fn a_cancelled_wait_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_flusher_is_a_stream() {
+async fn flusher_is_a_stream() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(2).with_shards(1).build().unwrap();
     assert_eq!(collector.push_all(&[1, 2, 3, 4, 5].map(context)), 5);
@@ -204,7 +205,7 @@ async fn a_flusher_is_a_stream() {
 /// Polled by hand, with a waker that counts: no call for invalid contexts, one to arm the timer,
 /// none on the way to the size, one at it, one for a flush and one for the end.
 #[test]
-fn a_pending_flusher_is_woken_when_there_is_a_reason_and_only_then() {
+fn wakes_have_a_reason() {
     let counter = unpark();
     let (waker, wakes) = (Waker::from(Arc::clone(&counter)), || counter.1.swap(0, Ordering::Relaxed));
     let (collector, mut flusher) = by_size(10).with_shards(2).build().unwrap();
@@ -240,7 +241,7 @@ fn a_pending_flusher_is_woken_when_there_is_a_reason_and_only_then() {
 
 /// The wait uses the waker of its latest poll.
 #[test]
-fn the_latest_waker_is_the_one_that_is_woken() {
+fn latest_waker_is_woken() {
     let (old, new) = (unpark(), unpark());
     let (collector, mut flusher) = by_size(1).build().unwrap();
     assert!(poll(&mut flusher, &Waker::from(Arc::clone(&old))).is_pending());
@@ -272,19 +273,19 @@ fn from_one_runtime_to_another(keep_the_first: bool) {
 }
 
 #[test]
-fn a_flusher_moves_on_from_a_runtime_that_stands_still() {
+fn flusher_leaves_stalled_runtime() {
     from_one_runtime_to_another(true);
 }
 
 #[test]
-fn a_flusher_moves_on_from_a_runtime_that_is_gone() {
+fn flusher_leaves_dropped_runtime() {
     from_one_runtime_to_another(false);
 }
 
 /// Without tokio a thread keeps the time. It must not take one more for every batch.
 #[test]
 #[cfg(target_os = "linux")]
-fn waits_without_tokio_do_not_pile_up_threads() {
+fn timer_threads_do_not_accumulate() {
     let waker = Waker::from(unpark());
     let (collector, mut flusher) = by_size(2).with_shards(1).build().unwrap();
     for _ in 0..200 {
@@ -309,7 +310,7 @@ impl Wake for Panicking {
 }
 
 #[test]
-fn a_waker_that_panics_leaves_the_collector_usable() {
+fn panicking_waker_is_contained() {
     const BATCHES: u64 = 10;
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(4).with_shards(1).build().unwrap();
@@ -331,7 +332,7 @@ fn a_waker_that_panics_leaves_the_collector_usable() {
 /// Whatever of a waker panics, the flusher is woken by the next one: it would sleep for ever if the panic
 /// had left the registration half done.
 #[test]
-fn a_waker_that_cannot_be_cloned_or_dropped_leaves_the_collector_usable() {
+fn unclonable_waker_is_contained() {
     struct Dropping;
     impl Wake for Dropping {
         fn wake(self: Arc<Self>) {}
@@ -369,7 +370,7 @@ fn unclonable() -> Waker {
 
 /// An idle flusher has no timer: a paused clock goes on to the next timer there is, however far away.
 #[tokio::test(start_paused = true)]
-async fn a_paused_clock_stands_still_while_nothing_is_pending() {
+async fn idle_flusher_has_no_timer() {
     let (collector, mut flusher) =
         LinkCollector::builder().with_max_delay(Duration::from_millis(50)).build().unwrap();
     let began = tokio::time::Instant::now();
@@ -387,7 +388,7 @@ async fn a_paused_clock_stands_still_while_nothing_is_pending() {
 
 /// The waker of a flusher's task may enter a context: no push holds on to the current one.
 #[test]
-fn push_current_can_wake_one_who_enters_a_context() {
+fn waker_may_attach_a_context() {
     struct Entering(AtomicU64);
     impl Wake for Entering {
         fn wake(self: Arc<Self>) {
@@ -407,7 +408,7 @@ fn push_current_can_wake_one_who_enters_a_context() {
 
 /// A batch that was taken otherwise leaves no timer behind.
 #[tokio::test(start_paused = true)]
-async fn an_idle_flusher_is_woken_by_no_timer_of_an_earlier_wait() {
+async fn old_timer_wakes_nothing() {
     let (collector, mut flusher) =
         LinkCollector::builder().with_max_delay(Duration::from_secs(60)).build().unwrap();
     let counter = unpark();

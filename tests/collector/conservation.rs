@@ -77,8 +77,9 @@ impl Tally {
     }
 }
 
+/// A tiny queue under overload neither loses nor doubles a context.
 #[test]
-fn overload_of_a_tiny_queue_loses_nothing_and_doubles_nothing() {
+fn overload_loses_nothing() {
     let _watchdog = watchdog();
     for shards in [1, 3] {
         let builder = by_size(16).with_queue_capacity(16).with_shards(shards);
@@ -158,13 +159,13 @@ fn close_while_pushing(close: impl Fn(&LinkCollector) + Sync) {
 }
 
 #[test]
-fn closing_while_others_push_loses_nothing() {
+fn close_during_pushes_loses_nothing() {
     close_while_pushing(LinkCollector::close);
 }
 
 /// `shutdown` answers `Ok` only when everything accepted has been through the handler.
 #[test]
-fn shutdown_while_others_push_waits_for_everything_accepted() {
+fn shutdown_delivers_everything_accepted() {
     let _watchdog = watchdog();
     for round in 0..150 {
         let (collector, flusher) = by_size(1 + round % 7).with_shards(1 + round % 4).build().unwrap();
@@ -198,7 +199,7 @@ fn shutdown_while_others_push_waits_for_everything_accepted() {
 
 /// A flusher that goes away delivers nothing more, and what it leaves stays visible.
 #[test]
-fn a_flusher_that_is_dropped_leaves_its_contexts_pending() {
+fn dropped_flusher_leaves_contexts_pending() {
     for round in 0..100 {
         let (collector, mut flusher) = by_size(3).with_shards(2).build().unwrap();
         let (accepted, received) = thread::scope(|scope| {
@@ -220,8 +221,9 @@ fn a_flusher_that_is_dropped_leaves_its_contexts_pending() {
     }
 }
 
+/// The rest is delivered after it.
 #[test]
-fn the_last_handle_to_go_closes_and_the_rest_is_delivered() {
+fn last_handle_closes() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(10).build().unwrap();
     let producer = collector.producer();
@@ -234,7 +236,7 @@ fn the_last_handle_to_go_closes_and_the_rest_is_delivered() {
 }
 
 #[test]
-fn a_run_into_a_full_shard_is_taken_up_to_its_first_refusal() {
+fn run_stops_at_first_refusal() {
     let builder = by_size(16).with_queue_capacity(16).with_shards(1);
     let (collector, mut flusher) = builder.build().unwrap();
     let mut run: Vec<_> = (1..=40).map(context).collect();
@@ -257,7 +259,7 @@ fn a_run_into_a_full_shard_is_taken_up_to_its_first_refusal() {
 
 /// Every way out of a batch, in the batch and in the totals.
 #[test]
-fn every_outcome_is_counted_in_its_place() {
+fn each_outcome_is_counted() {
     for (unsampled, links) in [(Unsampled::Drop, 3), (Unsampled::Keep, 4)] {
         let builder =
             by_size(10).with_max_links(4).with_link_policy(LinkPolicy::new().with_unsampled(unsampled));
@@ -282,7 +284,7 @@ fn every_outcome_is_counted_in_its_place() {
 }
 
 #[test]
-fn a_collector_links_duplicates_again_if_told() {
+fn kept_duplicates_are_linked() {
     let (collector, mut flusher) =
         by_size(3).with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep)).build().unwrap();
     assert_eq!(collector.push_all(&[context(1), context(1), context(2)]), 3);
@@ -292,7 +294,7 @@ fn a_collector_links_duplicates_again_if_told() {
 }
 
 #[test]
-fn invalid_contexts_are_counted_and_nothing_else_happens() {
+fn invalid_contexts_are_only_counted() {
     let (collector, mut flusher) = by_size(1).with_shards(1).build().unwrap();
     let producer = collector.producer();
     collector.push(&SpanContext::NONE).unwrap();

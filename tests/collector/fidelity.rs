@@ -3,7 +3,7 @@
 use super::common::*;
 use batchlink::{LinkBatch, LinkCollector, LinkPolicy, LinkSet, PushError, Trigger, Unsampled};
 use opentelemetry::trace::{Link, Span, SpanContext, SpanKind, TraceContextExt, TraceFlags, TraceId};
-use opentelemetry::trace::{TraceState, Tracer, TracerProvider};
+use opentelemetry::trace::{TraceState, Tracer, TracerProvider, mark_span_as_active};
 use opentelemetry::{Context, Key, KeyValue, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, ShouldSample, SpanData};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult};
@@ -31,7 +31,7 @@ fn remote(number: u64, flags: u8, state: TraceState) -> SpanContext {
 }
 
 #[test]
-fn every_field_of_a_context_arrives() {
+fn every_field_arrives() {
     let builder = LinkCollector::builder()
         .with_max_batch_size(20)
         .with_link_policy(LinkPolicy::new().with_unsampled(Unsampled::Keep));
@@ -71,7 +71,7 @@ fn every_field_of_a_context_arrives() {
 }
 
 #[test]
-fn push_current_links_the_active_span() {
+fn push_current_links_active_span() {
     let (collector, mut flusher) = LinkCollector::builder().build().unwrap();
     let provider = SdkTracerProvider::builder().build();
     let expected = provider.tracer("test").in_span("request", |cx| {
@@ -84,7 +84,7 @@ fn push_current_links_the_active_span() {
 }
 
 #[test]
-fn the_batch_span_says_what_became_of_its_contexts() {
+fn batch_span_states_counts() {
     let (collector, mut flusher) = by_size(5).with_max_links(3).with_shards(1).build().unwrap();
     let spans = [Trigger::Size, Trigger::Manual].map(|trigger| {
         let contexts = if trigger == Trigger::Size { [1, 1, 2, 3, 4] } else { [1, 1, 2, 2, 3] };
@@ -112,7 +112,7 @@ fn the_batch_span_says_what_became_of_its_contexts() {
 }
 
 #[test]
-fn the_parent_is_the_current_context() {
+fn parent_is_current_context() {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let tracer = provider.tracer("test");
@@ -130,8 +130,9 @@ fn the_parent_is_the_current_context() {
     assert_eq!(spans[1].span_kind, SpanKind::Consumer);
 }
 
+/// The flusher chooses the type of a link that has none.
 #[test]
-fn the_type_of_a_link_is_chosen_by_the_flusher_unless_the_link_has_one() {
+fn own_link_type_is_kept() {
     let own = Link::new(context(2), vec![KeyValue::new("link.type", "own")], 0);
     let types = |builder: batchlink::LinkCollectorBuilder| {
         let (collector, mut flusher) = builder.with_shards(1).build().unwrap();
@@ -179,7 +180,7 @@ impl ShouldSample for Observer {
 }
 
 #[test]
-fn a_sampler_sees_links_and_attributes() {
+fn sampler_sees_links() {
     let observer = Observer::default();
     let provider = SdkTracerProvider::builder().with_sampler(observer.clone()).build();
     let (collector, mut flusher) = LinkCollector::builder().build().unwrap();
@@ -272,7 +273,7 @@ fn trace_state_of_any_length_fits() {
 }
 
 #[test]
-fn a_refused_link_comes_back_unchanged() {
+fn refused_link_is_returned() {
     let attributes = || vec![KeyValue::new("a", 1), KeyValue::new("b", "two")];
     let links = [
         Link::with_context(context(1)),
@@ -294,4 +295,34 @@ fn a_refused_link_comes_back_unchanged() {
         collector.close();
     }
     drop(flusher);
+}
+
+/// As the docs of `spawn` show: what the handler starts is a child of the batch span if that is
+/// attached, and a root if not.
+#[test]
+fn attached_batch_span_is_parent() {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let tracer = provider.tracer("test");
+    for attach in [true, false] {
+        let tracer = tracer.clone();
+        let (collector, flusher) = by_size(1).build().unwrap();
+        let handle = flusher.spawn(move |batch| {
+            let span = batch.start(&tracer, "batch");
+            if attach {
+                let _current = mark_span_as_active(span);
+                drop(tracer.start("query"));
+            } else {
+                drop(tracer.start("query"));
+            }
+        });
+        let handle = handle.unwrap();
+        collector.push(&context(1)).unwrap();
+        handle.shutdown_with_timeout(std::time::Duration::MAX).unwrap();
+    }
+    let spans = exporter.get_finished_spans().unwrap();
+    let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+    assert_eq!(names, ["query", "batch", "query", "batch"]);
+    assert_eq!(spans[0].parent_span_id, spans[1].span_context.span_id());
+    assert_eq!(spans[2].parent_span_id, opentelemetry::trace::SpanId::INVALID);
 }

@@ -43,7 +43,7 @@ fn typed(mut link: Link) -> (SpanContext, Vec<KeyValue>) {
 }
 
 #[test]
-fn each_policy_keeps_what_it_says_and_that_arrives() {
+fn each_policy_keeps_its_links() {
     for (which, policy) in POLICIES.into_iter().enumerate() {
         for (link, kept) in cases() {
             let kept = kept[which];
@@ -114,8 +114,9 @@ impl ShouldSample for Observer {
     }
 }
 
+/// Samplers see them.
 #[test]
-fn whole_traces_arrive_in_their_place_and_samplers_see_them() {
+fn whole_traces_arrive_in_order() {
     let trace = TraceId::from(0xabc_u128);
     let builder = LinkCollector::builder()
         .with_link_policy(LinkPolicy::new().with_invalid(Invalid::KeepWithAttributes))
@@ -141,8 +142,9 @@ fn whole_traces_arrive_in_their_place_and_samplers_see_them() {
     }
 }
 
+/// What has no trace id is linked each time.
 #[test]
-fn a_trace_is_linked_once_and_what_has_no_trace_id_each_time() {
+fn whole_trace_is_linked_once() {
     let link = |trace, span, value| {
         Link::new(with_ids(trace, span, TraceState::NONE), vec![KeyValue::new("a", value)], 0)
     };
@@ -170,6 +172,7 @@ fn a_trace_is_linked_once_and_what_has_no_trace_id_each_time() {
     }
 }
 
+/// It keeps its link, though the link is without it.
 #[test]
 fn cut_trace_state_was_there() {
     let unfit = TraceState::from_key_value([("k".repeat(256), "v".repeat(256))]).unwrap();
@@ -186,7 +189,7 @@ fn cut_trace_state_was_there() {
 
 /// Whichever way it is pushed.
 #[test]
-fn one_that_is_kept_is_linked() {
+fn kept_link_arrives() {
     let (collector, mut flusher) = by_size(4)
         .with_shards(1)
         .with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep))
@@ -204,7 +207,7 @@ fn one_that_is_kept_is_linked() {
 }
 
 #[test]
-fn one_that_is_kept_can_be_refused_like_any_other() {
+fn kept_link_can_be_refused() {
     let builder = by_size(1)
         .with_queue_capacity(1)
         .with_shards(1)
@@ -229,7 +232,7 @@ fn one_that_is_kept_can_be_refused_like_any_other() {
 /// Random contexts, valid and not, with and without attributes, under every combination of policies:
 /// a set and a collector do with them what a plain list and a few rules would.
 #[test]
-fn every_combination_of_policies_does_what_its_rules_say() {
+fn all_policy_combinations_hold() {
     let mut random = Random(11);
     for round in 0..300 {
         let invalid = POLICIES[round % 3];

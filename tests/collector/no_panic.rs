@@ -19,7 +19,7 @@ impl Drop for Explosive {
 }
 
 #[test]
-fn a_panicking_handler_loses_its_own_batch_only() {
+fn panicking_handler_loses_one_batch() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(2).with_shards(1).build().unwrap();
     let (batches, received) = mpsc::channel();
@@ -46,7 +46,7 @@ fn a_panicking_handler_loses_its_own_batch_only() {
 }
 
 #[test]
-fn the_second_shutdown_says_so() {
+fn second_shutdown_is_an_error() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(2).build().unwrap();
     let handle = flusher.spawn(drop).unwrap();
@@ -58,7 +58,7 @@ fn the_second_shutdown_says_so() {
 }
 
 #[test]
-fn a_handler_may_shut_its_own_flusher_down() {
+fn handler_may_shut_down() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(1).with_shards(1).build().unwrap();
     let own = Arc::new(OnceLock::<FlusherHandle>::new());
@@ -98,7 +98,7 @@ impl<T> WaitFor<T> for OnceLock<T> {
 }
 
 #[test]
-fn a_handle_dropped_by_its_own_handler_does_not_wait_for_itself() {
+fn handler_may_drop_its_handle() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(1).build().unwrap();
     let own = Arc::new(Mutex::new(None::<FlusherHandle>));
@@ -120,7 +120,7 @@ fn a_handle_dropped_by_its_own_handler_does_not_wait_for_itself() {
 }
 
 #[test]
-fn a_handler_that_pushes_feeds_the_next_batch() {
+fn handler_may_push() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(1).build().unwrap();
     let (done, is_done) = mpsc::channel();
@@ -145,7 +145,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 }
 
 #[test]
-fn a_handler_that_panics_when_dropped_is_reported() {
+fn handler_drop_panic_is_reported() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(9).build().unwrap();
     let explosive = OnDrop(|| resume_unwind(Box::new(Explosive)));
@@ -157,7 +157,7 @@ fn a_handler_that_panics_when_dropped_is_reported() {
 }
 
 #[test]
-fn a_shutdown_that_runs_out_of_time_says_what_is_missing() {
+fn timed_out_shutdown_counts() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(1).with_queue_capacity(8).build().unwrap();
     let (release, released) = mpsc::channel::<()>();
@@ -177,7 +177,7 @@ fn a_shutdown_that_runs_out_of_time_says_what_is_missing() {
 
 /// The timeout holds whatever the thread is busy with, its handler's `Drop` included.
 #[test]
-fn a_handler_that_is_slow_to_drop_does_not_hold_up_shutdown() {
+fn slow_handler_drop_times_out() {
     let _watchdog = watchdog();
     let (_collector, flusher) = by_size(9).build().unwrap();
     let (release, released) = mpsc::channel::<()>();
@@ -189,7 +189,7 @@ fn a_handler_that_is_slow_to_drop_does_not_hold_up_shutdown() {
 }
 
 #[test]
-fn the_longest_durations_are_fine() {
+fn longest_durations_work() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(2).with_max_delay(Duration::MAX).build().unwrap();
     collector.push(&context(1)).unwrap();
@@ -206,7 +206,7 @@ fn the_longest_durations_are_fine() {
 }
 
 #[test]
-fn the_smallest_and_the_widest_configuration_work() {
+fn extreme_configurations_work() {
     for (size, shards) in [(1, 1), (1, 128), (3, 128), (4096, 1)] {
         let (collector, mut flusher) = by_size(size).with_shards(shards).build().unwrap();
         let producers: Vec<_> = (0..shards).map(|_| collector.producer()).collect();
@@ -261,17 +261,17 @@ fn drop_in_every_order<F: 'static>(flusher_side: impl Fn(Flusher) -> F) {
 }
 
 #[test]
-fn a_flusher_may_go_first_or_last() {
+fn flusher_drops_in_any_order() {
     drop_in_every_order(|flusher| flusher);
 }
 
 #[test]
-fn a_flushers_handle_may_go_first_or_last() {
+fn handle_drops_in_any_order() {
     drop_in_every_order(|flusher| flusher.spawn(drop).unwrap());
 }
 
 #[test]
-fn a_detached_flusher_goes_on_until_the_collector_is_closed() {
+fn detached_flusher_runs_until_close() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(2).build().unwrap();
     let (batches, received) = mpsc::channel();
@@ -310,11 +310,11 @@ fn panics_at_thread_end(push: fn(&LinkCollector) -> Result<(), PushError>) -> bo
 }
 
 #[test]
-fn a_thread_that_ends_may_push() {
+fn ending_thread_may_push() {
     assert!(!panics_at_thread_end(|collector| collector.push(&context(1))));
 }
 
 #[test]
-fn a_thread_that_ends_may_push_its_current_span() {
+fn ending_thread_may_push_current() {
     assert!(!panics_at_thread_end(LinkCollector::push_current));
 }

@@ -3,7 +3,9 @@
 
 use super::choices::{Choices, Item, mark, one_of};
 use super::{NEVER, assert_stats, by_size, context, oracle};
-use batchlink::{Counts, Duplicates, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy, Producer};
+use batchlink::{
+    Counts, Duplicates, FlushError, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy, Producer,
+};
 use batchlink::{Stats, Trigger, Unsampled};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
@@ -81,6 +83,8 @@ pub enum Call {
     NextBatch,
     TryNext,
     Flush,
+    /// Without time to wait: it says what is missing.
+    FlushAndWait,
     Close,
     NewProducer,
     Clone(usize),
@@ -106,7 +110,8 @@ impl Call {
             }
             160..205 => Self::NextBatch,
             205..225 => Self::TryNext,
-            225..240 => Self::Flush,
+            225..233 => Self::Flush,
+            233..240 => Self::FlushAndWait,
             240..245 => Self::Clone(handle),
             245..250 => Self::Drop(handle),
             250..254 => Self::NewProducer,
@@ -141,6 +146,8 @@ pub struct Session {
     oracle: oracle::Collector,
     links: oracle::LinkSet,
     totals: Counts,
+    /// Of the batch taken last, until another is asked for.
+    in_flight: u64,
     flushes: HashMap<Trigger, u64>,
 }
 
@@ -164,6 +171,7 @@ impl Session {
             oracle: if no_delay { oracle.without_delay() } else { oracle },
             links: oracle::LinkSet::new(policy),
             totals: Counts::default(),
+            in_flight: 0,
             flushes: HashMap::new(),
         };
         (0..shards).for_each(|_| session.new_producer());
@@ -211,6 +219,7 @@ impl Session {
             }
             Call::NextBatch => {
                 let Some(flusher) = &mut self.flusher else { return };
+                self.in_flight = 0;
                 let due = self.oracle.due();
                 let batch = flusher.next_batch_timeout(Duration::ZERO);
                 let found = batch.as_ref().map(|batch| batch.as_ref().map(LinkBatch::trigger));
@@ -219,6 +228,7 @@ impl Session {
             }
             Call::TryNext => {
                 let Some(flusher) = &mut self.flusher else { return };
+                self.in_flight = 0;
                 let batch = flusher.try_next();
                 self.oracle.look();
                 let found = batch.as_ref().map(LinkBatch::trigger);
@@ -228,6 +238,18 @@ impl Session {
             Call::Flush => {
                 let Some(collector) = self.collector() else { return };
                 collector.flush();
+                self.oracle.flush();
+            }
+            Call::FlushAndWait => {
+                let Some(collector) = self.collector() else { return };
+                let flushed = collector.flush_and_wait(Duration::ZERO).map(|stats| stats.pending());
+                let (pending, in_flight) = (self.oracle.pending() as u64, self.in_flight);
+                let missing = match &self.flusher {
+                    None if pending > 0 => Err(FlushError::Closed { pending }),
+                    Some(_) if pending + in_flight > 0 => Err(FlushError::Timeout { pending, in_flight }),
+                    _ => Ok(0),
+                };
+                assert_eq!(flushed, missing);
                 self.oracle.flush();
             }
             Call::Close => {
@@ -254,6 +276,7 @@ impl Session {
             }
             Call::DropFlusher => {
                 self.flusher = None;
+                self.in_flight = 0;
                 self.oracle.close();
             }
         }
@@ -291,6 +314,7 @@ impl Session {
     }
 
     fn check_batch(&mut self, batch: LinkBatch) {
+        self.in_flight = batch.received();
         let taken = match self.shards {
             1 => self.oracle.take(vec![0; self.oracle.next_size()]),
             _ => self.oracle.take(batch.links().iter().map(|link| mark(&link.span_context))),
