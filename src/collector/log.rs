@@ -14,7 +14,6 @@ pub(crate) fn logged(log: impl FnOnce()) {
 pub(crate) enum Consumer {
     Flusher,
     #[cfg(feature = "processor")]
-    #[expect(dead_code)] // until the processor uses it
     Processor,
 }
 

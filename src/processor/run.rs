@@ -5,12 +5,16 @@ use super::builder::{BatchProcessorBuilder, Divide};
 use super::span::{BatchSpan, ItemSpan, OwnSpan, Start};
 use super::{Item, Outcomes, ProcessorStats};
 use crate::collector::FlusherHandle;
+use crate::collector::handle::Control;
+use crate::collector::log::{self, RefusalLog};
 use crate::error::Timeout;
 use crate::link_set::LinkSet;
 use crate::links::{ITEM_INDEX, int};
 use crate::panic::{caught, discard};
+use crate::queue::Queue;
+use crate::queue::progress::{Progress, Ticket};
 use crate::queue::receiver::{Due, Receiver};
-use crate::stats::Trigger;
+use crate::stats::{Stats, Trigger};
 use crate::sync::{Arc, Ordering};
 use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Context, KeyValue};
@@ -69,9 +73,34 @@ pub struct BatchProcessor<T, R, E> {
     outcomes: Arc<Outcomes>,
     /// Taken and not yet given out: more than one part if there are keys.
     pub(super) parts: VecDeque<Vec<Item<T, R, E>>>,
+    /// Of all these parts, and of those given out.
+    ticket: Option<Arc<Ticket>>,
     trigger: Trigger,
     /// Batches made so far.
     number: u64,
+    log: RefusalLog,
+}
+
+/// What a handle does with a processor.
+struct Handled<T, R, E> {
+    queue: Arc<Queue<Item<T, R, E>>>,
+    outcomes: Arc<Outcomes>,
+}
+
+impl<T: Send, R: Send, E: Send> Control for Handled<T, R, E> {
+    fn close(&self) {
+        self.queue.close();
+    }
+
+    fn stats(&self) -> Stats {
+        self.queue.stats()
+    }
+
+    fn in_flight(&self) -> u64 {
+        let stats = ProcessorStats::new(self.queue.stats(), &self.outcomes);
+        // The counters are read one by one, so one may be ahead.
+        stats.queue.received().saturating_sub(stats.succeeded + stats.failed)
+    }
 }
 
 impl<T, R, E> BatchProcessor<T, R, E>
@@ -102,8 +131,10 @@ where
             item_name,
             outcomes,
             parts: VecDeque::new(),
+            ticket: None,
             trigger: Trigger::Manual,
             number: 0,
+            log: RefusalLog::new(log::Consumer::Processor),
         }
     }
 
@@ -185,7 +216,7 @@ where
         mut self,
         handler: impl FnMut(Batch<T, R, E>) + Send + 'static,
     ) -> io::Result<FlusherHandle> {
-        FlusherHandle::spawn(Arc::clone(self.receiver.queue()), move || self.run(handler))
+        FlusherHandle::spawn(self.handled(), move || self.run(handler))
     }
 
     /// Moves the processor to a thread of its own, named `batchlink-flusher`, that does
@@ -201,7 +232,7 @@ where
     where
         E: Display,
     {
-        FlusherHandle::spawn(Arc::clone(self.receiver.queue()), move || self.run_each(handler))
+        FlusherHandle::spawn(self.handled(), move || self.run_each(handler))
     }
 
     /// The counters so far.
@@ -213,6 +244,7 @@ where
     pub(super) fn take(&mut self, Due { count, trigger }: Due) {
         let mut items = Vec::with_capacity(count as usize);
         let queue = Arc::clone(self.receiver.queue());
+        self.ticket = Some(Arc::new(Progress::begin(&queue.progress, count)));
         // `None`, which is less than any weight, once an item is heavier than all the room: it goes alone.
         let mut room = Some(queue.weight.limit());
         self.receiver.drain.take(count, |take| {
@@ -229,8 +261,14 @@ where
         };
     }
 
+    fn handled(&self) -> Handled<T, R, E> {
+        Handled { queue: Arc::clone(self.receiver.queue()), outcomes: Arc::clone(&self.outcomes) }
+    }
+
     pub(super) fn next_part(&mut self) -> Option<Batch<T, R, E>> {
         let items = self.parts.pop_front()?;
+        // The last part has the processor's own.
+        let ticket = if self.parts.is_empty() { self.ticket.take() } else { self.ticket.clone() };
         self.set.make_room(items.len());
         for item in &items {
             self.set.insert_bounded(&item.request);
@@ -238,7 +276,9 @@ where
         self.number += 1;
         let links = self.set.finish_as(self.trigger);
         let (counts, uncounted) = (links.counts(), links.uncounted());
-        self.receiver.queue().totals.add_batch(&counts, self.trigger);
+        let queue = self.receiver.queue();
+        queue.totals.add_batch(&counts, self.trigger);
+        self.log.check(|| queue.stats());
         let mut builder = links.span_builder(self.name.clone());
         builder.attributes.get_or_insert_default().push(KeyValue::new("batch.number", int(self.number)));
         let parent = Context::current();
@@ -247,7 +287,7 @@ where
             false => (self.start)(builder, &parent),
         };
         span.count_dropped_links(uncounted);
-        let span = BatchSpan::new(span, items.len() as u64, Arc::clone(&self.outcomes));
+        let span = BatchSpan::new(span, items.len() as u64, Arc::clone(&self.outcomes), ticket);
         Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
     }
 
@@ -297,6 +337,7 @@ impl<T, R, E> Unpin for BatchProcessor<T, R, E> {}
 
 impl<T, R, E> Drop for BatchProcessor<T, R, E> {
     fn drop(&mut self) {
+        self.log.end(&self.receiver.queue().stats());
         let parts = std::mem::take(&mut self.parts);
         let discard = |item: Item<T, R, E>| {
             self.outcomes.failed.fetch_add(1, Ordering::Relaxed);

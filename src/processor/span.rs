@@ -4,6 +4,7 @@ use super::Outcomes;
 use super::answer::{Answer, CallError, Reply};
 use crate::links::int;
 use crate::panic::{caught, unpoisoned};
+use crate::queue::progress::Ticket;
 use crate::sync::unmodelled::AtomicBool;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
@@ -158,11 +159,19 @@ pub(super) struct BatchSpan {
     /// The first one. `std`'s lock: no step of the protocol depends on it, and no thread waits in it.
     failure: Mutex<Option<Failure>>,
     outcomes: Arc<Outcomes>,
+    /// Last, so that the span has ended when a flush hears of it.
+    _ticket: Option<Arc<Ticket>>,
 }
 
 impl BatchSpan {
-    pub(super) fn new(span: OwnSpan, size: u64, outcomes: Arc<Outcomes>) -> Self {
-        Self { span, size, succeeded: AtomicU64::new(0), failure: Mutex::new(None), outcomes }
+    pub(super) fn new(
+        span: OwnSpan,
+        size: u64,
+        outcomes: Arc<Outcomes>,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Self {
+        let (succeeded, failure) = (AtomicU64::new(0), Mutex::new(None));
+        Self { span, size, succeeded, failure, outcomes, _ticket: ticket }
     }
 
     pub(super) fn context(&self) -> &Context {

@@ -14,5 +14,6 @@ mod oracle;
 mod outcomes;
 mod reporting;
 mod service;
+mod shutdown;
 mod support;
 mod suppression;
