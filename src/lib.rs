@@ -79,6 +79,8 @@ struct Readme;
 
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
+#[cfg(batchlink_hooks)]
+pub use collector::StalledReport;
 pub use collector::{Flusher, FlusherHandle, LinkCollector, LinkCollectorBuilder, Producer};
 pub use error::{ConfigError, FlushError, PushError, PushLinkError, RejectedLink};
 pub use error::{ShutdownError, Timeout, TimeoutError};

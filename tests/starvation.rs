@@ -211,6 +211,26 @@ fn an_async_flusher_finds_the_frozen_entry_when_it_can_be_had() {
     });
 }
 
+/// A reporter that is suspended before its scan does not make later entries older than they are: the one
+/// that comes at the end of a long batch has its whole delay.
+#[test]
+fn suspended_report_ages_no_entry() {
+    let _watchdog = watchdog();
+    let (collector, producers, mut flusher) = shards(by_size(64));
+    let stalled = producers[0].push_report_stalled(&context(1)).unwrap().unwrap();
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [1]);
+    // The batch takes most of a delay, and its handler's last act is a push.
+    collector.jump_clock(NEVER / 4 * 3);
+    producers[1].push(&context(2)).unwrap();
+    assert_eq!(flusher.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout);
+    collector.jump_clock(NEVER / 2);
+    assert_eq!(flusher.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout, "half its delay is over");
+    collector.jump_clock(NEVER / 2);
+    let batch = flusher.next_batch().unwrap();
+    assert_eq!((numbers(&batch), batch.trigger()), (vec![2], Trigger::Timeout));
+    stalled.resume();
+}
+
 /// It says how much is missing, and what is missing still comes when the producer wakes up.
 #[test]
 fn shutdown_waits_no_longer_than_told_and_says_what_is_missing() {

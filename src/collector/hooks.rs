@@ -42,6 +42,32 @@ impl StalledPush<'_> {
     }
 }
 
+/// A push that was stopped after it had announced its report, before it scanned.
+#[cfg(batchlink_hooks)]
+#[must_use = "no other thread scans until it is resumed"]
+pub struct StalledReport<'a>(Shard<'a, Record>);
+
+#[cfg(batchlink_hooks)]
+impl Producer {
+    /// Pushes, and stops in the middle of the report; `None` if there was none to make.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_report_stalled(&self, context: &SpanContext) -> Result<Option<StalledReport<'_>>, PushError> {
+        let (shard, record) = (self.shard(), Record::from_context(context));
+        Ok(shard.push_unscanned(|| record)?.then_some(StalledReport(shard)))
+    }
+}
+
+#[cfg(batchlink_hooks)]
+impl StalledReport<'_> {
+    /// Scans.
+    pub fn resume(self) {
+        self.0.scan();
+    }
+}
+
 /// Hooks for the tests of clocks that misbehave; each collector has a clock of its own.
 #[cfg(batchlink_hooks)]
 impl LinkCollector {

@@ -18,6 +18,8 @@ pub use flusher::Flusher;
 pub use handle::FlusherHandle;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use hooks::StalledPush;
+#[cfg(batchlink_hooks)]
+pub use hooks::StalledReport;
 pub use producer::Producer;
 
 use crate::error::{FlushError, PushError, RejectedLink};

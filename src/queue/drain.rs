@@ -1,6 +1,6 @@
 //! The one consumer: decides from what it finds in the rings what is due, and takes it.
 //!
-//! Knows nothing of waiting; [`Step`] says what to wait for.
+//! Does not wait; [`Action`] says what to wait for.
 
 use crate::queue::Queue;
 use crate::queue::ring::{Consumer, Take};
@@ -9,66 +9,72 @@ use crate::sync::Arc;
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Take this many: a batch is due.
+pub(crate) enum Action {
+    /// Take this many entries: a batch is due.
     Take { count: u32, trigger: Trigger },
-    /// Nothing before this time (`None`: before a notification).
+    /// Sleep until this time (`None`: until a wake-up).
     Wait { deadline: Option<u64> },
-    /// Somebody is in the middle of a push or a scan: look again soon, nobody will notify.
-    Settle,
+    /// A push or a scan is in progress: poll again soon, no wake-up will come.
+    // Invariant: await-publish.
+    AwaitPublish,
     /// Closed, and everything was taken.
     Closed,
 }
 
-/// What all shards together have.
-struct Look {
-    claimed: u32,
-    published: u32,
-    /// Every shard is closed. (A shard that is closed has its final number of claims in the same
-    /// word, so nothing can come between the two.)
-    closed: bool,
-    /// The time before the look.
-    now: u64,
-}
-
-struct Shard<T> {
-    consumer: Consumer<T>,
-    /// Everything below this position is to be delivered without waiting for size or timeout.
-    flush_to: u64,
-    /// All that is pending was claimed after this time, and as little after it as is known.
-    since: u64,
-    /// All that was claimed from this position on was claimed after `marked_at`.
-    mark: u64,
-    marked_at: u64,
-    /// There was nothing here then.
-    was_empty: bool,
-}
-
+/// Decides what is due, and takes it.
 pub(crate) struct Drain<T> {
     queue: Arc<Queue<T>>,
-    shards: Vec<Shard<T>>,
+    shards: Vec<ShardState<T>>,
     size: u32,
     /// Nanoseconds.
     max_delay: u64,
-    /// Where the next batch begins, so that no shard is always first.
+    /// The shard at which the next batch begins, so that no shard is always first.
     first: usize,
-    /// A time before the last look.
-    looked_at: u64,
+    /// A time before the last poll.
+    polled_at: u64,
 }
 
-impl<T> Shard<T> {
-    /// Keeps the mark ahead of what was taken. `looked_at` is a time before the last look.
-    fn move_mark(&mut self, looked_at: u64, armed_at: u64) {
-        if self.mark <= self.consumer.position() {
-            // An entry that comes into an empty shard is the one just reported, or later than it.
-            self.since = if self.was_empty { self.marked_at.max(armed_at) } else { self.marked_at };
-            self.mark = self.consumer.claimed_position();
-            self.marked_at = looked_at;
+/// What the consumer knows of one shard.
+struct ShardState<T> {
+    consumer: Consumer<T>,
+    /// Entries below this position are due without waiting for size or timeout.
+    flush_to: u64,
+    /// All pending entries were claimed after this time, and as little after it as is known.
+    since: u64,
+    /// Entries from this position on were claimed after `checkpoint_at`.
+    checkpoint: u64,
+    checkpoint_at: u64,
+    /// The shard was empty at the checkpoint.
+    was_empty: bool,
+    /// Slots that the last batch freed.
+    freed: u32,
+}
+
+/// What a poll found in all shards together.
+struct Found {
+    claimed: u32,
+    published: u32,
+    /// Every shard is closed. (The flag is in one word with the final number of claims, so no claim
+    /// comes between the two.)
+    closed: bool,
+}
+
+impl<T> ShardState<T> {
+    /// Keeps the checkpoint ahead of the entries taken. `polled_at` is a time before the last poll.
+    // Invariant: checkpoint.
+    fn move_checkpoint(&mut self, polled_at: u64, armed_at: u64) {
+        if self.checkpoint <= self.consumer.position() {
+            // An entry in a shard that was empty is the one reported last, or later than it.
+            let since = if self.was_empty { self.checkpoint_at.max(armed_at) } else { self.checkpoint_at };
+            // Another thread may have another clock, in a test that pauses tokio's.
+            self.since = since.min(polled_at);
+            self.checkpoint = self.consumer.first_unclaimed();
+            self.checkpoint_at = polled_at;
             self.was_empty = self.consumer.claimed() == 0;
         }
     }
 
-    /// Whether somebody waits for what is in here now.
+    /// Returns whether a flush was requested for the next entry.
     fn is_flushed(&self) -> bool {
         self.flush_to > self.consumer.position()
     }
@@ -78,43 +84,44 @@ impl<T> Drain<T> {
     pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, size: u32, max_delay: u64) -> Self {
         let now = queue.trigger.clock.now();
         let shard = |consumer: Consumer<T>| {
-            let mark = consumer.position();
-            Shard { consumer, flush_to: 0, since: now, mark, marked_at: now, was_empty: true }
+            let checkpoint = consumer.position();
+            let (since, checkpoint_at) = (now, now);
+            ShardState { consumer, flush_to: 0, since, checkpoint, checkpoint_at, was_empty: true, freed: 0 }
         };
         let shards = consumers.into_iter().map(shard).collect();
-        Self { queue, shards, size, max_delay, first: 0, looked_at: now }
+        Self { queue, shards, size, max_delay, first: 0, polled_at: now }
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
         &self.queue
     }
 
-    /// Looks at all shards and decides. `now` is at least `not_before`, for a caller whose timer
-    /// has fired already.
-    pub(crate) fn step(&mut self, not_before: u64) -> Step {
-        // The weight before the look: the look then finds all that it counts.
+    /// Polls all shards and decides. `now` was read from the clock before this call.
+    // Invariants: size-of-published, own-shard-only.
+    pub(crate) fn step(&mut self, now: u64) -> Action {
+        // The weight before the poll: the poll then finds all items that it counts.
+        // Invariant: weight-before-poll.
         let heavy = self.queue.weight.is_reached();
-        let Look { claimed, published, closed, now } = self.look();
+        let Found { claimed, published, closed } = self.poll(now);
         if claimed == 0 {
             return match closed {
-                true => Step::Closed,
-                // The scan that will let the next push report is not over.
-                false if self.queue.trigger.is_busy() => Step::Settle,
-                false => Step::Wait { deadline: None },
+                true => Action::Closed,
+                // The scan that will make the next push report is not over.
+                false if self.queue.trigger.is_busy() => Action::AwaitPublish,
+                false => Action::Wait { deadline: None },
             };
         }
         if published >= self.size {
-            return Step::Take { count: self.size, trigger: Trigger::Size };
+            return Action::Take { count: self.size, trigger: Trigger::Size };
         }
-        // An entry that is due but not published holds up its shard; that must not make others due.
-        let now = now.max(not_before);
-        let (mut flushed, mut overdue, mut held_up, mut deadline) = (false, false, false, u64::MAX);
+        // An entry that is due but not published delays its own shard; it must not make others due.
+        let (mut flushed, mut overdue, mut unpublished, mut deadline) = (false, false, false, u64::MAX);
         for shard in self.shards.iter().filter(|shard| shard.consumer.claimed() > 0) {
             let until = shard.since.saturating_add(self.max_delay);
             match (shard.consumer.published() > 0, shard.is_flushed(), now >= until) {
                 (true, true, _) => flushed = true,
                 (true, _, true) => overdue = true,
-                (false, true, _) | (false, _, true) => held_up = true,
+                (false, true, _) | (false, _, true) => unpublished = true,
                 (_, false, false) => deadline = deadline.min(until),
             }
         }
@@ -126,57 +133,62 @@ impl<T> Drain<T> {
             Trigger::Manual
         } else if overdue {
             Trigger::Timeout
-        } else if heavy || held_up || closed || claimed >= self.size {
-            return Step::Settle;
+        } else if heavy || unpublished || closed || claimed >= self.size {
+            return Action::AwaitPublish;
         } else {
-            return Step::Wait { deadline: Some(deadline) };
+            return Action::Wait { deadline: Some(deadline) };
         };
-        Step::Take { count: published, trigger }
+        Action::Take { count: published, trigger }
     }
 
-    /// How many entries one batch could take right now.
-    pub(crate) fn available(&mut self) -> u32 {
-        self.look().published.min(self.size)
+    /// Returns the number of entries that one batch could take right now. `now` is as in
+    /// [`step`](Self::step).
+    pub(crate) fn available(&mut self, now: u64) -> u32 {
+        self.poll(now).published.min(self.size)
     }
 
-    fn look(&mut self) -> Look {
+    // Invariants: flush-before-poll, bounded-pass.
+    fn poll(&mut self, now: u64) -> Found {
         let trigger = &self.queue.trigger;
-        // The request before the look: the look then finds all that was pushed before it.
-        let asked = trigger.take_flush_request();
-        let (now, armed_at) = (trigger.clock.now(), trigger.armed_at());
-        self.looked_at = now;
-        let mut look = Look { claimed: 0, published: 0, closed: true, now };
+        // The request before the poll: the poll then finds everything that was pushed before it.
+        let flush_requested = trigger.take_flush_request();
+        let armed_at = trigger.armed_at();
+        self.polled_at = now;
+        let mut found = Found { claimed: 0, published: 0, closed: true };
         for shard in &mut self.shards {
-            shard.consumer.look();
-            shard.move_mark(now, armed_at);
-            if asked {
-                shard.flush_to = shard.consumer.claimed_position();
+            shard.consumer.poll();
+            shard.move_checkpoint(now, armed_at);
+            if flush_requested {
+                shard.flush_to = shard.consumer.first_unclaimed();
             }
-            look.claimed += shard.consumer.claimed();
-            look.published += shard.consumer.published();
-            look.closed &= shard.consumer.closed();
+            found.claimed += shard.consumer.claimed();
+            found.published += shard.consumer.published();
+            found.closed &= shard.consumer.closed();
         }
-        look
+        found
     }
 
-    /// Takes `count` entries, of those that the last look found published; fewer if `run` leaves
-    /// some of what it is given for later.
+    /// Takes `count` of the entries that the last poll found published; fewer if `run` leaves some of
+    /// what it is given.
     pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(&mut Take<'_, T>)) {
         let shards = self.shards.len();
         let mut left = count;
         for step in 0..shards {
-            let consumer = &mut self.shards[(self.first + step) % shards].consumer;
+            let ShardState { consumer, freed, .. } = &mut self.shards[(self.first + step) % shards];
             let part = consumer.published().min(left);
+            let before = consumer.position();
             if part > 0 {
                 run(&mut consumer.take(part));
                 left -= part;
             }
+            // At most `part`.
+            *freed = (consumer.position() - before) as u32;
         }
         self.first = (self.first + 1) % shards;
         for shard in &mut self.shards {
-            shard.move_mark(self.looked_at, 0);
+            shard.move_checkpoint(self.polled_at, 0);
         }
-        self.queue.drained();
+        self.queue.drained(self.shards.iter().map(|shard| shard.freed));
     }
 }
 
@@ -202,95 +214,101 @@ mod tests {
         (queue, drain)
     }
 
-    fn push(queue: &Handle<()>, shard: usize) {
-        queue.shard(shard).push(|| ()).expect("room");
+    /// A step at the present time.
+    fn step(drain: &mut Drain<()>) -> Action {
+        let now = drain.queue().trigger.clock.now();
+        drain.step(now)
     }
 
-    fn deadline(step: Step) -> u64 {
-        let Step::Wait { deadline: Some(deadline) } = step else { panic!("{step:?}") };
+    fn push(queue: &Handle<()>, shard: usize) {
+        queue.shard(shard).push(|| ()).expect("a free slot");
+    }
+
+    fn deadline(action: Action) -> u64 {
+        let Action::Wait { deadline: Some(deadline) } = action else { panic!("{action:?}") };
         deadline
     }
 
-    /// Otherwise a context that comes after a long quiet time would be late at once.
+    /// The delay of an entry does not begin while nothing is pending.
     #[test]
-    fn the_delay_does_not_begin_while_nothing_is_pending() {
+    fn idle_time_is_no_delay() {
         let (queue, mut drain) = drain(8);
         for _ in 0..3 {
-            assert_eq!(drain.step(0), Step::Wait { deadline: None });
+            assert_eq!(step(&mut drain), Action::Wait { deadline: None });
             let before = queue.trigger.clock.now();
             push(&queue, 0);
-            let due = deadline(drain.step(0));
+            let due = deadline(step(&mut drain));
             assert!(due >= before + HOUR);
             assert_eq!(deadline(drain.step(due - 1)), due, "it does not move");
-            assert_eq!(drain.step(due), Step::Take { count: 1, trigger: Trigger::Timeout });
+            assert_eq!(drain.step(due), Action::Take { count: 1, trigger: Trigger::Timeout });
             drain.take(1, |records| assert_eq!(records.count(), 1));
         }
     }
 
-    /// What a batch leaves behind has the delay of its own time, under load for ever, too.
+    /// What a batch leaves behind has the deadline of its own time, under lasting load, too.
     #[test]
-    fn who_was_left_behind_is_not_older_than_it_is() {
+    fn leftover_keeps_its_own_deadline() {
         let (queue, mut drain) = drain(2);
         push(&queue, 0);
         for _ in 0..5 {
             let before = queue.trigger.clock.now();
             push(&queue, 0);
             push(&queue, 0);
-            assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Size });
+            assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Size });
             drain.take(2, |records| assert_eq!(records.count(), 2));
-            // Known to be later than the look before the last.
+            // Known to be later than the poll before the last.
             assert!(drain.shards[0].since < queue.trigger.clock.now());
-            if drain.shards[0].marked_at > before {
-                assert!(deadline(drain.step(0)) > HOUR);
+            if drain.shards[0].checkpoint_at > before {
+                assert!(deadline(step(&mut drain)) > HOUR);
             }
         }
         let since = drain.shards[0].since;
         let before = queue.trigger.clock.now();
         push(&queue, 0);
-        assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Size });
+        assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Size });
         drain.take(2, |records| assert_eq!(records.count(), 2));
         push(&queue, 0);
-        assert!(deadline(drain.step(0)) >= before + HOUR && since < before);
+        assert!(deadline(step(&mut drain)) >= before + HOUR && since < before);
     }
 
-    /// An entry that is due but was never published makes nobody else due, and is looked for.
+    /// An entry that is due but unpublished makes no other entry due, and is polled for.
     #[test]
-    fn a_claim_in_flight_makes_others_no_older() {
+    fn unpublished_claim_delays_own_shard() {
         let (queue, mut drain) = drain(8);
-        let claim = queue.rings[0].claim(1).expect("room");
-        let overdue = deadline(drain.step(0));
-        assert_eq!(drain.step(overdue), Step::Settle);
+        let claim = queue.rings[0].claim(1).expect("a free slot");
+        let overdue = deadline(step(&mut drain));
+        assert_eq!(drain.step(overdue), Action::AwaitPublish);
         push(&queue, 1);
         queue.trigger.ask_flush();
-        assert_eq!(drain.step(0), Step::Take { count: 1, trigger: Trigger::Manual });
+        assert_eq!(step(&mut drain), Action::Take { count: 1, trigger: Trigger::Manual });
         drain.take(1, |records| assert_eq!(records.count(), 1));
-        assert_eq!(drain.step(0), Step::Settle, "the flush is for the claim, too");
+        assert_eq!(step(&mut drain), Action::AwaitPublish, "the flush covers the claim");
         push(&queue, 1);
-        assert_eq!(drain.step(0), Step::Settle, "and not for what came later");
+        assert_eq!(step(&mut drain), Action::AwaitPublish, "and not what came later");
         let _ = claim.publish(|| ());
-        assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Manual });
+        assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Manual });
     }
 
-    /// Its addition crossed the limit and notified; whoever publishes before it notifies nobody.
+    /// The wake-up came with the weight; the publication before it brings none.
     #[test]
-    fn weight_behind_a_claim_in_flight_is_looked_for() {
+    fn weight_behind_claim_is_awaited() {
         let (queue, consumers) = Queue::new(1, 8, 8, 10);
         let mut drain = Drain::new(Arc::clone(queue.queue()), consumers, 8, HOUR);
-        let claim = queue.rings[0].claim(1).expect("room");
+        let claim = queue.rings[0].claim(1).expect("a free slot");
         push(&queue, 0);
         queue.weigh(10);
-        assert_eq!(drain.step(0), Step::Settle);
+        assert_eq!(step(&mut drain), Action::AwaitPublish);
         queue.shard(0).finish(claim, || ());
-        assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Weight });
+        assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Weight });
     }
 
-    /// What comes while a batch is taken does not wait until it was for its delay to begin.
+    /// The delay of an entry that is pushed while a batch is taken begins at once.
     #[test]
-    fn the_time_a_batch_takes_is_no_part_of_the_delay() {
+    fn delay_begins_while_draining() {
         let (queue, mut drain) = drain(8);
         push(&queue, 0);
         queue.trigger.ask_flush();
-        assert_eq!(drain.step(0), Step::Take { count: 1, trigger: Trigger::Manual });
+        assert_eq!(step(&mut drain), Action::Take { count: 1, trigger: Trigger::Manual });
         let mut pushed = 0;
         drain.take(1, |records| {
             assert_eq!(records.count(), 1);
@@ -298,33 +316,34 @@ mod tests {
             pushed = queue.trigger.clock.now();
             while queue.trigger.clock.now() == pushed {}
         });
-        assert!(deadline(drain.step(0)) <= pushed + HOUR);
+        assert!(deadline(step(&mut drain)) <= pushed + HOUR);
     }
 
-    /// Nobody notifies of what is published last.
+    /// No wake-up comes for the publication that completes a batch, or the last one.
     #[test]
-    fn a_claim_in_flight_is_looked_for_when_it_completes_a_batch_or_the_end() {
+    fn last_publication_is_awaited() {
         let (queue, mut drain) = drain(2);
-        let claim = queue.rings[0].claim(1).expect("room");
-        let _ = deadline(drain.step(0));
+        let claim = queue.rings[0].claim(1).expect("a free slot");
+        let _ = deadline(step(&mut drain));
         push(&queue, 0);
-        assert_eq!(drain.step(0), Step::Settle);
+        assert_eq!(step(&mut drain), Action::AwaitPublish);
         let _ = claim.publish(|| ());
-        assert_eq!(drain.step(0), Step::Take { count: 2, trigger: Trigger::Size });
+        assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Size });
         drain.take(2, |records| assert_eq!(records.count(), 2));
-        let claim = queue.rings[0].claim(1).expect("room");
+        let claim = queue.rings[0].claim(1).expect("a free slot");
         queue.close();
-        assert_eq!(drain.step(0), Step::Settle);
+        assert_eq!(step(&mut drain), Action::AwaitPublish);
         let _ = claim.publish(|| ());
-        assert_eq!(drain.step(0), Step::Take { count: 1, trigger: Trigger::Shutdown });
+        assert_eq!(step(&mut drain), Action::Take { count: 1, trigger: Trigger::Shutdown });
     }
 
+    /// Limits may be old ones while a coordinator is suspended.
     #[test]
-    fn a_flusher_does_not_sleep_while_somebody_coordinates() {
+    fn flusher_awaits_coordinator() {
         let (queue, mut drain) = drain(8);
-        queue.trigger.pretend_to_coordinate();
-        assert_eq!(drain.step(0), Step::Settle);
+        queue.trigger.suspend_coordinator();
+        assert_eq!(step(&mut drain), Action::AwaitPublish);
         queue.close();
-        assert_eq!(drain.step(0), Step::Closed);
+        assert_eq!(step(&mut drain), Action::Closed);
     }
 }

@@ -1,7 +1,8 @@
-//! Shards and trigger together: what producers and the consumer share.
+//! A bounded queue of shards with one consumer, and the trigger that says when a batch is due.
 //!
-//! This room knows nothing of OpenTelemetry, of links or of configuration.
+//! Nothing here depends on OpenTelemetry, on links or on configuration.
 
+mod coop;
 pub(crate) mod drain;
 mod handle;
 #[cfg(feature = "tokio")]
@@ -24,30 +25,30 @@ pub(crate) use shard::Shard;
 pub(crate) use weight::MAX_WEIGHT;
 
 use crate::stats::{Stats, Totals};
-use crate::sync::unmodelled::AtomicU32 as Counter;
+use crate::sync::unmodelled::AtomicU32;
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use progress::Progress;
 use ring::{Consumer, Ring};
 use trigger::TriggerState;
-use waiters::Room;
+use waiters::Waiters;
 use weight::Weight;
 
+/// What producers and the consumer share.
 pub(crate) struct Queue<T> {
     pub(crate) rings: Arc<[Ring<T>]>,
     pub(crate) trigger: TriggerState,
-    /// Handles through which something can be pushed; the last one to go closes the queue.
+    /// The number of [`Handle`]s; dropping the last one closes the queue.
     handles: AtomicUsize,
-    /// Producers made so far, to spread them over the shards.
-    producers: Counter,
+    /// The number of producers made, to spread them over the shards.
+    producers: AtomicU32,
     pub(crate) totals: Totals,
     pub(crate) weight: Weight,
-    /// Where producers wait for a slot, if they choose to.
-    pub(crate) room: Room,
+    waiters: Waiters,
     pub(crate) progress: Arc<Progress>,
 }
 
 impl<T> Queue<T> {
-    /// A queue with one handle, and the consumers of its shards.
+    /// Makes a queue with one handle, and the consumers of its shards.
     #[expect(clippy::new_ret_no_self)] // a queue is reached through handles only
     pub(crate) fn new(
         shards: usize,
@@ -61,36 +62,37 @@ impl<T> Queue<T> {
             rings,
             trigger,
             handles: AtomicUsize::new(1),
-            producers: Counter::new(0),
+            producers: AtomicU32::new(0),
             totals: Totals::default(),
             weight: Weight::new(max_weight),
-            room: Room::new(),
+            waiters: Waiters::new(shards),
             progress: Progress::new(),
         };
         (Handle::first(queue), consumers)
     }
 
-    /// The next shard in turn.
+    /// Returns the next shard in turn.
     pub(crate) fn next_shard(&self) -> usize {
         self.producers.fetch_add(1, Ordering::Relaxed) as usize % self.rings.len()
     }
 
-    /// After this no push succeeds. What was accepted stays until it is taken.
+    /// Closes the queue: no push succeeds after this. Entries accepted stay until they are taken.
     pub(crate) fn close(&self) {
         for ring in self.rings.iter() {
             ring.close();
         }
         self.trigger.signal.notify();
-        self.room.open();
+        self.waiters.wake_all();
     }
 
-    /// The flusher has taken something.
-    pub(crate) fn drained(&self) {
+    /// Reports that the consumer has taken entries; `freed` has the number for each shard.
+    // Invariant: register-before-retry.
+    fn drained(&self, freed: impl Iterator<Item = u32>) {
         self.trigger.drained(&self.rings);
-        self.room.open();
+        self.waiters.wake(freed);
     }
 
-    /// Something of this weight was published.
+    /// Counts the weight of an item that was published.
     #[cfg_attr(not(any(test, feature = "processor")), expect(dead_code))]
     pub(crate) fn weigh(&self, weight: u64) {
         if self.weight.add(weight) {

@@ -1,31 +1,33 @@
-//! How the one consumer waits, in a task (feature `tokio`). (`receiver.rs`: on a thread.)
+//! How the consumer waits in a task (feature `tokio`). (`receiver.rs`: on a thread.)
 
 use crate::panic::caught;
-use crate::queue::drain::Step;
-use crate::queue::receiver::{Due, Receiver, SETTLE_NANOS};
+use crate::queue::coop;
+use crate::queue::drain::Action;
+use crate::queue::receiver::{AWAIT_PUBLISH_NANOS, Due, Receiver};
 use crate::queue::timer::Timer;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
-/// Polls that yield for a claim in flight before they set a timer for it; with shuttle, whose time stands
-/// still while a claimant may be held up for long, they never do.
-const SETTLE_POLLS: u32 = if cfg!(batchlink_shuttle) { u32::MAX } else { 16 };
+/// Polls that yield for an unpublished claim before they set a timer for it. With shuttle they always
+/// yield: its time stands still while a claimant may be suspended for long.
+const AWAIT_PUBLISH_POLLS: u32 = if cfg!(batchlink_shuttle) { u32::MAX } else { 16 };
 
-/// What an async wait keeps between polls. None of it is needed for correctness: a wait that is
-/// cancelled loses nothing.
+/// What an async wait keeps between polls. It is not needed for correctness: a cancelled wait loses
+/// nothing.
 #[derive(Default)]
-pub(crate) struct Waiting {
+pub(super) struct AsyncWait {
     timer: Timer,
-    /// Polls in a row that found a claim not yet published.
-    settling: u32,
-    /// The last poll was left pending, so the next one is a wake-up.
+    /// Polls in a row that found an unpublished claim.
+    awaiting: u32,
+    /// The last poll returned `Pending`, so the next one is a wake-up.
     asleep: bool,
-    /// Kept to be allocated once: most tasks always come with the same waker.
+    /// Kept so that it is allocated once: most tasks always pass the same waker.
     alarm: Option<Arc<Alarm>>,
 }
 
-impl Waiting {
-    /// What to register: it wakes the task.
+impl AsyncWait {
+    /// Returns the waker to register: it wakes the task.
     fn alarm(&mut self, task: &Waker) -> Waker {
         let alarm =
             self.alarm.take().filter(|alarm| alarm.task.as_ref().is_some_and(|kept| kept.will_wake(task)));
@@ -35,7 +37,8 @@ impl Waiting {
 }
 
 /// A task's waker, which is the user's code, behind one that does not panic when it is cloned or
-/// dropped: [`AtomicWaker`](crate::sync::AtomicWaker) would never register another after that.
+/// dropped: after a panic, [`AtomicWaker`](crate::sync::AtomicWaker) would never register another.
+// Invariant: one-waker.
 struct Alarm {
     /// `None` only while it is dropped.
     task: Option<Waker>,
@@ -57,52 +60,45 @@ impl Drop for Alarm {
 }
 
 impl<T: Send + 'static> Receiver<T> {
-    /// As [`wait`](Self::wait), for a task.
+    /// Waits as [`wait`](Self::wait) does, for a task.
+    // Invariant: register-before-poll.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
-        if std::mem::take(&mut self.waiting.asleep) {
-            self.drain.queue().totals.add_wake_up();
+        let Self { drain, wait } = self;
+        if std::mem::take(&mut wait.asleep) {
+            drain.queue().totals.add_wake_up();
         }
-        // Before the look: a notification after it then finds this waker.
-        let alarm = self.waiting.alarm(cx.waker());
-        self.drain.queue().trigger.signal.waker.register(&alarm);
-        let mut not_before = 0;
-        loop {
-            let (wake_at, deadline) = match self.drain.step(not_before) {
-                Step::Take { count, trigger } => {
-                    self.waiting.settling = 0;
-                    return Poll::Ready(Some(Due { count, trigger }));
-                }
-                Step::Closed => return Poll::Ready(None),
-                Step::Settle if self.waiting.settling < SETTLE_POLLS => {
-                    self.waiting.settling += 1;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Step::Settle => {
-                    (Some(self.drain.queue().trigger.clock.now().saturating_add(SETTLE_NANOS)), None)
-                }
-                Step::Wait { deadline } => {
-                    self.waiting.settling = 0;
-                    (deadline, deadline)
-                }
-            };
-            let instant = wake_at.and_then(|at| self.drain.queue().trigger.clock.instant(at));
-            let queue = self.drain.queue();
-            let Waiting { timer, .. } = &mut self.waiting;
-            let pending = match instant {
-                Some(at) => timer.poll(at, queue, cx).is_pending(),
-                None => {
-                    timer.stop();
-                    true
-                }
-            };
-            if pending {
-                self.waiting.asleep = true;
+        // Before the poll of the shards: a wake-up after it then finds this waker.
+        drain.queue().trigger.signal.waker.register(&wait.alarm(cx.waker()));
+        let now = drain.queue().trigger.clock.now();
+        let deadline = match drain.step(now) {
+            Action::Take { count, trigger } => {
+                wait.awaiting = 0;
+                wait.timer.stop();
+                // A task that does not wait is not woken: it would be polled again ahead of others.
+                drop(drain.queue().trigger.signal.waker.take());
+                return coop::poll_proceed(cx, coop::BATCH).map(|()| Some(Due { count, trigger }));
+            }
+            Action::Closed => {
+                wait.timer.stop();
+                return Poll::Ready(None);
+            }
+            Action::AwaitPublish if wait.awaiting < AWAIT_PUBLISH_POLLS => {
+                wait.awaiting += 1;
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            // The timer's word counts, so that tokio's paused clock works as its users expect.
-            not_before = deadline.unwrap_or(0);
+            Action::AwaitPublish => Some(now.saturating_add(AWAIT_PUBLISH_NANOS)),
+            Action::Wait { deadline } => {
+                wait.awaiting = 0;
+                deadline
+            }
+        };
+        wait.asleep = true;
+        match deadline {
+            Some(at) => wait.timer.set(Duration::from_nanos(at.saturating_sub(now)), drain.queue(), cx),
+            None => wait.timer.stop(),
         }
+        Poll::Pending
     }
 }
 
@@ -110,23 +106,22 @@ impl<T: Send + 'static> Receiver<T> {
 mod tests {
     use super::*;
     use crate::queue::Queue;
-    use std::time::Duration;
 
-    /// An executor that runs nothing else would spin until the claim in flight is published.
+    /// A wait for an unpublished claim yields first and then sets a timer: an executor that runs nothing
+    /// else would spin.
     #[test]
     fn unpublished_claim_yields_then_sleeps() {
         let (queue, consumers) = Queue::new(1, 8, 8, 0);
         let shared = crate::sync::Arc::clone(queue.queue());
         let mut receiver = Receiver::new(shared, consumers, 8, Duration::from_secs(3600));
-        queue.trigger.pretend_to_coordinate();
+        queue.trigger.suspend_coordinator();
         let cx = &mut Context::from_waker(Waker::noop());
-        for _ in 0..SETTLE_POLLS + 4 {
+        for _ in 0..AWAIT_PUBLISH_POLLS + 4 {
             assert!(receiver.poll(cx).is_pending());
         }
-        assert_eq!(receiver.waiting.settling, SETTLE_POLLS);
-        queue.shard(0).push(|| ()).expect("room");
+        assert_eq!(receiver.wait.awaiting, AWAIT_PUBLISH_POLLS);
+        queue.shard(0).push(|| ()).expect("a free slot");
         assert!(receiver.poll(cx).is_pending());
-        assert_eq!(receiver.waiting.settling, 0, "it waits for a batch now");
-        assert!(!receiver.waiting.timer.gave_up_on_tokio(), "without a runtime there is nothing to ask");
+        assert_eq!(receiver.wait.awaiting, 0, "it waits for a batch now");
     }
 }

@@ -1,25 +1,25 @@
-//! How the one consumer waits for what is due, on a thread. (`poll.rs`: in a task.)
+//! The consumer's end of a queue, and how it waits on a thread. (`poll.rs`: in a task.)
 
 use crate::error::Timeout;
 use crate::queue::Queue;
-use crate::queue::drain::{Drain, Step};
+use crate::queue::drain::{Action, Drain};
 use crate::queue::ring::Consumer;
 use crate::stats::Trigger;
 use crate::sync::{Arc, Backoff, Parker};
 use std::time::Duration;
 
-/// How often to look for a claim that was not published yet, once yielding did not help: its
-/// thread lost the processor in the middle of a push.
-pub(crate) const SETTLE_NANOS: u64 = 1_000_000;
+/// How often an unpublished claim is polled for, once yielding did not help: its thread lost the
+/// processor in the middle of a push.
+pub(super) const AWAIT_PUBLISH_NANOS: u64 = 1_000_000;
 
 /// The consumer's end of a queue.
 pub(crate) struct Receiver<T> {
     pub(crate) drain: Drain<T>,
     #[cfg(feature = "tokio")]
-    pub(crate) waiting: crate::queue::poll::Waiting,
+    pub(super) wait: crate::queue::poll::AsyncWait,
 }
 
-/// Take this many, for this reason.
+/// A batch is due: how many entries, and why.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due {
     pub(crate) count: u32,
@@ -36,7 +36,7 @@ impl<T> Receiver<T> {
         Self {
             drain: Drain::new(queue, consumers, size, nanos(max_delay)),
             #[cfg(feature = "tokio")]
-            waiting: Default::default(),
+            wait: Default::default(),
         }
     }
 
@@ -44,42 +44,47 @@ impl<T> Receiver<T> {
         self.drain.queue()
     }
 
-    /// What is pending right now, up to one batch.
+    /// Returns what is pending right now, up to one batch.
     pub(crate) fn available(&mut self) -> Option<Due> {
-        match self.drain.available() {
+        let now = self.queue().trigger.clock.now();
+        match self.drain.available(now) {
             0 => None,
             count => Some(Due { count, trigger: Trigger::Manual }),
         }
     }
 
-    /// Waits until something is due; `None` once closed and empty.
+    /// Waits until a batch is due; `None` once closed and empty. Blocks the thread.
     pub(crate) fn wait(&mut self) -> Option<Due> {
-        // Without a limit there is no timeout.
+        // Without a limit it cannot time out.
         self.wait_until(None).unwrap_or(None)
     }
 
+    /// Waits as [`wait`](Self::wait) does, for at most `timeout`.
     pub(crate) fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<Due>, Timeout> {
-        let now = self.queue().trigger.clock.now();
+        let now = self.queue().trigger.clock.system_now();
         self.wait_until(Some(now.saturating_add(nanos(timeout))))
     }
 
+    // Invariant: register-before-poll.
     fn wait_until(&mut self, until: Option<u64>) -> Result<Option<Due>, Timeout> {
         let (backoff, parker) = (Backoff::new(), Parker::new());
         loop {
-            // Before the look: a notification after it then finds this waker.
+            // Before the poll: a wake-up after it then finds this waker.
             self.queue().trigger.signal.waker.register(parker.waker());
-            let step = self.drain.step(0);
+            // The system's clock, as a parked thread has no other.
+            let now = self.queue().trigger.clock.system_now();
+            let action = self.drain.step(now);
             let clock = &self.drain.queue().trigger.clock;
-            let deadline = match step {
-                Step::Take { count, trigger } => return Ok(Some(Due { count, trigger })),
-                Step::Closed => return Ok(None),
-                _ if until.is_some_and(|until| clock.now() >= until) => return Err(Timeout),
-                Step::Settle if !backoff.is_completed() => {
+            let deadline = match action {
+                Action::Take { count, trigger } => return Ok(Some(Due { count, trigger })),
+                Action::Closed => return Ok(None),
+                _ if until.is_some_and(|until| clock.system_now() >= until) => return Err(Timeout),
+                Action::AwaitPublish if !backoff.is_completed() => {
                     backoff.snooze();
                     continue;
                 }
-                Step::Settle => Some(clock.now().saturating_add(SETTLE_NANOS)),
-                Step::Wait { deadline } => {
+                Action::AwaitPublish => Some(clock.system_now().saturating_add(AWAIT_PUBLISH_NANOS)),
+                Action::Wait { deadline } => {
                     backoff.reset();
                     deadline
                 }
@@ -89,11 +94,10 @@ impl<T> Receiver<T> {
             self.drain.queue().totals.add_wake_up();
         }
     }
-}
 
-impl<T> Receiver<T> {
-    /// Closes, and gives what is left to `each`, which must not panic. Waits for claims in flight, so
-    /// that none is left behind where nobody looks any more.
+    /// Closes, and passes what is left to `each`, which must not panic. Waits for claims in flight, so
+    /// that no entry is left where nothing polls any more.
+    // Invariant: nothing-left-behind.
     #[cfg(feature = "processor")]
     pub(crate) fn discard(&mut self, each: impl Fn(T)) {
         self.queue().close();

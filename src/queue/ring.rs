@@ -5,8 +5,8 @@
 //!
 //! **One word** (`closed:1 | limit:31 | tail:31`) holds all that producers decide on. `tail`
 //! is the next position to claim; `limit` is how far producers may claim without reporting.
-//! Every write to the word is a read-modify-write, so every release on it heads a release
-//! sequence that reaches every later reader.
+//! Every write to the word is a read-modify-write (invariant `one-word`), so every release on it
+//! heads a release sequence that reaches every later reader.
 //!
 //! **A slot's life.** *Free*, claimed by moving `tail` over it, *written*, *published* by storing
 //! its position in `seq`, *taken* by the consumer, *free* again once `head` has moved over it.
@@ -14,17 +14,17 @@
 //! | step | ordering | partner |
 //! |---|---|---|
 //! | claim (fast) | word CAS, Acquire | Release of the word CAS in [`Ring::allow`] |
-//! | claim (slow) | `head` load, Acquire, [`Ring::now`] | Release in [`Take`]'s drop |
-//! | now | word load, Acquire | Release of both CASes that raise the limit |
-//! | publish | `seq` store, Release | Acquire in [`Consumer::look`] |
-//! | take | `head` store, Release | `head` load, Acquire, [`Ring::now`] |
+//! | claim (slow) | `head` load, Acquire, [`Ring::load_consistent`] | Release in [`Take`]'s drop |
+//! | load | word load, Acquire | Release of both CASes that raise the limit |
+//! | publish | `seq` store, Release | Acquire in [`Consumer::poll`] |
+//! | take | `head` store, Release | `head` load, Acquire, [`Ring::load_consistent`] |
 //!
 //! This is the only module with `unsafe`.
 #![allow(unsafe_code)]
 
 use crate::error::PushError;
 use crate::panic::caught;
-use crate::queue::steps::{Step, count};
+use crate::queue::steps::{Counter, count};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled};
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
@@ -35,12 +35,12 @@ const MASK: u32 = (1 << 31) - 1;
 /// Set in `seq` so that a slot that was never used matches no position.
 const PUBLISHED: u32 = 1 << 31;
 
-/// The first position of every ring stands just below the wrap-around of 31 bits, so that every
-/// test and every user crosses it within the first few contexts instead of after 2³¹ of them.
+/// The first position of every ring is just below the wrap-around of 31 bits: every test and every
+/// user crosses it within the first few entries instead of after 2³¹ of them.
 const FIRST: u64 = MASK as u64 - 1;
 
-/// The most slots that one ring may have; half the span of positions, so that the order of any
-/// two live positions is defined.
+/// The most slots of one ring: half the span of positions, so that the order of any two live
+/// positions is defined.
 pub(crate) const MAX_CAPACITY: u32 = 1 << 30;
 
 /// How far `to` is after `from`, modulo 2³¹.
@@ -76,7 +76,7 @@ impl Word {
 
     /// Positions that may be claimed without a report. `limit` is never behind `tail`.
     #[inline(always)]
-    fn room(self) -> u32 {
+    fn allowance(self) -> u32 {
         distance(self.tail(), self.limit())
     }
 
@@ -96,12 +96,12 @@ struct Slot<T> {
     /// Low 31 bits of the position published here, with [`PUBLISHED`] set; 0 before first use.
     /// Written by the producer that claimed the slot, read by the consumer.
     seq: AtomicU32,
-    /// Written between claim and publish by the claimant alone; read once, by the consumer.
+    /// Written by the claimant between claim and publish; read once, by the consumer.
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-/// Pushes that did not enter the ring, by reason. Counted here, per shard, so that counting does
-/// not bring back the shared line that sharding removed. Statistics only: `Relaxed`.
+/// Pushes that did not enter the ring, by reason. Counted per shard: a counter for all would bring
+/// back the shared cache line that sharding removed. Statistics only: `Relaxed`.
 #[derive(Default)]
 pub(crate) struct Refusals {
     pub(crate) full: unmodelled::AtomicU64,
@@ -111,7 +111,7 @@ pub(crate) struct Refusals {
 
 /// One shard.
 pub(crate) struct Ring<T> {
-    /// Never written, so both sides keep it in their caches: it must not share a line with what is.
+    /// Never written, so both sides cache it: it must not share a line with a field that is written.
     slots: Box<[Slot<T>]>,
     /// The packed [`Word`]; written by producers, on a line of its own.
     word: CachePadded<AtomicU64>,
@@ -121,15 +121,17 @@ pub(crate) struct Ring<T> {
     pub(crate) refusals: CachePadded<Refusals>,
 }
 
-// SAFETY: a `Ring` moves values of `T` from producer threads to the consumer thread, which needs
-// `T: Send`, and never gives out a `&T`, so it needs no more. A slot's value is accessed by one
-// thread at a time: by its claimant before the Release store of `seq`, by the one `Consumer` after
-// the Acquire load of it, and by a later claimant only after the consumer moved `head` on.
+// SAFETY: invariant `one-owner`:
+// - values of `T` move from producer threads to the consumer thread, which needs `T: Send`;
+// - no `&T` is shared between threads, so `T: Sync` is not needed;
+// - a slot's value is accessed by one thread at a time: by its claimant before the Release store of
+//   `seq`, by the one `Consumer` after the Acquire load of it, and by the next claimant after the
+//   consumer moved `head` past it.
 unsafe impl<T: Send> Sync for Ring<T> {}
 // SAFETY: as above; owning a ring is owning the values in it.
 unsafe impl<T: Send> Send for Ring<T> {}
 
-/// Head and tail of one shard, as they were at one moment; all bits of both positions.
+/// Head and tail of one shard, as they were at one moment; all 64 bits of both positions.
 #[derive(Clone, Copy)]
 pub(crate) struct Snapshot {
     pub(crate) head: u64,
@@ -137,22 +139,22 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Entries taken since the ring was made.
+    /// Returns the number of entries taken since the ring was made.
     pub(crate) fn taken(self) -> u64 {
         self.head - FIRST
     }
 
-    /// Claimed and not yet taken: at most the capacity.
+    /// Returns the number of entries claimed and not yet taken: at most the capacity.
     pub(crate) fn pending(self) -> u32 {
         (self.tail - self.head) as u32
     }
 }
 
 impl<T> Ring<T> {
-    /// `shards` rings of `capacity` slots each (a power of two up to [`MAX_CAPACITY`]), side by side,
-    /// and the one consumer of each.
+    /// Makes `shards` rings of `capacity` slots each (a power of two up to [`MAX_CAPACITY`]), and the
+    /// one consumer of each.
     ///
-    /// No position may be claimed without a report at first: the very first push reports.
+    /// The allowance of a new ring is 0: its very first push reports.
     pub(crate) fn shards(shards: usize, capacity: u32) -> (Arc<[Self]>, Vec<Consumer<T>>) {
         assert!(capacity.is_power_of_two() && capacity <= MAX_CAPACITY, "capacity {capacity}");
         let rings: Arc<[Self]> = arc_slice((0..shards).map(|_| Self::new(capacity)).collect());
@@ -194,40 +196,42 @@ impl<T> Ring<T> {
 
     /// Claims up to `wanted` (at least 1) consecutive positions.
     ///
-    /// One read-modify-write when no other thread pushes to this shard. Lock-free: it repeats
-    /// only when another thread's claim, or a change of the limit, succeeded in between.
+    /// Costs one read-modify-write if no other thread pushes to this shard. Lock-free: it repeats
+    /// only if another thread's claim, or a change of the limit, succeeded in between.
+    // Invariant: claim-once.
     #[inline]
     pub(crate) fn claim(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
         let mut word = Word(self.word.load(Ordering::Relaxed));
         loop {
-            let granted = wanted.min(word.room());
+            let granted = wanted.min(word.allowance());
             if granted == 0 {
                 return self.claim_and_report(wanted);
             }
             let first = word.tail();
             let next = word.with_tail(first.wrapping_add(granted));
-            count(Step::Claim);
-            // Acquire: pairs with the Release in `allow`. Whoever raised the limit to cover these
-            // positions had seen the consumer leave their slots. (No Release: this thread knows no
-            // head that the limit's own Release, whose sequence goes on here, does not tell of.)
+            count(Counter::Claim);
+            // Acquire: pairs with the Release in `allow`, which had seen the consumer leave the slots
+            // of these positions. Release is not needed: the CAS continues the release sequence of
+            // the limit's CAS, which already publishes the newest `head` this thread has observed.
             match self.word.compare_exchange_weak(word.0, next.0, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ring: self, first, count: granted, report: false }),
-                Err(now) => word = Word(now),
+                Err(current) => word = Word(current),
             }
         }
     }
 
-    /// The slow path: at the limit. Refuses, or claims past the limit and owes a report.
+    /// The slow path, at the limit: refuses, or claims past the limit and owes a report.
+    // Invariants: limit-or-report, full-was-full.
     #[cold]
     #[inline(never)]
     fn claim_and_report(&self, wanted: u32) -> Result<Claim<'_, T>, PushError> {
-        count(Step::SlowPath);
+        count(Counter::SlowPath);
         loop {
-            let (word, now) = self.now();
+            let (word, snapshot) = self.load_consistent();
             if word.closed() {
                 return Err(PushError::Closed);
             }
-            let free = self.capacity() - now.pending();
+            let free = self.capacity() - snapshot.pending();
             if free == 0 {
                 return Err(PushError::Full);
             }
@@ -235,12 +239,12 @@ impl<T> Ring<T> {
             let granted = wanted.min(free);
             let tail = first.wrapping_add(granted);
             let next = word.with_tail(tail);
-            // The limit moves only as far as this claim: nobody else may pass under it unseen.
-            let next = if granted > word.room() { next.with_limit(tail) } else { next };
-            count(Step::Claim);
-            // Release: pairs with the Acquire load of the word in `now`, which must find the head
-            // that made room for this claim. (The slots were proved free by the load of `head`,
-            // and no other claim relies on the limit written here.)
+            // The limit moves only as far as this claim: no other claim may pass under it unreported.
+            let next = if granted > word.allowance() { next.with_limit(tail) } else { next };
+            count(Counter::Claim);
+            // Release: pairs with the Acquire load of the word in `load_consistent`, which must find
+            // the head that freed the slots of this claim. (Acquire is not needed: the load of `head`
+            // proved the slots free, and no other claim relies on the limit written here.)
             let swapped = self.word.compare_exchange(word.0, next.0, Ordering::Release, Ordering::Relaxed);
             if swapped.is_ok() {
                 return Ok(Claim { ring: self, first, count: granted, report: true });
@@ -248,22 +252,23 @@ impl<T> Ring<T> {
         }
     }
 
-    /// The word, and head and tail as they were at one moment. Repeats only if the consumer took
-    /// something in between.
+    /// Loads the word, and head and tail as they were at one moment. Repeats only if the consumer took
+    /// entries in between.
+    // Invariant: head-before-tail.
     #[inline]
-    fn now(&self) -> (Word, Snapshot) {
+    fn load_consistent(&self) -> (Word, Snapshot) {
         loop {
             // `head` first: the consumer had seen every claim below it, so the tail read next is
             // not behind it.
-            // Acquire: pairs with the Release in `Take`'s drop; the slots below head + capacity are
-            // there to be written by whoever claims them because of this look.
+            // Acquire: pairs with the Release in `Take`'s drop; slots below head + capacity may then
+            // be written by a claim that relies on this load.
             let head = self.head.load(Ordering::Acquire);
-            // Acquire: pairs with the Release of whoever let the tail come this far, in
+            // Acquire: pairs with the Release of the CAS that let the tail come this far, in
             // `claim_and_report` or `allow`, so that the next load finds no head older than the one
-            // that made room for it.
+            // that freed its slots.
             let word = Word(self.word.load(Ordering::Acquire));
-            // Unmoved, in all its bits: then word and head belong together, however long this
-            // thread was suspended between the loads, and the tail is within the capacity.
+            // Unmoved, in all its bits: word and head are of one moment, however long this thread
+            // was suspended between the loads, and the tail is within the capacity.
             if self.head.load(Ordering::Relaxed) == head {
                 let pending = distance(head as u32, word.tail());
                 debug_assert!(pending <= self.capacity());
@@ -272,53 +277,57 @@ impl<T> Ring<T> {
         }
     }
 
-    /// Head and tail, for a scan and for statistics.
+    /// Returns head and tail, for a scan and for statistics.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.now().1
+        self.load_consistent().1
     }
 
-    /// Lets producers claim up to `limit`, at most the capacity above a head that was seen, without
-    /// a report. False if the tail had already passed `limit`: then nobody may pass any further
-    /// unseen, and the caller must count again.
+    /// Lets producers claim up to `limit` without a report: at most the capacity above a head that was
+    /// observed. Returns false if the tail had already passed `limit`: the allowance is then 0, and the
+    /// caller must scan again.
     ///
     /// Called by the coordinator alone.
+    // Invariant: limit-bounds.
     pub(crate) fn allow(&self, limit: u64) -> bool {
         loop {
-            let (word, now) = self.now();
+            let (word, snapshot) = self.load_consistent();
             if word.closed() {
                 return true;
             }
-            let seen = now.tail <= limit;
-            let next = word.with_limit(limit.max(now.tail) as u32);
-            // Nothing to change: the limit that stands was published with a head that freed the
-            // slots below it. Only a reporting producer and this coordinator move it.
+            let within = snapshot.tail <= limit;
+            let next = word.with_limit(limit.max(snapshot.tail) as u32);
+            // Nothing to change: the current limit was published with a head that freed the slots
+            // below it. Only a reporting producer and this coordinator move it.
             if next == word {
-                return seen;
+                return within;
             }
-            count(Step::Limit);
-            // Release: pairs with the Acquire in `claim` and in `now`; passes on the Acquire load
-            // of `head`, from which `limit` was computed.
+            count(Counter::Limit);
+            // Release: pairs with the Acquire in `claim` and in `load_consistent`; passes on the
+            // Acquire load of `head`, from which `limit` was computed.
             let swapped =
                 self.word.compare_exchange_weak(word.0, next.0, Ordering::Release, Ordering::Relaxed);
             if swapped.is_ok() {
-                return seen;
+                return within;
             }
         }
     }
 
-    /// No claim succeeds after this. The flag shares the word with the tail, so none slips through.
+    /// Closes the ring: no claim succeeds after this. The flag shares the word with the tail, so none
+    /// slips through.
+    // Invariant: closed-is-final.
     pub(crate) fn close(&self) {
         let mut word = Word(self.word.load(Ordering::Relaxed));
         while !word.closed() {
             let next = Word(word.with_limit(word.tail()).0 | Word::CLOSED);
             match self.word.compare_exchange_weak(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
-                Err(now) => word = Word(now),
+                Err(current) => word = Word(current),
             }
         }
     }
 }
 
+// Invariant: drop-once.
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
         // Relaxed: `&mut self` came through the last `Arc`, whose drop acquires all others'.
@@ -329,10 +338,12 @@ impl<T> Drop for Ring<T> {
             let slot = self.slot(position);
             // A claim that was never published (its thread died) left no value behind.
             if slot.seq.load(Ordering::Relaxed) == position | PUBLISHED {
-                // SAFETY: published, so initialised; at or above `head`, so not taken; `&mut self`,
-                // so no claimant and no consumer is left.
+                // SAFETY:
+                // - initialised because it was published;
+                // - not taken because it is at or above `head`;
+                // - unaliased because of `&mut self`: no claimant and no consumer is left.
                 let value = slot.value.with(|value| unsafe { (*value).assume_init_read() });
-                // One whose drop panics must not keep the others from theirs.
+                // A drop that panics must not keep the others from theirs.
                 let _ = caught(|| drop(value));
             }
         }
@@ -341,8 +352,8 @@ impl<T> Drop for Ring<T> {
 
 /// Consecutive positions that belong to one producer until it publishes them.
 ///
-/// Nothing that can panic, block or allocate may come between claim and publish: every later
-/// entry of this shard waits for it.
+/// Nothing that can panic, block or allocate may come between claim and publish (invariant
+/// `bare-claim`): every later entry of this shard waits for it.
 #[must_use = "a claim that is never published holds up its shard"]
 pub(crate) struct Claim<'a, T> {
     ring: &'a Ring<T>,
@@ -352,15 +363,15 @@ pub(crate) struct Claim<'a, T> {
 }
 
 impl<T> Claim<'_, T> {
-    /// How many positions; at least 1.
+    /// Returns the number of positions; at least 1.
     pub(crate) fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// Publishes what `make` gives, for a claim of one. `make` must not panic; it is a closure so
+    /// Publishes what `make` returns, for a claim of one. `make` must not panic; it is a closure so
     /// that a record is written into its slot field by field and never copied.
     ///
-    /// True if this claim went past the limit: the caller must now report to the trigger.
+    /// Returns true if this claim went past the limit: the caller must now report to the trigger.
     #[inline(always)]
     #[must_use = "a claim past the limit must be reported"]
     pub(crate) fn publish(self, make: impl FnOnce() -> T) -> bool {
@@ -369,8 +380,8 @@ impl<T> Claim<'_, T> {
         self.report
     }
 
-    /// As [`publish`](Self::publish), for each of `values`, of which there are
-    /// [`len`](Self::len). `make` must not panic.
+    /// Publishes what `make` returns for each of `values`, of which there are [`len`](Self::len).
+    /// Otherwise as [`publish`](Self::publish).
     #[inline]
     #[must_use = "a claim past the limit must be reported"]
     pub(crate) fn publish_all<V>(self, values: &[V], make: impl Fn(&V) -> T) -> bool {
@@ -384,12 +395,14 @@ impl<T> Claim<'_, T> {
     #[inline(always)]
     fn put(&self, position: u32, make: impl FnOnce() -> T) {
         let slot = self.ring.slot(position);
-        // SAFETY: `position` was claimed by this producer and by no other, and it is below
-        // head + capacity, so the consumer has taken (or never had) what the slot held, and that
-        // happened before this write: through the Acquire of `claim`, or of `now` in `claim_and_report`.
-        // The consumer does not read the slot before the store below.
+        // SAFETY:
+        // - `position` was claimed by this producer alone (invariant `claim-once`);
+        // - it is below head + capacity, so the slot is free, and the consumer's read of its former
+        //   value happened before this write: through the Acquire in `claim`, or in
+        //   `load_consistent` for `claim_and_report`;
+        // - the consumer does not read the slot before the store below.
         slot.value.with_mut(|cell| unsafe { (*cell).write(make()) });
-        // Release: pairs with the Acquire in `Consumer::look`.
+        // Release: pairs with the Acquire in `Consumer::poll`.
         slot.seq.store(position | PUBLISHED, Ordering::Release);
     }
 }
@@ -399,30 +412,31 @@ pub(crate) struct Consumer<T> {
     rings: Arc<[Ring<T>]>,
     /// Which of `rings`.
     index: usize,
-    /// The ring's head; this is the only writer.
+    /// The ring's head; this is the only writer (invariant `consumer-owns-head`).
     head: u64,
     /// Entries from `head` on that are known to be published.
     published: u32,
-    /// Entries from `head` on that were claimed, as of the last look.
+    /// Entries from `head` on that were claimed, as of the last poll.
     claimed: u32,
-    /// Whether the shard was closed, as of the last look.
+    /// Whether the shard was closed, as of the last poll.
     closed: bool,
 }
 
 impl<T> Consumer<T> {
-    /// Looks how far producers have come. Never waits.
+    /// Reads how far producers have come. Does not wait.
     ///
-    /// The tail is read once, so a producer that goes on pushing cannot hold this up.
-    pub(crate) fn look(&mut self) {
+    /// The tail is read once, so a producer that keeps pushing cannot prolong this.
+    // Invariant: bounded-pass.
+    pub(crate) fn poll(&mut self) {
         let ring = &self.rings[self.index];
-        // Relaxed: the word only bounds the walk; what it bounds is acquired slot by slot.
+        // Relaxed: the word only bounds the walk; entries are acquired slot by slot.
         let word = Word(ring.word.load(Ordering::Relaxed));
         let head = self.head as u32 & MASK;
         self.claimed = distance(head, word.tail());
         self.closed = word.closed();
         while self.published < self.claimed {
             let position = head.wrapping_add(self.published) & MASK;
-            // Acquire: pairs with the Release in `Claim::publish`.
+            // Acquire: pairs with the Release store of `seq` in `Claim::put`.
             if ring.slot(position).seq.load(Ordering::Acquire) != position | PUBLISHED {
                 break;
             }
@@ -430,35 +444,35 @@ impl<T> Consumer<T> {
         }
     }
 
-    /// Entries that can be taken now, as of the last look.
+    /// Returns the number of entries that can be taken, as of the last poll.
     pub(crate) fn published(&self) -> u32 {
         self.published
     }
 
-    /// Entries that were claimed and not taken, as of the last look.
+    /// Returns the number of entries claimed and not taken, as of the last poll.
     pub(crate) fn claimed(&self) -> u32 {
         self.claimed
     }
 
-    /// Whether the shard was closed, as of the last look: then `claimed` is final.
+    /// Returns whether the shard was closed, as of the last poll: `claimed` is then final.
     pub(crate) fn closed(&self) -> bool {
         self.closed
     }
 
-    /// Entries taken or claimed since the ring was made, as of the last look.
-    pub(crate) fn claimed_position(&self) -> u64 {
+    /// Returns the first position that was not claimed, as of the last poll.
+    pub(crate) fn first_unclaimed(&self) -> u64 {
         self.head + u64::from(self.claimed)
     }
 
-    /// The position of the next entry to take.
+    /// Returns the position of the next entry to take.
     pub(crate) fn position(&self) -> u64 {
         self.head
     }
 
     /// Takes the next `count` entries (at most [`published`](Self::published)) in order.
     ///
-    /// The slots are given back together, by one store, when the iterator is dropped; entries
-    /// that it did not yield stay.
+    /// Dropping the iterator frees the slots together, by one store. Entries it did not yield stay.
+    // Invariant: fifo-shard.
     #[inline]
     pub(crate) fn take(&mut self, count: u32) -> Take<'_, T> {
         let Self { rings, index, head, published, claimed, .. } = self;
@@ -482,9 +496,10 @@ impl<T> Iterator for Take<'_, T> {
     fn next(&mut self) -> Option<T> {
         self.left = self.left.checked_sub(1)?;
         let slot = self.ring.slot(*self.head as u32 & MASK);
-        // SAFETY: within `published`, so `look` has acquired the write of this value; each
-        // position is read once because `head` moves on with it; no producer writes the slot
-        // before the store of `head` in `drop`.
+        // SAFETY:
+        // - initialised because it is within `published`: `poll` has acquired the write of the value;
+        // - read once because `head` moves on with it;
+        // - unaliased because no producer writes the slot before the store of `head` in `drop`.
         let value = slot.value.with(|cell| unsafe { (*cell).assume_init_read() });
         *self.head += 1;
         *self.published -= 1;
@@ -494,24 +509,24 @@ impl<T> Iterator for Take<'_, T> {
 }
 
 impl<T> Take<'_, T> {
-    /// The next entry, if there is one and `wanted` says yes to it.
+    /// Returns the next entry, if there is one and `wanted` returns true for it.
     #[cfg_attr(not(feature = "processor"), expect(dead_code))]
     pub(crate) fn next_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         if self.left == 0 {
             return None;
         }
         let slot = self.ring.slot(*self.head as u32 & MASK);
-        // SAFETY: as in `next`; the value stays where it is while it is looked at, since only
-        // `next` takes it and that needs `&mut self`.
-        let yes = slot.value.with(|cell| wanted(unsafe { (*cell).assume_init_ref() }));
-        if yes { self.next() } else { None }
+        // SAFETY: as in `next`; the value stays in its slot during the borrow because only `next` takes
+        // it, through `&mut self`.
+        let take = slot.value.with(|cell| wanted(unsafe { (*cell).assume_init_ref() }));
+        if take { self.next() } else { None }
     }
 }
 
 impl<T> Drop for Take<'_, T> {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire loads of `head`; the reads of the slots below it happen
-        // before whoever writes them next.
+        // Release: pairs with the Acquire load of `head` in `load_consistent`; the reads of the slots
+        // below it happen before the next writes to them.
         self.ring.head.store(*self.head, Ordering::Release);
     }
 }
@@ -522,70 +537,72 @@ mod tests {
     use static_assertions::{assert_impl_all, assert_not_impl_any};
     use std::{cell::Cell, rc::Rc};
 
-    // What goes through a ring changes threads, and is never shared.
+    // A value in a ring changes threads and is never shared.
     assert_impl_all!(Ring<Cell<u8>>: Send, Sync);
     assert_impl_all!(Consumer<Cell<u8>>: Send);
     assert_not_impl_any!(Ring<Rc<u8>>: Send, Sync);
     assert_not_impl_any!(Consumer<Rc<u8>>: Send);
     assert_not_impl_any!(Claim<'static, Rc<u8>>: Send);
 
-    /// A thread that dies between claim and publish leaves a slot without a value: it is not
-    /// dropped, and what others published around it is, once.
+    /// A thread that ends between claim and publish leaves a slot without a value. It is not dropped;
+    /// the published entries around it are, once each.
     #[test]
-    fn a_ring_drops_what_was_published_and_no_more() {
+    fn drop_skips_unpublished_claims() {
         let value = std::sync::Arc::new(());
         let (rings, mut consumers) = Ring::shards(1, 8);
-        let claim = || rings[0].claim(1).expect("room");
+        let claim = || rings[0].claim(1).expect("a free slot");
         for _ in 0..3 {
             let _ = claim().publish(|| std::sync::Arc::clone(&value));
         }
-        consumers[0].look();
+        consumers[0].poll();
         drop(consumers[0].take(1).next());
         assert_eq!(std::sync::Arc::strong_count(&value), 3);
         let _ = claim();
         let _ = claim().publish(|| std::sync::Arc::clone(&value));
-        consumers[0].look();
+        consumers[0].poll();
         assert_eq!((consumers[0].claimed(), consumers[0].published()), (4, 2));
         drop((rings, consumers));
         assert_eq!(std::sync::Arc::strong_count(&value), 1);
     }
 
-    /// Claims one position; whether it must be reported.
+    /// Pushes one entry and returns whether it must be reported.
     fn reports(ring: &Ring<u32>) -> bool {
-        ring.claim(1).expect("room").publish(|| 0)
+        ring.claim(1).expect("a free slot").publish(|| 0)
     }
 
+    /// Claims below the limit are not reported; the next one is.
     #[test]
-    fn claims_below_the_limit_are_not_reported_and_the_next_one_is() {
+    fn claim_past_limit_reports() {
         let (rings, _consumers) = Ring::shards(1, 8);
         let ring = &rings[0];
         assert!(reports(ring), "the very first one");
         let tail = ring.snapshot().tail;
         assert!(ring.allow(tail + 3));
         assert_eq!([(); 4].map(|()| reports(ring)), [false, false, false, true]);
-        // A limit that was passed already: nobody passes any further unseen.
+        // A limit that was passed already: no further claim goes unreported.
         assert!(!ring.allow(tail + 2));
         assert!(reports(ring));
-        // Nor a claim that would end beyond it: it gets what is below.
+        // A claim that would end beyond the limit covers the positions below it.
         assert!(ring.allow(ring.snapshot().tail + 1));
-        let claim = ring.claim(2).expect("room");
+        let claim = ring.claim(2).expect("a free slot");
         assert_eq!((claim.len(), claim.publish(|| 0)), (1, false));
         assert_eq!(ring.snapshot().pending(), 7);
         assert!(reports(ring));
         assert_eq!(ring.claim(1).err(), Some(PushError::Full));
     }
 
+    /// A closed ring stays closed, and keeps its number of claims.
     #[test]
-    fn a_closed_ring_stays_closed_and_keeps_its_count() {
+    fn closed_ring_stays_closed() {
         let (rings, mut consumers) = Ring::shards(1, 4);
         let ring = &rings[0];
         assert!(ring.allow(ring.snapshot().head + 4));
         assert!(!reports(ring));
         ring.close();
         assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
-        assert!(ring.allow(ring.snapshot().head + 4), "nothing can pass unseen");
+        assert!(ring.allow(ring.snapshot().head + 4), "nothing can pass unreported");
         assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
-        consumers[0].look();
+        consumers[0].poll();
         assert_eq!((consumers[0].closed(), consumers[0].claimed()), (true, 1));
     }
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 pub(crate) struct Shard<'a, T> {
     pub(super) queue: &'a Queue<T>,
     pub(super) ring: &'a Ring<T>,
+    pub(super) index: usize,
 }
 
 impl<T> Clone for Shard<'_, T> {
@@ -65,7 +66,7 @@ impl<'a, T> Shard<'a, T> {
     /// refusal is counted and returns the value. Blocks the thread.
     pub(crate) fn push_wait(self, deadline: Option<Instant>, value: T) -> Result<(), (T, PushError)> {
         let mut value = Some(value);
-        let pushed = self.queue.room.wait(deadline, || self.offer(&mut value));
+        let pushed = self.queue.waiters.wait(self.index, deadline, || self.offer(&mut value));
         self.outcome(pushed, value)
     }
 
@@ -73,7 +74,7 @@ impl<'a, T> Shard<'a, T> {
     /// and returns the value. Cancel-safe: nothing is claimed before it is ready.
     pub(crate) async fn push_wait_async(self, value: T) -> Result<(), (T, PushError)> {
         let mut value = Some(value);
-        let pushed = self.queue.room.wait_async(|| self.offer(&mut value)).await;
+        let pushed = self.queue.waiters.wait_async(self.index, || self.offer(&mut value)).await;
         self.outcome(pushed, value)
     }
 
@@ -131,5 +132,17 @@ impl<'a, T> Shard<'a, T> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Pushes, and announces a report without scanning. Returns whether this thread owes the scan.
+    #[cfg(batchlink_hooks)]
+    pub(crate) fn push_unscanned(self, make: impl FnOnce() -> T) -> Result<bool, PushError> {
+        Ok(self.claim()?.publish(make) && self.queue.trigger.announce())
+    }
+
+    /// The scan that [`push_unscanned`](Self::push_unscanned) owes.
+    #[cfg(batchlink_hooks)]
+    pub(crate) fn scan(self) {
+        self.queue.trigger.coordinate(&self.queue.rings, true);
     }
 }

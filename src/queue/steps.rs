@@ -1,10 +1,10 @@
-//! Counts the steps of the protocol, for what cannot be timed on a small machine.
+//! Counts the steps of the protocol, where a small machine could not time them.
 //!
-//! Compiled in with `--cfg batchlink_count` only; otherwise [`count`] is nothing.
+//! Compiled in with `--cfg batchlink_count` only; otherwise [`count`] does nothing.
 
-/// A step worth counting.
+/// A step that is counted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Step {
+pub(crate) enum Counter {
     /// Read-modify-write on a shard's own word by a claim.
     Claim,
     /// A claim past the limit: the slow path.
@@ -21,7 +21,7 @@ pub(crate) enum Step {
 
 #[cfg(not(batchlink_count))]
 #[inline(always)]
-pub(crate) fn count(_step: Step) {}
+pub(crate) fn count(_step: Counter) {}
 
 #[cfg(batchlink_count)]
 pub(crate) use counting::count;
@@ -30,16 +30,17 @@ pub use counting::{StepCounts, take_step_counts};
 
 #[cfg(batchlink_count)]
 mod counting {
-    use super::Step;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use super::Counter;
+    use crate::sync::Ordering;
+    use crate::sync::unmodelled::AtomicU64;
 
     static COUNTS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 
-    pub(crate) fn count(step: Step) {
+    pub(crate) fn count(step: Counter) {
         COUNTS[step as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Steps of all collectors of this process since the last call.
+    /// The steps of all collectors of this process since the last call.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct StepCounts {
         /// Read-modify-writes on a shard's own word by claims.

@@ -54,18 +54,33 @@ impl Clock {
         }
     }
 
-    /// Nanoseconds since `new`; never 0, so that 0 can mean "not set".
+    /// Returns the nanoseconds since `new`; never 0, so that 0 can mean "not set".
+    ///
+    /// On tokio's clock, which is the system's unless a test pauses it.
     pub(crate) fn now(&self) -> u64 {
-        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
-        #[cfg(batchlink_hooks)]
-        let now = self.warp.apply(now);
-        now
+        #[cfg(feature = "tokio")]
+        return self.nanos(tokio::time::Instant::now().into_std());
+        #[cfg(not(feature = "tokio"))]
+        self.system_now()
     }
 
-    /// The instant behind a reading of this clock; `None` beyond what `Instant` can hold.
+    /// Returns the nanoseconds since `new` on the system's clock, by which threads sleep.
+    pub(crate) fn system_now(&self) -> u64 {
+        self.nanos(Instant::now())
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        let nanos = now.saturating_duration_since(self.start).as_nanos();
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).max(1);
+        #[cfg(batchlink_hooks)]
+        let nanos = self.warp.apply(nanos);
+        nanos
+    }
+
+    /// Returns the instant of a reading of the system's clock; `None` beyond what `Instant` can hold.
     pub(crate) fn instant(&self, nanos: u64) -> Option<Instant> {
         #[cfg(batchlink_hooks)]
-        return Instant::now().checked_add(Duration::from_nanos(nanos.saturating_sub(self.now())));
+        return Instant::now().checked_add(Duration::from_nanos(nanos.saturating_sub(self.system_now())));
         #[cfg(not(batchlink_hooks))]
         self.start.checked_add(Duration::from_nanos(nanos))
     }

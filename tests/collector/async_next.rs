@@ -143,15 +143,13 @@ async fn each_wait_has_a_timer() {
     let (collector, mut flusher) = by_size(2).with_shards(1).build().unwrap();
     let waker = Waker::from(unpark());
     collector.push(&context(1)).unwrap();
-    let first = std::time::Instant::now();
     assert!(poll(&mut flusher, &waker).is_pending());
     collector.push(&context(2)).unwrap();
     assert!(poll(&mut flusher, &waker).is_ready());
-    thread::sleep(Duration::from_millis(50));
+    tokio::time::advance(Duration::from_millis(50)).await;
     collector.push(&context(3)).unwrap();
     assert!(poll(&mut flusher, &waker).is_pending());
-    let between = first + NEVER + Duration::from_millis(25);
-    tokio::time::advance(between - tokio::time::Instant::now().into_std()).await;
+    tokio::time::advance(NEVER - Duration::from_millis(25)).await;
     assert!(poll(&mut flusher, &waker).is_pending());
     assert_eq!(flusher.next().await.unwrap().trigger(), Trigger::Timeout);
 }
@@ -292,7 +290,8 @@ fn timer_threads_do_not_accumulate() {
         collector.push(&context(1)).unwrap();
         assert!(poll(&mut flusher, &waker).is_pending());
         collector.push(&context(2)).unwrap();
-        assert!(poll(&mut flusher, &waker).is_ready());
+        // Not always ready at once: a loop that never waits yields now and then.
+        while poll(&mut flusher, &waker).is_pending() {}
     }
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());

@@ -16,4 +16,8 @@ mod order;
 mod push_wait;
 mod shutdown;
 mod stats;
+#[cfg(feature = "tokio")]
+mod timers;
 mod trigger;
+#[cfg(feature = "tokio")]
+mod yielding;

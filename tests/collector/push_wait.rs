@@ -1,9 +1,12 @@
-//! Promise 4, the other half: whoever chooses to wait for room is woken by it, and by the end.
+//! Promise 4, the other half: a push that waits for a free slot is woken by one, and by the close.
 
 use super::common::*;
 use batchlink::{Flusher, LinkCollector, Producer, PushError};
-use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use opentelemetry::trace::SpanContext;
+use std::future::poll_fn;
 use std::mem::ManuallyDrop;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +18,13 @@ use std::time::Duration;
 /// One shard of four slots, full.
 fn full() -> (LinkCollector, Flusher) {
     let (collector, flusher) = by_size(4).with_shards(1).with_queue_capacity(4).build().expect("valid");
-    (1..=4).for_each(|n| collector.push(&context(n)).expect("room for four"));
+    (1..=4).for_each(|n| collector.push(&context(n)).expect("four free slots"));
     (collector, flusher)
 }
 
+/// A waiting push that finds a free slot is a push.
 #[test]
-fn with_room_it_is_a_push() {
+fn free_slot_needs_no_wait() {
     let (collector, mut flusher) = by_size(4).with_shards(1).build().unwrap();
     collector.push_wait(&context(1)).unwrap();
     collector.push_wait_timeout(&context(2), Duration::ZERO).unwrap();
@@ -39,7 +43,7 @@ fn with_room_it_is_a_push() {
 
 /// A producer waits as the collector does.
 #[test]
-fn a_producer_can_wait_in_each_way() {
+fn producer_waits_each_way() {
     let (collector, mut flusher) = full();
     let producer = collector.producer();
     assert_eq!(producer.push_wait_timeout(&context(5), Duration::ZERO), Err(PushError::Full));
@@ -51,8 +55,9 @@ fn a_producer_can_wait_in_each_way() {
     assert_eq!(numbers(&flusher.try_next().unwrap()), [6, 7, 8]);
 }
 
+/// A push that timed out is counted once.
 #[test]
-fn time_runs_out_and_is_counted_once() {
+fn timed_out_push_counts_once() {
     let (collector, flusher) = full();
     for timeout in [Duration::ZERO, Duration::from_millis(5)] {
         assert_eq!(collector.push_wait_timeout(&context(5), timeout), Err(PushError::Full));
@@ -60,8 +65,9 @@ fn time_runs_out_and_is_counted_once() {
     assert_stats(&flusher.stats(), 4, 2, 0, 0);
 }
 
+/// Threads wait until the flusher has freed slots.
 #[test]
-fn threads_wait_until_there_is_room() {
+fn threads_wait_for_slots() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = full();
     let (tell, told) = mpsc::channel();
@@ -69,7 +75,7 @@ fn threads_wait_until_there_is_room() {
         let (collector, tell) = (collector.clone(), tell.clone());
         thread::spawn(move || tell.send(collector.push_wait(&context(n))).unwrap());
     }
-    // Nobody gets in before the flusher takes.
+    // No push succeeds before the flusher takes.
     assert!(told.recv_timeout(Duration::from_millis(20)).is_err());
     assert_eq!(numbers(&flusher.next_batch().unwrap()), [1, 2, 3, 4]);
     (0..4).for_each(|_| told.recv().unwrap().unwrap());
@@ -90,7 +96,7 @@ fn close_ends_the_wait() {
                 thread::spawn(move || collector.push_wait(&context(10 + n)))
             })
             .collect();
-        // Some of them wait by now, others come too late: it is the same to them.
+        // Some of them wait by now, others come after the close: the result is the same.
         thread::sleep(Duration::from_millis(2));
         if by_hand {
             collector.close();
@@ -105,8 +111,9 @@ fn close_ends_the_wait() {
     }
 }
 
+/// A task that gives up is neither woken nor kept.
 #[test]
-fn tasks_wait_and_may_give_up() {
+fn abandoned_wait_is_forgotten() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = full();
     let (rung, given_up) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
@@ -119,12 +126,104 @@ fn tasks_wait_and_may_give_up() {
         assert!(gives_up.as_mut().poll(&mut Context::from_waker(&other)).is_pending());
     }
     drop(gives_up);
-    assert_eq!(Arc::strong_count(&given_up), 2, "whoever gives up is forgotten");
+    assert_eq!(Arc::strong_count(&given_up), 2, "no waker is kept");
     drop(flusher.next_batch().unwrap());
     assert_eq!((rung.0.load(Ordering::SeqCst), given_up.0.load(Ordering::SeqCst)), (1, 0));
     assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
     assert_eq!(numbers(&flusher.try_next().unwrap()), [5]);
     assert_stats(&collector.stats(), 5, 0, 0, 0);
+}
+
+/// One wake-up for each freed slot, in the order in which the waiters came.
+#[test]
+fn waiters_wake_in_order() {
+    let (collector, mut flusher) = by_size(1).with_shards(1).with_queue_capacity(2).build().unwrap();
+    (1..=2).for_each(|n| collector.push(&context(n)).unwrap());
+    let contexts = [3, 4, 5].map(context);
+    let bells = [(); 3].map(|()| Arc::new(Bell::default()));
+    let mut waits: Vec<_> = contexts.iter().map(|cx| collector.push_wait_async(cx).boxed()).collect();
+    let poll = |waits: &mut [BoxFuture<'_, _>], index: usize| {
+        let waker = Waker::from(Arc::clone(&bells[index]));
+        waits[index].poll_unpin(&mut Context::from_waker(&waker)).is_ready()
+    };
+    let rung = || bells.each_ref().map(|bell| bell.0.load(Ordering::SeqCst));
+    (0..3).for_each(|index| assert!(!poll(&mut waits, index)));
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [1]);
+    assert_eq!(rung(), [1, 0, 0]);
+    // A push that overtakes the woken one leaves it its turn.
+    collector.push(&context(6)).unwrap();
+    assert!(!poll(&mut waits, 0));
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [2]);
+    assert_eq!(rung(), [2, 0, 0]);
+    assert!(poll(&mut waits, 0));
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [6]);
+    assert_eq!(rung(), [2, 1, 0]);
+    // Woken and dropped: the next one is woken for the slot.
+    drop(waits.remove(1));
+    assert_eq!(rung(), [2, 1, 1]);
+    waits.insert(1, collector.push_wait_async(&contexts[1]).boxed());
+    assert!(poll(&mut waits, 2));
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [3]);
+}
+
+/// A waiter is woken for a slot of its own shard.
+#[test]
+fn other_shard_wakes_no_waiter() {
+    let (collector, mut flusher) = by_size(1).with_shards(2).with_queue_capacity(2).build().unwrap();
+    let producers = [collector.producer(), collector.producer()];
+    for (producer, n) in producers.iter().zip(1..) {
+        producer.push(&context(n)).unwrap();
+    }
+    let contexts = [3, 4].map(context);
+    let bells = [(); 2].map(|()| Arc::new(Bell::default()));
+    let mut waits: Vec<_> =
+        producers.iter().zip(&contexts).map(|(p, cx)| Box::pin(p.push_wait_async(cx))).collect();
+    for (wait, bell) in waits.iter_mut().zip(&bells).rev() {
+        let waker = Waker::from(Arc::clone(bell));
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let taken = number(&flusher.try_next().unwrap().links()[0]) as usize - 1;
+    let rung = bells.map(|bell| bell.0.load(Ordering::SeqCst));
+    assert_eq!((rung[taken], rung[1 - taken]), (1, 0));
+}
+
+/// Many tasks wait for one shard: each is polled once to wait and about once to push.
+#[test]
+fn polls_grow_with_tasks() {
+    const TASKS: u64 = 4000;
+    let _watchdog = watchdog();
+    let (collector, mut flusher) = by_size(128).with_shards(1).with_queue_capacity(128).build().unwrap();
+    let polls = AtomicU64::new(0);
+    let contexts: Vec<_> = (1..=TASKS).map(context).collect();
+    let mut tasks: FuturesUnordered<_> = contexts
+        .iter()
+        .map(|cx| {
+            let mut wait = Box::pin(collector.push_wait_async(cx));
+            let polls = &polls;
+            poll_fn(move |cx| {
+                polls.fetch_add(1, Ordering::Relaxed);
+                wait.poll_unpin(cx)
+            })
+        })
+        .collect();
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(Arc::clone(&bell));
+    let mut taken = 0;
+    while taken < TASKS {
+        // Until no task is woken any more.
+        loop {
+            let before = bell.0.load(Ordering::SeqCst);
+            while let Poll::Ready(Some(pushed)) = tasks.poll_next_unpin(&mut Context::from_waker(&waker)) {
+                pushed.unwrap();
+            }
+            if bell.0.load(Ordering::SeqCst) == before {
+                break;
+            }
+        }
+        taken += flusher.try_next().unwrap().received();
+    }
+    let polls = polls.load(Ordering::Relaxed);
+    assert!(polls <= 2 * TASKS + TASKS / 16, "{polls} polls of {TASKS} tasks");
 }
 
 /// Counts how often it is woken.
@@ -137,8 +236,9 @@ impl Wake for Bell {
     }
 }
 
+/// The waiters after a waker that panics are woken.
 #[test]
-fn a_panicking_waker_keeps_nobody_waiting() {
+fn panicking_waker_wakes_others() {
     let _watchdog = watchdog();
     struct Bomb;
     impl Wake for Bomb {
@@ -160,7 +260,7 @@ fn a_panicking_waker_keeps_nobody_waiting() {
     assert_eq!(numbers(&flusher.try_next().unwrap()), [6]);
 }
 
-/// Everybody waits, nobody is refused, nothing is lost, and each one's order stays.
+/// Producers that wait lose nothing, are refused nothing, and keep their order.
 #[test]
 fn back_pressure_loses_nothing() {
     const EACH: u64 = 20_000;
@@ -195,7 +295,7 @@ fn back_pressure_loses_nothing() {
 
 #[cfg(feature = "tokio")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn back_pressure_on_tasks_loses_nothing() {
+async fn task_back_pressure_loses_nothing() {
     const EACH: u64 = 500;
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(4).with_shards(1).with_queue_capacity(4).build().unwrap();
@@ -222,12 +322,12 @@ async fn back_pressure_on_tasks_loses_nothing() {
     assert!(taken.into_iter().eq(1..=50 * EACH));
 }
 
-/// A place in the line is given up after the push is published: a panic of the waker's drop would leave a
-/// claim that nobody ever publishes, which holds up its shard for ever.
+/// A waiter is removed after its push is published: otherwise a panic of the waker's drop would leave a claim
+/// that is never published, which holds up its shard for ever.
 #[test]
 #[allow(unsafe_code)] // A waker made of an `Arc` has no code that runs when it is cloned.
-fn a_waker_that_panics_when_dropped_holds_up_nothing() {
-    /// Makes room when it is cloned: after the first attempt, before the second.
+fn panicking_waker_drop_holds_nothing() {
+    /// Frees slots when it is cloned: after the first attempt, before the second.
     static FLUSHER: Mutex<Option<Flusher>> = Mutex::new(None);
     static TABLE: RawWakerVTable = RawWakerVTable::new(
         |_| {

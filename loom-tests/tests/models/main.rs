@@ -6,6 +6,6 @@ mod dropping;
 mod flushing;
 mod replies;
 mod ring;
-mod room;
+mod waiters;
 mod trigger;
 mod waking;
