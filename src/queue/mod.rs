@@ -12,7 +12,6 @@ pub(crate) mod receiver;
 pub(crate) mod ring;
 mod shard;
 pub(crate) mod steps;
-#[cfg(feature = "tokio")]
 mod timer;
 pub(crate) mod trigger;
 mod waiters;

@@ -68,7 +68,8 @@ impl<T: Send + 'static> Receiver<T> {
             drain.queue().totals.add_wake_up();
         }
         // Before the poll of the shards: a wake-up after it then finds this waker.
-        drain.queue().trigger.signal.waker.register(&wait.alarm(cx.waker()));
+        let alarm = wait.alarm(cx.waker());
+        drain.queue().trigger.signal.waker.register(&alarm);
         let now = drain.queue().trigger.clock.now();
         let deadline = match drain.step(now) {
             Action::Take { count, trigger } => {
@@ -95,7 +96,7 @@ impl<T: Send + 'static> Receiver<T> {
         };
         wait.asleep = true;
         match deadline {
-            Some(at) => wait.timer.set(Duration::from_nanos(at.saturating_sub(now)), drain.queue(), cx),
+            Some(at) => wait.timer.set(Duration::from_nanos(at.saturating_sub(now)), &alarm),
             None => wait.timer.stop(),
         }
         Poll::Pending

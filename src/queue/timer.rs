@@ -1,64 +1,53 @@
 //! The timer of an async wait.
 //!
-//! One thread of the process keeps the time of all of them, on any executor: whether a tokio runtime
-//! has a timer can be found out only by provoking its panic. Where tokio's clock is not the system's
-//! (a test has paused it), there is one, and it is used.
+//! One thread of the process keeps the time of all of them, on any executor: the only way to find out
+//! whether a tokio runtime has a timer is to provoke its panic. On tokio's paused clock, where there is
+//! one, tokio's timer is used.
 
 #[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
 mod real {
     use crate::panic::caught;
-    use crate::queue::Queue;
-    use crate::sync::thread;
-    use crate::sync::{Arc, Mutex};
+    use crate::sync::{Mutex, thread};
+    #[cfg(feature = "tokio")]
     use std::future::Future;
+    #[cfg(feature = "tokio")]
     use std::pin::Pin;
     use std::sync::{Condvar, MutexGuard, PoisonError};
-    use std::task::Context;
+    use std::task::Waker;
     use std::time::{Duration, Instant};
-    use tokio::time::{Sleep, sleep_until};
 
-    /// One timer, set again with every poll.
+    /// One timer. Dropping it stops it.
     #[derive(Default)]
     pub(crate) struct Timer {
         /// The index among the keeper's alarms, from the first time it is set.
         index: Option<usize>,
-        /// Only on tokio's paused clock. Boxed once; made anew with every poll, since the flusher may
+        /// Only on tokio's paused clock. Boxed once; made anew with every setting, since the task may
         /// have moved to another runtime.
-        paused: Option<Pin<Box<Option<Sleep>>>>,
+        #[cfg(feature = "tokio")]
+        paused: Option<Pin<Box<Option<tokio::time::Sleep>>>>,
     }
 
     impl Timer {
-        /// Wakes the task after `delay`.
-        pub(crate) fn set<T: Send + 'static>(
-            &mut self,
-            delay: Duration,
-            queue: &Arc<Queue<T>>,
-            cx: &mut Context<'_>,
-        ) {
-            if is_paused() {
-                // A runtime without a timer cannot advance its clock either: there is nothing to miss.
-                let _ = caught(|| {
-                    let now = tokio::time::Instant::now();
-                    let sleep = now.checked_add(delay).map(sleep_until);
-                    let kept = self.paused.get_or_insert_with(|| Box::pin(None));
-                    kept.set(sleep);
-                    if kept.as_mut().as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
-                        cx.waker().wake_by_ref();
-                    }
-                });
+        /// Wakes `waker` after `delay`, once. Replaces the former setting.
+        pub(crate) fn set(&mut self, delay: Duration, waker: &Waker) {
+            #[cfg(feature = "tokio")]
+            if self.set_paused(delay, waker) {
                 return;
             }
-            let index = self.index.or_else(|| KEEPER.add(Arc::<Queue<T>>::clone(queue)));
-            self.index = index;
-            match index {
+            self.index = self.index.or_else(|| KEEPER.add());
+            match self.index {
                 // A time beyond what `Instant` can hold never comes.
-                Some(index) => KEEPER.set(index, Instant::now().checked_add(delay)),
-                // No thread to be had: poll again as soon as the executor allows.
-                None => cx.waker().wake_by_ref(),
+                Some(index) => {
+                    let at = Instant::now().checked_add(delay);
+                    KEEPER.set(index, at.map(|at| Alarm { at, waker: waker.clone() }));
+                }
+                // No thread is to be had: poll again as soon as the executor allows.
+                None => waker.wake_by_ref(),
             }
         }
 
         /// Stops the timer: it wakes no task any more.
+        #[cfg(feature = "tokio")]
         pub(crate) fn stop(&mut self) {
             if let Some(sleep) = &mut self.paused {
                 sleep.set(None);
@@ -66,6 +55,26 @@ mod real {
             if let Some(index) = self.index {
                 KEEPER.set(index, None);
             }
+        }
+
+        /// Sets tokio's timer if its clock is not the system's here: a test has paused or moved it.
+        #[cfg(feature = "tokio")]
+        fn set_paused(&mut self, delay: Duration, waker: &Waker) -> bool {
+            let before = Instant::now();
+            let tokio = tokio::time::Instant::now();
+            if (before..=Instant::now()).contains(&tokio.into_std()) {
+                return false;
+            }
+            // A runtime without a timer cannot move its clock either: there is nothing to miss.
+            let _ = caught(|| {
+                let kept = self.paused.get_or_insert_with(|| Box::pin(None));
+                kept.set(tokio.checked_add(delay).map(tokio::time::sleep_until));
+                let cx = &mut std::task::Context::from_waker(waker);
+                if kept.as_mut().as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
+                    waker.wake_by_ref();
+                }
+            });
+            true
         }
     }
 
@@ -77,27 +86,9 @@ mod real {
         }
     }
 
-    /// Returns whether tokio's clock is not the system's here: paused, or moved by a test.
-    fn is_paused() -> bool {
-        let before = Instant::now();
-        let tokio = tokio::time::Instant::now().into_std();
-        tokio < before || tokio > Instant::now()
-    }
-
-    /// What an alarm wakes.
-    trait Wake: Send + Sync {
-        fn wake(&self);
-    }
-
-    impl<T: Send> Wake for Queue<T> {
-        fn wake(&self) {
-            self.trigger.signal.notify();
-        }
-    }
-
     struct Alarm {
-        at: Option<Instant>,
-        queue: Arc<dyn Wake>,
+        at: Instant,
+        waker: Waker,
     }
 
     /// The thread that keeps the time, and what it knows.
@@ -109,79 +100,71 @@ mod real {
     struct State {
         /// The thread runs.
         running: bool,
-        /// `None`: a free index.
+        /// One entry for each timer; `None` while it is not set.
         alarms: Vec<Option<Alarm>>,
-        /// The thread sleeps until then (`None`: until it is woken). It need not be woken for a later
-        /// time: mostly it finds the next one when it wakes by itself.
+        /// Indices that belong to no timer.
+        free: Vec<usize>,
+        /// The thread sleeps until then (`None`: until it is woken). It is not woken for a later time: it
+        /// finds the next one when it wakes by itself.
         sleeps_until: Option<Instant>,
     }
 
     static KEEPER: Keeper = Keeper {
-        state: Mutex::new(State { running: false, alarms: Vec::new(), sleeps_until: None }),
+        state: Mutex::new(State { running: false, alarms: Vec::new(), free: Vec::new(), sleeps_until: None }),
         earlier: Condvar::new(),
     };
 
+    // Invariant: unlocked-user-code. Wakers are cloned, woken and dropped without the lock.
     impl Keeper {
         fn state(&self) -> MutexGuard<'_, State> {
             self.state.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        /// Adds an alarm and returns its index; `None` if there is no thread to be had.
-        fn add(&'static self, queue: Arc<dyn Wake>) -> Option<usize> {
+        /// Returns an index for a new timer; `None` if there is no thread to be had.
+        fn add(&'static self) -> Option<usize> {
             let mut state = self.state();
             if !state.running {
                 let thread = thread::Builder::new().name("batchlink-timer".into());
                 state.running = thread.spawn(|| self.run()).is_ok();
-                if !state.running {
-                    return None;
-                }
             }
-            let alarm = Some(Alarm { at: None, queue });
-            match state.alarms.iter().position(Option::is_none) {
-                Some(free) => {
-                    state.alarms[free] = alarm;
-                    Some(free)
-                }
-                None => {
-                    state.alarms.push(alarm);
-                    Some(state.alarms.len() - 1)
-                }
+            if !state.running {
+                return None;
             }
+            Some(state.free.pop().unwrap_or_else(|| {
+                state.alarms.push(None);
+                state.alarms.len() - 1
+            }))
         }
 
-        fn set(&self, index: usize, at: Option<Instant>) {
+        fn set(&self, index: usize, alarm: Option<Alarm>) {
+            let at = alarm.as_ref().map(|alarm| alarm.at);
             let mut state = self.state();
-            if let Some(Some(alarm)) = state.alarms.get_mut(index) {
-                alarm.at = at;
-            }
+            let former = std::mem::replace(&mut state.alarms[index], alarm);
             if at.is_some_and(|at| state.sleeps_until.is_none_or(|until| at < until)) {
-                // Once is enough.
                 state.sleeps_until = at;
                 self.earlier.notify_one();
             }
+            drop(state);
+            let _ = caught(|| drop(former));
         }
 
         fn remove(&self, index: usize) {
-            let removed = self.state().alarms.get_mut(index).and_then(Option::take);
-            // After the lock: the queue may go with it, and the user's values.
-            drop(removed);
+            self.set(index, None);
+            self.state().free.push(index);
         }
 
         fn run(&self) {
             let mut state = self.state();
             loop {
                 let now = Instant::now();
-                let is_due = |alarm: &&mut Alarm| alarm.at.is_some_and(|at| at <= now);
-                if let Some(due) = state.alarms.iter_mut().flatten().find(is_due) {
-                    due.at = None;
-                    let queue = Arc::clone(&due.queue);
-                    // Wakers and values are the user's code.
+                let due = |alarm: &mut Alarm| alarm.at <= now;
+                if let Some(alarm) = state.alarms.iter_mut().find_map(|alarm| alarm.take_if(due)) {
                     drop(state);
-                    let _ = caught(move || queue.wake());
+                    let _ = caught(|| alarm.waker.wake());
                     state = self.state();
                     continue;
                 }
-                let next = state.alarms.iter().flatten().filter_map(|alarm| alarm.at).min();
+                let next = state.alarms.iter().flatten().map(|alarm| alarm.at).min();
                 state.sleeps_until = next;
                 state = match next {
                     Some(next) => {
@@ -200,9 +183,7 @@ pub(crate) use real::Timer;
 
 #[cfg(any(batchlink_loom, batchlink_shuttle))]
 mod model {
-    use crate::queue::Queue;
-    use crate::sync::Arc;
-    use std::task::Context;
+    use std::task::Waker;
     use std::time::Duration;
 
     /// Time stands still in a model.
@@ -210,8 +191,9 @@ mod model {
     pub(crate) struct Timer;
 
     impl Timer {
-        pub(crate) fn set<T>(&mut self, _delay: Duration, _queue: &Arc<Queue<T>>, _cx: &mut Context<'_>) {}
+        pub(crate) fn set(&mut self, _delay: Duration, _waker: &Waker) {}
 
+        #[cfg(feature = "tokio")]
         pub(crate) fn stop(&mut self) {}
     }
 }

@@ -3,7 +3,8 @@
 //! For rare waits: the end of a thread, the end of a batch. Producers take no such lock.
 
 use crate::panic::caught;
-use crate::sync::{Mutex, Parker, mpsc, thread};
+use crate::queue::timer::Timer;
+use crate::sync::{Mutex, Parker, task_now};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::PoisonError;
@@ -54,7 +55,8 @@ impl<S> Watch<S> {
     /// Waits until `check` returns something, and returns that; `None` if `timeout` passed first.
     /// Blocks the thread.
     pub(crate) fn wait<R>(&self, timeout: Duration, mut check: impl FnMut(&mut S) -> Option<R>) -> Option<R> {
-        let (deadline, parker) = (deadline(timeout), Parker::new());
+        // `None` beyond what `Instant` can hold.
+        let (deadline, parker) = (Instant::now().checked_add(timeout), Parker::new());
         let mut waiter = Waiter { watch: self, id: None };
         loop {
             // Read before the check, which then covers all that happened in time.
@@ -74,24 +76,18 @@ impl<S> Watch<S> {
         timeout: Duration,
         mut check: impl FnMut(&mut S) -> Option<R>,
     ) -> Option<R> {
-        let deadline = deadline(timeout);
+        let deadline = task_now().checked_add(timeout);
         let mut waiter = Waiter { watch: self, id: None };
-        let mut alarm = None;
+        let mut timer = Timer::default();
         poll_fn(|cx| {
-            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let now = task_now();
+            let late = deadline.is_some_and(|deadline| now >= deadline);
             let result = waiter.check_or_register(cx.waker(), &mut check);
             if late || result.is_some() {
                 return Poll::Ready(result);
             }
             if let Some(deadline) = deadline {
-                let set = match &mut alarm {
-                    Some(alarm) => Alarm::reset(alarm, cx.waker()),
-                    None => Alarm::start(deadline, cx.waker()).map(|started| alarm = Some(started)),
-                };
-                if set.is_none() {
-                    // No thread is to be had. Timing out early is better than never.
-                    return Poll::Ready(None);
-                }
+                timer.set(deadline - now, cx.waker());
             }
             Poll::Pending
         })
@@ -130,47 +126,5 @@ impl<S> Drop for Waiter<'_, S> {
             let waker = self.watch.lock(|inner| inner.wakers.remove(&id));
             let _ = caught(|| drop(waker));
         }
-    }
-}
-
-/// `None` beyond what `Instant` can hold.
-fn deadline(timeout: Duration) -> Option<Instant> {
-    Instant::now().checked_add(timeout)
-}
-
-/// A thread that wakes a task at a time, so that no runtime's timer is needed. It ends when the alarm
-/// is dropped.
-struct Alarm {
-    wakers: mpsc::Sender<Waker>,
-    waker: Waker,
-}
-
-impl Alarm {
-    fn start(deadline: Instant, waker: &Waker) -> Option<Self> {
-        let (wakers, changed) = mpsc::channel();
-        let mut current = waker.clone();
-        let run = move || {
-            loop {
-                match changed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(waker) => current = waker,
-                    Err(mpsc::RecvTimeoutError::Timeout) => {
-                        let _ = caught(|| current.wake());
-                        return;
-                    }
-                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                }
-            }
-        };
-        thread::Builder::new().name("batchlink-alarm".into()).spawn(run).ok()?;
-        Some(Self { wakers, waker: waker.clone() })
-    }
-
-    /// Wakes `waker` from now on. `None` if the thread has ended.
-    fn reset(&mut self, waker: &Waker) -> Option<()> {
-        if self.waker.will_wake(waker) {
-            return Some(());
-        }
-        self.waker = waker.clone();
-        self.wakers.send(waker.clone()).ok()
     }
 }

@@ -6,7 +6,6 @@ pub(crate) use ::loom::sync::atomic::{
 };
 pub(crate) use ::loom::sync::{Arc, Mutex, Notify};
 // loom has no threads that end by themselves after a timeout: `Flusher::spawn` is not modelled.
-pub(crate) use std::sync::mpsc;
 
 pub(crate) mod thread {
     pub(crate) use ::loom::thread::yield_now;

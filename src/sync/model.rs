@@ -35,6 +35,10 @@ impl Parker {
     }
 }
 
+pub(crate) fn task_now() -> Instant {
+    Instant::now()
+}
+
 /// Time stands still in a model: a delay of zero is always over, any other never is.
 #[derive(Debug)]
 pub(crate) struct Clock;

@@ -7,7 +7,7 @@ pub(crate) use futures_channel::oneshot;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
-pub(crate) use std::sync::{Arc, Mutex, mpsc};
+pub(crate) use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 pub(crate) use std::thread;
 use std::time::{Duration, Instant};
@@ -37,6 +37,14 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// Returns the time as a task sees it: on tokio's clock, which is the system's unless a test pauses it.
+pub(crate) fn task_now() -> Instant {
+    #[cfg(feature = "tokio")]
+    return tokio::time::Instant::now().into_std();
+    #[cfg(not(feature = "tokio"))]
+    Instant::now()
+}
+
 /// Monotonic time as nanoseconds since the collector was built, so that an atomic holds it.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -54,14 +62,9 @@ impl Clock {
         }
     }
 
-    /// Returns the nanoseconds since `new`; never 0, so that 0 can mean "not set".
-    ///
-    /// On tokio's clock, which is the system's unless a test pauses it.
+    /// Returns the nanoseconds since `new` as a task sees them; never 0, so that 0 can mean "not set".
     pub(crate) fn now(&self) -> u64 {
-        #[cfg(feature = "tokio")]
-        return self.nanos(tokio::time::Instant::now().into_std());
-        #[cfg(not(feature = "tokio"))]
-        self.system_now()
+        self.nanos(task_now())
     }
 
     /// Returns the nanoseconds since `new` on the system's clock, by which threads sleep.

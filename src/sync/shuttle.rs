@@ -4,7 +4,7 @@ use ::shuttle::sync::Condvar;
 pub(crate) use ::shuttle::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
-pub(crate) use ::shuttle::sync::{Arc, Mutex, mpsc};
+pub(crate) use ::shuttle::sync::{Arc, Mutex};
 pub(crate) use ::shuttle::thread;
 pub(crate) use atomic_waker::AtomicWaker; // not shown to shuttle: each of its calls is one step
 
