@@ -1,5 +1,5 @@
-//! Promise 4: a producer that is frozen in the middle of a push holds up its own shard's later entries and
-//! nothing else; a flusher that is frozen holds up no producer.
+//! Promise 4: a producer that is frozen in the middle of a push delays its own shard's later entries and
+//! nothing else; a frozen flusher delays no producer.
 //!
 //! Frozen between claim and publish, by the hook `Producer::push_stalled`. Run by `ci/starvation.sh`.
 #![cfg(batchlink_hooks)]
@@ -30,8 +30,8 @@ fn shards(builder: batchlink::LinkCollectorBuilder) -> (LinkCollector, Vec<Produ
     (collector, producers, flusher)
 }
 
-/// `before` entries, the frozen one and two after it in the victim's shard; two in each other shard.
-/// The numbers that can be delivered, sorted.
+/// Pushes `before` entries, the frozen one and two after it to the victim's shard, and two to each other
+/// shard. Returns the numbers that can be delivered, sorted.
 fn freeze(producers: &[Producer], victim: usize, before: u64) -> (StalledPush<'_>, Vec<u64>) {
     let push = |shard: usize, number: u64| producers[shard].push(&context(number)).unwrap();
     (1..=before).for_each(|number| push(victim, number));
@@ -64,7 +64,7 @@ fn for_each_shard(test: impl Fn(usize, u64)) {
 }
 
 #[test]
-fn all_shards_are_drained_up_to_the_frozen_entry_and_the_rest_comes_in_order() {
+fn frozen_entry_delays_own_shard() {
     for_each_shard(|victim, before| {
         let (collector, producers, mut flusher) = shards(by_size(64));
         let (stalled, free) = freeze(&producers, victim, before);
@@ -77,10 +77,10 @@ fn all_shards_are_drained_up_to_the_frozen_entry_and_the_rest_comes_in_order() {
     });
 }
 
-/// A frozen claim counts as pending, so the flusher is told early; it must neither deliver a short batch
+/// A frozen claim counts as pending, so the flusher is woken early; it must neither deliver a short batch
 /// nor miss the full one.
 #[test]
-fn a_full_batch_of_the_other_shards_does_not_wait() {
+fn full_batch_passes_frozen_entry() {
     for_each_shard(|victim, before| {
         let (collector, producers, mut flusher) = shards(by_size(10));
         let (stalled, _) = freeze(&producers, victim, before);
@@ -101,7 +101,7 @@ fn a_full_batch_of_the_other_shards_does_not_wait() {
 }
 
 #[test]
-fn a_timeout_delivers_what_can_be_delivered() {
+fn timeout_passes_frozen_entry() {
     for_each_shard(|victim, before| {
         let (collector, producers, mut flusher) =
             shards(by_size(64).with_max_delay(Duration::from_millis(5)));
@@ -116,7 +116,7 @@ fn a_timeout_delivers_what_can_be_delivered() {
 }
 
 #[test]
-fn a_flush_delivers_what_can_be_delivered_and_the_rest_as_soon_as_it_can_be() {
+fn flush_passes_frozen_entry() {
     for_each_shard(|victim, before| {
         let (collector, producers, mut flusher) = shards(by_size(64));
         let (stalled, free) = freeze(&producers, victim, before);
@@ -134,7 +134,7 @@ fn a_flush_delivers_what_can_be_delivered_and_the_rest_as_soon_as_it_can_be() {
 /// What comes after the flush is collected into batches as always, though the frozen entry, which was
 /// pushed before it, is still owed.
 #[test]
-fn a_frozen_entry_that_a_flush_waits_for_does_not_make_later_batches_small() {
+fn owed_flush_shrinks_no_batch() {
     for_each_shard(|victim, before| {
         let (collector, producers, mut flusher) = shards(by_size(64));
         let (stalled, free) = freeze(&producers, victim, before);
@@ -149,9 +149,9 @@ fn a_frozen_entry_that_a_flush_waits_for_does_not_make_later_batches_small() {
     });
 }
 
-/// As above for an entry whose time was over while it was frozen.
+/// The same for an entry whose delay was over while it was frozen.
 #[test]
-fn a_frozen_entry_that_is_overdue_does_not_make_later_batches_small() {
+fn overdue_entry_shrinks_no_batch() {
     for_each_shard(|victim, before| {
         let (collector, producers, mut flusher) = shards(by_size(64));
         let (stalled, free) = freeze(&producers, victim, before);
@@ -172,7 +172,7 @@ fn a_frozen_entry_that_is_overdue_does_not_make_later_batches_small() {
 
 #[cfg(feature = "tokio")]
 #[test]
-fn an_async_flusher_does_not_wait_either() {
+fn async_flusher_passes_frozen_entry() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     for_each_shard(|victim, before| {
         let (collector, producers, mut flusher) =
@@ -190,10 +190,10 @@ fn an_async_flusher_does_not_wait_either() {
     });
 }
 
-/// As the blocking one after a flush: it looks again by itself, since nobody tells it.
+/// As the blocking one after a flush: it polls again by itself, since no wake-up comes.
 #[cfg(feature = "tokio")]
 #[test]
-fn an_async_flusher_finds_the_frozen_entry_when_it_can_be_had() {
+fn async_flusher_awaits_frozen_entry() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     for_each_shard(|victim, before| {
         let (collector, producers, mut flusher) = shards(by_size(64));
@@ -231,9 +231,9 @@ fn suspended_report_ages_no_entry() {
     stalled.resume();
 }
 
-/// It says how much is missing, and what is missing still comes when the producer wakes up.
+/// A shutdown that times out says how much is missing, which still comes when the producer goes on.
 #[test]
-fn shutdown_waits_no_longer_than_told_and_says_what_is_missing() {
+fn shutdown_reports_missing_entries() {
     for_each_shard(|victim, before| {
         let (collector, producers, flusher) = shards(by_size(64));
         let (batches, delivered) = mpsc::channel();
@@ -255,7 +255,7 @@ fn shutdown_waits_no_longer_than_told_and_says_what_is_missing() {
 
 /// Shards fill up behind a frozen entry in each of them. Refusals are counted, nothing is lost.
 #[test]
-fn with_every_shard_frozen_pushes_are_refused_when_the_shards_are_full() {
+fn frozen_shards_refuse_when_full() {
     let _watchdog = watchdog();
     let (collector, producers, mut flusher) = shards(by_size(8).with_queue_capacity(8 * SHARDS));
     let stalled: Vec<_> =
@@ -287,7 +287,7 @@ mod steps {
     const THREADS: u64 = 4;
     const PUSHES: u64 = 5000;
 
-    /// A flusher whose handler has begun and does not go on until it is let.
+    /// Returns a flusher whose handler has begun and waits for a message.
     fn frozen_flusher() -> (LinkCollector, batchlink::FlusherHandle, Sender<()>, Receiver<LinkBatch>) {
         let (collector, flusher) =
             by_size(SIZE).with_shards(SHARDS).with_queue_capacity(256).build().unwrap();
@@ -315,7 +315,7 @@ mod steps {
     /// Run alone by `ci/starvation.sh`.
     #[test]
     #[ignore = "counts the steps of the whole process: ci/starvation.sh runs it alone"]
-    fn producers_take_no_more_steps_while_the_flusher_is_frozen() {
+    fn frozen_flusher_costs_no_steps() {
         let _watchdog = watchdog();
         let (collector, handle, go_on, delivered) = frozen_flusher();
         let producers: Vec<_> = (0..SHARDS).map(|_| collector.producer()).collect();

@@ -134,7 +134,7 @@ impl FlusherHandle {
     /// executor.
     ///
     /// Closes when it is first polled. Cancel-safe: one that was dropped or that timed out can be
-    /// called again. The timeout is kept by a helper thread, which ends with the future;
+    /// called again. The timeout is kept by the process's one timer thread;
     /// [`Duration::MAX`] needs none, for use inside a runtime's own timeout.
     ///
     /// ```

@@ -17,6 +17,7 @@ pub(crate) mod trigger;
 mod waiters;
 pub(crate) mod watch;
 mod weight;
+mod word;
 
 pub(crate) use handle::Handle;
 pub(crate) use shard::Shard;

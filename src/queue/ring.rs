@@ -25,12 +25,10 @@
 use crate::error::PushError;
 use crate::panic::caught;
 use crate::queue::steps::{Counter, count};
+use crate::queue::word::{MASK, Word, distance};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled};
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
-
-/// Positions in a word and in `seq` are modulo 2³¹.
-const MASK: u32 = (1 << 31) - 1;
 
 /// Set in `seq` so that a slot that was never used matches no position.
 const PUBLISHED: u32 = 1 << 31;
@@ -42,53 +40,6 @@ const FIRST: u64 = MASK as u64 - 1;
 /// The most slots of one ring: half the span of positions, so that the order of any two live
 /// positions is defined.
 pub(crate) const MAX_CAPACITY: u32 = 1 << 30;
-
-/// How far `to` is after `from`, modulo 2³¹.
-#[inline(always)]
-pub(crate) fn distance(from: u32, to: u32) -> u32 {
-    to.wrapping_sub(from) & MASK
-}
-
-/// The packed word, decoded by value.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Word(u64);
-
-impl Word {
-    const CLOSED: u64 = 1 << 63;
-
-    fn new(limit: u32, tail: u32) -> Self {
-        Self(u64::from(limit & MASK) << 31 | u64::from(tail & MASK))
-    }
-
-    #[inline(always)]
-    fn tail(self) -> u32 {
-        self.0 as u32 & MASK
-    }
-
-    #[inline(always)]
-    fn limit(self) -> u32 {
-        (self.0 >> 31) as u32 & MASK
-    }
-
-    fn closed(self) -> bool {
-        self.0 & Self::CLOSED != 0
-    }
-
-    /// Positions that may be claimed without a report. `limit` is never behind `tail`.
-    #[inline(always)]
-    fn allowance(self) -> u32 {
-        distance(self.tail(), self.limit())
-    }
-
-    #[inline(always)]
-    fn with_tail(self, tail: u32) -> Self {
-        Self(self.0 & !u64::from(MASK) | u64::from(tail & MASK))
-    }
-
-    fn with_limit(self, limit: u32) -> Self {
-        Self(self.0 & Self::CLOSED | Self::new(limit, self.tail()).0)
-    }
-}
 
 /// 32-byte alignment keeps a 32-byte slot within one cache line, two to the line.
 #[repr(align(32))]

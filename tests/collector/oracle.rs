@@ -8,7 +8,7 @@ use super::common::oracle::Policy;
 use super::common::{Random, step};
 
 #[test]
-fn a_collector_does_what_the_oracle_does() {
+fn collector_matches_oracle() {
     for seed in 0..500 {
         let mut random = Random(seed);
         let mut session = Session::new(Setup::choose(&mut random));
@@ -20,7 +20,7 @@ fn a_collector_does_what_the_oracle_does() {
 }
 
 #[test]
-fn a_link_set_does_what_the_oracle_does() {
+fn link_set_matches_oracle() {
     for seed in 0..200 {
         let mut random = Random(seed);
         let most = Choices::below(&mut random, 200) + 1;

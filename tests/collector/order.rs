@@ -5,8 +5,8 @@ use batchlink::{Flusher, PushError};
 use opentelemetry::trace::SpanContext;
 use std::thread;
 
-/// Takes batches until the collector is closed and checks that each producer's numbers rise; how
-/// many there were in all. The upper half of a number is its producer.
+/// Takes batches until the collector is closed, checks that each producer's numbers rise, and returns
+/// how many there were. The upper half of a number is its producer.
 fn assert_rising(flusher: &mut Flusher, producers: usize) -> u64 {
     let mut latest = vec![0; producers];
     let mut links = 0;
@@ -24,7 +24,7 @@ fn assert_rising(flusher: &mut Flusher, producers: usize) -> u64 {
 /// Every thread in its own way, under overload; whatever is accepted arrives in order. Three
 /// shards for four threads, so some share one; batches of 10, so most are cut.
 #[test]
-fn each_threads_contexts_arrive_in_its_order() {
+fn thread_order_is_kept() {
     const PUSHES: u64 = 20_000;
     let _watchdog = watchdog();
     let builder = by_size(10).with_queue_capacity(96).with_shards(3);
@@ -68,7 +68,7 @@ fn each_threads_contexts_arrive_in_its_order() {
 
 /// A producer keeps its shard, and so its order, on whatever thread it is used.
 #[test]
-fn a_producer_keeps_its_order_across_threads() {
+fn producer_order_crosses_threads() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(7).with_shards(8).with_queue_capacity(4096).build().unwrap();
     let producer = collector.producer();
@@ -88,7 +88,7 @@ fn a_producer_keeps_its_order_across_threads() {
 
 /// Within a batch, links stand in the order of their first contexts; later ones are cut.
 #[test]
-fn the_first_ones_are_linked() {
+fn first_contexts_are_linked() {
     let (collector, mut flusher) = by_size(10).with_max_links(3).with_shards(1).build().unwrap();
     for number in [5, 3, 5, 4, 3, 1, 2] {
         collector.push(&context(number)).unwrap();
@@ -96,10 +96,10 @@ fn the_first_ones_are_linked() {
     assert_eq!(numbers(&flusher.try_next().unwrap()), [5, 3, 4]);
 }
 
-/// Producers take the shards in turn, and batches begin at each shard in turn, so that under a steady load
-/// nobody's contexts are always the last to leave.
+/// Producers take the shards in turn, and batches begin at each shard in turn: under a steady load no
+/// producer's contexts are always the last to leave.
 #[test]
-fn no_producer_and_no_shard_is_always_first() {
+fn shards_take_turns() {
     let (collector, mut flusher) = by_size(1).with_queue_capacity(6).with_shards(3).build().unwrap();
     let producers = [collector.producer(), collector.producer(), collector.producer()];
     for (producer, number) in producers.iter().zip(1..) {
@@ -110,9 +110,9 @@ fn no_producer_and_no_shard_is_always_first() {
     assert_eq!(order, [1, 2, 3, 11, 12, 13]);
 }
 
-/// One slot per shard: as many contexts are accepted as there are shards that some thread fell to.
+/// One slot per shard: as many contexts are accepted as shards are used by a thread.
 #[test]
-fn threads_are_spread_over_the_shards() {
+fn threads_spread_over_shards() {
     let (collector, _flusher) = by_size(1).with_queue_capacity(8).with_shards(8).build().unwrap();
     for number in 1..=64 {
         let collector = collector.clone();

@@ -1,5 +1,5 @@
-//! Promises 2 and 3: a batch is due at exactly its size, or its delay, or when asked, and an idle
-//! collector wakes nobody.
+//! Promises 2 and 3: a batch is due at exactly its size, after its delay, or on request, and an idle
+//! collector wakes no thread.
 
 use super::common::*;
 use batchlink::{LinkCollector, Timeout, Trigger};
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// quiet; in the others they stop one short of the size, and then one of them pushes one more.
 /// The delay is an hour, so a trigger that comes late hangs.
 #[test]
-fn fires_at_exactly_the_size_and_never_earlier() {
+fn size_fires_exactly() {
     const THREADS: usize = 8;
     const ROUNDS: u64 = 200;
     let _watchdog = watchdog();
@@ -76,9 +76,9 @@ fn fires_at_exactly_the_size_and_never_earlier() {
 }
 
 /// As many contexts as fill a number of batches, from 8 threads that never pause: every batch is
-/// full, and the last one comes although nobody pushes after it.
+/// full, and the last one comes although no push follows.
 #[test]
-fn a_steady_stream_fills_every_batch() {
+fn steady_stream_fills_batches() {
     const BATCHES_PER_THREAD: u64 = 250;
     let _watchdog = watchdog();
     for (size, shards) in [(1, 4), (2, 8), (3, 2), (10, 8), (64, 4), (100, 1)] {
@@ -103,7 +103,7 @@ fn a_steady_stream_fills_every_batch() {
 }
 
 #[test]
-fn below_the_size_nothing_fires() {
+fn below_size_nothing_fires() {
     let (collector, mut flusher) = by_size(10).with_shards(3).build().unwrap();
     for number in 1..10 {
         collector.producer().push(&context(number)).unwrap();
@@ -115,7 +115,7 @@ fn below_the_size_nothing_fires() {
 }
 
 #[test]
-fn a_run_that_crosses_the_size_fires_once_per_batch() {
+fn long_run_fires_each_batch() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(10).with_shards(2).build().unwrap();
     let contexts: Vec<SpanContext> = (1..=25).map(context).collect();
@@ -129,7 +129,7 @@ fn a_run_that_crosses_the_size_fires_once_per_batch() {
 }
 
 #[test]
-fn the_timeout_delivers_what_there_is() {
+fn timeout_delivers_pending() {
     let _watchdog = watchdog();
     let builder = by_size(10).with_max_delay(Duration::from_millis(5));
     let (collector, mut flusher) = builder.with_shards(2).build().unwrap();
@@ -147,7 +147,7 @@ fn the_timeout_delivers_what_there_is() {
 }
 
 #[test]
-fn a_delay_of_zero_delivers_at_once_and_never_more_than_a_batch() {
+fn zero_delay_delivers_at_once() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(3).with_max_delay(Duration::ZERO).build().unwrap();
     collector.push(&context(1)).unwrap();
@@ -163,7 +163,7 @@ fn a_delay_of_zero_delivers_at_once_and_never_more_than_a_batch() {
 /// What a cut leaves behind has waited already: it is due when its own delay is over, not one
 /// delay after the cut. The delay is over before the cut, so the rest is due without any waiting.
 #[test]
-fn what_a_cut_leaves_behind_keeps_its_deadline() {
+fn leftover_keeps_deadline() {
     let delay = Duration::from_secs(1);
     let (collector, mut flusher) = by_size(2).with_max_delay(delay).with_shards(1).build().unwrap();
     assert_eq!(collector.push_all(&[context(1), context(2), context(3)]), 3);
@@ -175,7 +175,7 @@ fn what_a_cut_leaves_behind_keeps_its_deadline() {
 
 /// The same if it was `try_next` that made the cut.
 #[test]
-fn what_try_next_leaves_behind_keeps_its_deadline() {
+fn try_next_leftover_keeps_deadline() {
     let delay = Duration::from_secs(1);
     let (collector, mut flusher) = by_size(2).with_max_delay(delay).with_shards(1).build().unwrap();
     assert_eq!(collector.push_all(&[context(1), context(2), context(3)]), 3);
@@ -187,7 +187,7 @@ fn what_try_next_leaves_behind_keeps_its_deadline() {
 
 /// Counted, not timed. A delay of 1 ms would give a flusher with a ticking timer many reasons.
 #[test]
-fn an_idle_collector_wakes_nobody() {
+fn idle_collector_never_wakes() {
     let _watchdog = watchdog();
     let builder = by_size(4).with_max_delay(Duration::from_millis(1));
     let (collector, flusher) = builder.with_shards(2).build().unwrap();
@@ -212,7 +212,7 @@ fn an_idle_collector_wakes_nobody() {
 /// A batch costs two wake-ups at most, one to arm the timer and one when it is due, however many
 /// contexts it holds and whichever shards they went to.
 #[test]
-fn contexts_on_the_way_to_a_batch_wake_nobody() {
+fn filling_batch_never_wakes() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(1000).with_shards(8).build().unwrap();
     let (batches, received) = mpsc::channel();
@@ -230,7 +230,7 @@ fn contexts_on_the_way_to_a_batch_wake_nobody() {
 }
 
 #[test]
-fn flush_delivers_everything_pushed_before_it_and_nothing_else() {
+fn flush_delivers_earlier_pushes() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = by_size(4).with_shards(3).build().unwrap();
     let producers: Vec<_> = (0..3).map(|_| collector.producer()).collect();
@@ -248,16 +248,16 @@ fn flush_delivers_everything_pushed_before_it_and_nothing_else() {
 }
 
 #[test]
-fn flush_of_nothing_makes_no_batch() {
+fn empty_flush_makes_no_batch() {
     let (collector, mut flusher) = by_size(4).build().unwrap();
     collector.flush();
     assert_eq!(flusher.next_batch_timeout(Duration::from_millis(5)).unwrap_err(), Timeout);
     assert_eq!(collector.stats().batches(), 0);
 }
 
-/// A flusher that already waits hears of a flush, of a close, and of the last handle's end.
+/// A flusher that already waits is woken by a flush, by a close, and by the drop of the last handle.
 #[test]
-fn a_waiting_flusher_is_woken() {
+fn waiting_flusher_is_woken() {
     // Gives the collector back, so that it stays, or not.
     type Ask = fn(LinkCollector) -> Option<LinkCollector>;
     let asks: [(Ask, Trigger); 3] = [
@@ -304,7 +304,7 @@ fn a_waiting_flusher_is_woken() {
 }
 
 #[test]
-fn try_next_takes_one_batch_and_never_waits() {
+fn try_next_never_waits() {
     let (collector, mut flusher) = by_size(4).with_shards(1).build().unwrap();
     assert!(flusher.try_next().is_none());
     for number in 1..=6 {
