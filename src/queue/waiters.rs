@@ -10,7 +10,7 @@
 use crate::error::PushError;
 use crate::panic::caught;
 use crate::queue::coop;
-use crate::sync::{AtomicUsize, Mutex, Ordering, Parker};
+use crate::sync::{AtomicUsize, Mutex, Ordering, Parker, polls_tasks};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::PoisonError;
@@ -102,7 +102,7 @@ impl Waiters {
         loop {
             let attempted = waiter.retry(parker.waker(), &mut attempt);
             let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if attempted != Err(PushError::Full) || late() {
+            if attempted != Err(PushError::Full) || late() || polls_tasks() {
                 return attempted;
             }
             parker.park(deadline);

@@ -20,6 +20,9 @@ mod checker;
 #[path = "shuttle.rs"]
 mod checker;
 
+mod runtime;
+pub(crate) use runtime::polls_tasks;
+
 /// Atomics that checkers are *not* shown, because no step of the protocol depends on them: statistics,
 /// what a user set on a span, and the shards' shares, which only the coordinator touches and any value
 /// of which is correct. Modelling them would add interleavings and no behaviour.
