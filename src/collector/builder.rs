@@ -101,6 +101,13 @@ impl LinkCollectorBuilder {
         self
     }
 
+    /// Sets the delay, unless one was set before.
+    #[cfg(feature = "processor")]
+    pub(crate) fn or_max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay.get_or_insert(delay);
+        self
+    }
+
     /// Sets the most links of one batch; defaults to 128. Further contexts are counted as truncated,
     /// and the batch span says so. See [`LinkPolicy::with_max_links`] for the SDK's own limit.
     pub fn with_max_links(mut self, links: usize) -> Self {

@@ -1,4 +1,4 @@
-//! From builder calls to a submitter and a processor.
+//! The configuration of a processor.
 
 use super::run::BatchProcessor;
 use super::span::start_with;
@@ -18,16 +18,30 @@ use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
-/// Weighs an item.
+/// Returns the weight of an item.
 pub(super) type Weigh<T> = std::sync::Arc<dyn Fn(&T) -> u64 + Send + Sync>;
 
-/// Divides what was taken into batches.
+/// Divides the items of one trigger into batches.
 pub(super) type Divide<T, R, E> = Box<dyn FnMut(Vec<Item<T, R, E>>) -> Vec<Vec<Item<T, R, E>>> + Send>;
 
 /// Configures a [`BatchProcessor`]; made by [`BatchProcessor::builder`].
 ///
-/// The fields and defaults of [`LinkCollectorBuilder`], and what payloads add. A slot takes the
-/// payload's size and about 100 bytes.
+/// It has the fields and defaults of [`LinkCollectorBuilder`] except for `max_delay`, which defaults
+/// to zero ([`with_max_delay`](Self::with_max_delay) says why). A slot of the queue takes the size of
+/// the payload and about 100 bytes.
+///
+/// ```
+/// use batchlink::processor::{BatchProcessor, BatchProcessorBuilder};
+/// # use opentelemetry::trace::noop::NoopTracer;
+///
+/// # let tracer = NoopTracer::new();
+/// let uploads: BatchProcessorBuilder<Vec<u8>, (), String> = BatchProcessor::builder("upload")
+///     .with_max_batch_size(100)
+///     .with_max_batch_weight(1 << 20, |bytes: &Vec<u8>| bytes.len() as u64)
+///     .with_queue_capacity(400);
+/// let (submitter, processor) = uploads.build(tracer)?;
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct BatchProcessorBuilder<T, R, E> {
     name: Cow<'static, str>,
@@ -53,32 +67,40 @@ where
         }
     }
 
-    /// Takes sizes, times and links from a collector's configuration, for instance from
-    /// [`LinkCollectorBuilder::from_env`]. Replaces those set so far.
+    /// Takes sizes, delay and links from a collector's configuration, for instance from
+    /// [`LinkCollectorBuilder::from_env`]. Replaces those set before.
     pub fn with_config(mut self, config: LinkCollectorBuilder) -> Self {
         self.queue = config;
         self
     }
 
-    /// Items that make a batch; see [`LinkCollectorBuilder::with_max_batch_size`].
+    /// Sets how many items fill a batch; see [`LinkCollectorBuilder::with_max_batch_size`].
     pub fn with_max_batch_size(mut self, items: usize) -> Self {
         self.queue = self.queue.with_max_batch_size(items);
         self
     }
 
-    /// How long an item may wait; see [`LinkCollectorBuilder::with_max_delay`].
+    /// Sets how long an item may wait for others before its batch is due. Defaults to zero.
+    ///
+    /// With zero a batch is everything that was submitted while the last one was processed, up to
+    /// its size and weight. Under load batches grow by themselves, and without load no caller waits
+    /// for items that do not come. With a delay every caller of a batch that is not full waits that
+    /// long, also if all of them wait already. Set one where items are submitted and not waited for,
+    /// and fewer, larger batches are worth it. See [`LinkCollectorBuilder::with_max_delay`].
     pub fn with_max_delay(mut self, delay: Duration) -> Self {
         self.queue = self.queue.with_max_delay(delay);
         self
     }
 
-    /// Items that can wait; see [`LinkCollectorBuilder::with_queue_capacity`].
+    /// Sets how many items can wait, all shards together. One thread or
+    /// [`producer`](Submitter::producer) uses one shard; see
+    /// [`LinkCollectorBuilder::with_queue_capacity`].
     pub fn with_queue_capacity(mut self, items: usize) -> Self {
         self.queue = self.queue.with_queue_capacity(items);
         self
     }
 
-    /// See [`LinkCollectorBuilder::with_shards`].
+    /// Sets the number of shards; see [`LinkCollectorBuilder::with_shards`].
     pub fn with_shards(mut self, shards: usize) -> Self {
         self.queue = self.queue.with_shards(shards);
         self
@@ -98,18 +120,20 @@ where
         self
     }
 
-    /// The name of each item's own span, which [`run_each`](BatchProcessor::run_each) starts as
-    /// child of the batch span; `process_item` unless told.
+    /// Sets the name of each item's own span, which [`run_each`](BatchProcessor::run_each) starts as
+    /// a child of the batch span. Defaults to `process_item`.
     pub fn with_item_span_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.item_name = name.into();
         self
     }
 
-    /// A further trigger and bound: a batch fires as soon as the pending items weigh `weight`
-    /// (bytes, tokens, rows, ... whatever `weigh` gives), and takes no more than that, but for an
-    /// item that is heavier by itself and goes alone. 1 to 2³⁸; an item counts as 2³⁸ at most.
+    /// Adds a trigger and a bound: a batch is due as soon as the pending items weigh `weight`, and
+    /// takes no more than that. An item that is heavier gets a batch to itself.
     ///
-    /// `weigh` is called in `submit`, by whoever submits.
+    /// `weigh` returns the weight of an item in a unit of your own (bytes, tokens, rows). It is called
+    /// when the item is submitted, by the submitting thread. An item counts as 2³⁸ at most, and an
+    /// item for which `weigh` panics counts as 2³⁸: it is accepted, and gets a batch to itself.
+    /// `weight` can be 1 to 2³⁸; others are an error of [`build`](Self::build).
     pub fn with_max_batch_weight(
         mut self,
         weight: u64,
@@ -119,29 +143,29 @@ where
         self
     }
 
-    /// One batch per key, for instance per destination: what a trigger takes is divided by `key`,
-    /// in order of each key's first item, and every part is a batch with its own span and its own
-    /// call of the handler.
+    /// Makes one batch per key, for instance per destination. The items of a trigger are divided by
+    /// `key`, in order of each key's first item, and each part is a batch with its own span and its
+    /// own call of the handler.
     ///
-    /// Size, weight and delay are those of all keys together, so the parts are smaller than
-    /// that. Where each key must fill batches of its own, give each a processor. An item for which
-    /// `key`, or its `Hash` or `Eq`, panics gets a batch to itself.
+    /// Size, weight and delay are those of all keys together, so the parts are smaller. Where each
+    /// key must fill batches of its own, build a processor for each. An item for which `key`, or its
+    /// `Hash` or `Eq`, panics gets a batch to itself.
     pub fn with_key<K: Hash + Eq + Send + 'static>(
         mut self,
         mut key: impl FnMut(&T) -> K + Send + 'static,
     ) -> Self {
-        let mut places: HashMap<K, usize> = HashMap::new();
+        let mut indices: HashMap<K, usize> = HashMap::new();
         self.divide = Some(Box::new(move |items| {
             let mut parts: Vec<Vec<Item<T, R, E>>> = Vec::new();
             for item in items {
                 // Keys are hashed, compared and dropped by the user's code.
-                let place = caught(|| *places.entry(key(&item.payload)).or_insert(parts.len()));
-                match place.and_then(|place| parts.get_mut(place)) {
+                let index = caught(|| *indices.entry(key(&item.payload)).or_insert(parts.len()));
+                match index.and_then(|index| parts.get_mut(index)) {
                     Some(part) => part.push(item),
                     None => parts.push(vec![item]),
                 }
             }
-            let _ = caught(|| places.clear());
+            let _ = caught(|| indices.clear());
             parts
         }));
         self
@@ -152,14 +176,23 @@ where
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for the first field found outside what is allowed.
+    /// [`ConfigError`] for the first field whose value is not allowed:
+    ///
+    /// ```
+    /// use batchlink::processor::BatchProcessor;
+    /// # use opentelemetry::trace::noop::NoopTracer;
+    ///
+    /// let builder = BatchProcessor::<u32, (), String>::builder("send").with_max_batch_size(0);
+    /// let error = builder.build(NoopTracer::new()).unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid max_batch_size: 0 (allowed: 1 to 1048576)");
+    /// ```
     #[expect(clippy::type_complexity)]
     pub fn build<Tr>(self, tracer: Tr) -> Result<(Submitter<T, R, E>, BatchProcessor<T, R, E>), ConfigError>
     where
         Tr: Tracer + Send + Sync + 'static,
         Tr::Span: Send + Sync + 'static,
     {
-        let config = self.queue.validate()?;
+        let config = self.queue.or_max_delay(Duration::ZERO).validate()?;
         let (max_weight, weigh) = self.max_weight.unzip();
         if let Some(weight) = max_weight.filter(|weight| !(1..=MAX_WEIGHT).contains(weight)) {
             return Err(ConfigError::new(
