@@ -44,6 +44,12 @@ pub enum CallError<E> {
     },
     /// The time was over first. The item is processed all the same.
     Timeout,
+    /// The call was made in the processor's own handler, which would wait for itself. The item was
+    /// not submitted.
+    OwnHandler,
+    /// A blocking call was made on a thread that polls tokio tasks. The item was not submitted;
+    /// await [`call`](super::Submitter::call) instead.
+    AsyncContext,
 }
 
 impl<E> CallError<E> {
@@ -60,6 +66,12 @@ impl<E> CallError<E> {
                 return format!("the handler gave {results}{or_more} results for {items} items").into();
             }
             Self::Timeout => "no answer within the given time",
+            Self::OwnHandler => {
+                "the item was not submitted: the processor's own handler would wait for itself"
+            }
+            Self::AsyncContext => {
+                "the item was not submitted: a blocking call would stop this thread's async tasks"
+            }
         })
     }
 }

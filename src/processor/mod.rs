@@ -11,43 +11,103 @@ mod builder;
 mod run;
 #[cfg(feature = "tokio")]
 mod run_async;
+mod scope;
 mod span;
+mod submit_error;
 mod submitter;
 
 pub use answer::{Answer, CallError};
 pub use batch::{Batch, BatchItem};
 pub use builder::BatchProcessorBuilder;
 pub use run::BatchProcessor;
-pub use submitter::{SubmitError, Submitter};
+pub use submit_error::SubmitError;
+pub use submitter::{Submitter, WeakSubmitter};
 
 use crate::link_set::record::Bounded;
+use crate::panic::caught;
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
 use answer::Caller;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, TraceContextExt};
 
-/// An item on its way.
+/// A payload on its way to its batch.
 struct Item<T, R, E> {
     payload: T,
+    /// The span that its batch links; invalid if there was none.
     request: Bounded,
     /// It was submitted where telemetry is suppressed.
     suppressed: bool,
+    /// At most [`MAX_WEIGHT`](crate::queue::MAX_WEIGHT); 0 if weight is no trigger.
     weight: u64,
-    /// Who waits for the result, if somebody does.
+    /// `None` if the item was only submitted.
     caller: Option<Caller<R, E>>,
 }
 
-/// What became of the items of ended batches. Statistics only: `Relaxed`.
+/// What an item takes from the context of its submission.
+struct Request {
+    /// Invalid without a span, and if telemetry is suppressed.
+    context: Bounded,
+    suppressed: bool,
+}
+
+impl Request {
+    /// Reads the current context.
+    #[inline]
+    fn current() -> Self {
+        // Written in place: returned through both closures it would be copied twice.
+        let mut request = Self { context: Bounded::NONE, suppressed: false };
+        // A thread that ends may have lost its current context; reading it then panics.
+        let _ = caught(|| {
+            Context::map_current(|cx| {
+                request.suppressed = cx.is_telemetry_suppressed();
+                if !request.suppressed {
+                    request.context = Bounded::new(cx.span().span_context());
+                }
+            });
+        });
+        request
+    }
+
+    /// Takes a given span instead of the current one.
+    #[inline]
+    fn of(context: &SpanContext) -> Self {
+        match caught(Context::is_current_telemetry_suppressed) {
+            Some(true) => Self { context: Bounded::NONE, suppressed: true },
+            _ => Self { context: Bounded::new(context), suppressed: false },
+        }
+    }
+}
+
+/// How the items of all batches ended. Statistics only: `Relaxed`.
 #[derive(Debug, Default)]
 struct Outcomes {
     succeeded: AtomicU64,
     failed: AtomicU64,
 }
 
-/// What happened so far; see [`Submitter::stats`].
+/// A snapshot of a processor's counters; see [`Submitter::stats`].
 ///
-/// `queue().pushed()` items were submitted; `queue().received()` of them are in batches; of those
-/// `succeeded() + failed()` have ended, and the others are being processed. Items without a span are
-/// queued like all others, so `queue().invalid()` is 0; [`Batch::counts`] has how many came without.
+/// `queue().pushed()` items were submitted, and `queue().received()` of them were taken into batches.
+/// Of these `succeeded() + failed()` have ended, and [`in_flight`](Self::in_flight) are being
+/// processed. Items without a span are queued like all others, so `queue().invalid()` is 0;
+/// [`Batch::counts`] has their number.
+///
+/// ```
+/// # use batchlink::processor::BatchProcessor;
+/// # use opentelemetry::trace::noop::NoopTracer;
+/// # let tracer = NoopTracer::new();
+/// let (submitter, mut processor) = BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
+/// (1..=3).for_each(|n| submitter.submit(n).unwrap());
+/// assert_eq!(submitter.stats().queue().pending(), 3);
+///
+/// let mut items = processor.next_batch().expect("three are pending").into_iter();
+/// items.next().expect("the first").succeed(());
+/// items.next().expect("the second").fail("offline".into());
+/// let stats = submitter.stats();
+/// assert_eq!((stats.succeeded(), stats.failed(), stats.in_flight()), (1, 1, 1));
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessorStats {
     queue: Stats,
@@ -61,19 +121,25 @@ impl ProcessorStats {
         Self { queue, succeeded: get(&outcomes.succeeded), failed: get(&outcomes.failed) }
     }
 
-    /// Submissions, refusals, batches and links, in items.
+    /// Returns the submissions, refusals, batches and links, in items.
     pub fn queue(&self) -> &Stats {
         &self.queue
     }
 
-    /// Items that were processed well.
+    /// Returns the number of items that succeeded.
     pub fn succeeded(&self) -> u64 {
         self.succeeded
     }
 
-    /// Items that failed: the handler said so, panicked, or gave no answer, or the processor was
-    /// dropped before it gave them out.
+    /// Returns the number of items that failed: the handler said so, panicked, or gave no answer, or
+    /// the processor was dropped before it handed them out.
     pub fn failed(&self) -> u64 {
         self.failed
+    }
+
+    /// Returns the number of items that were taken from the queue and have not ended.
+    pub fn in_flight(&self) -> u64 {
+        // Read one by one, so an item that ends meanwhile may be counted as ended only.
+        self.queue.received().saturating_sub(self.succeeded + self.failed)
     }
 }

@@ -3,7 +3,7 @@
 use super::batch::{Batch, BatchItem};
 use super::builder::{BatchProcessorBuilder, Divide};
 use super::span::{BatchSpan, ItemSpan, OwnSpan, Start};
-use super::{Item, Outcomes, ProcessorStats};
+use super::{Item, Outcomes, ProcessorStats, scope};
 use crate::collector::FlusherHandle;
 use crate::collector::handle::Control;
 use crate::collector::log::{self, RefusalLog};
@@ -70,7 +70,7 @@ pub struct BatchProcessor<T, R, E> {
     divide: Option<Divide<T, R, E>>,
     name: Cow<'static, str>,
     item_name: Cow<'static, str>,
-    outcomes: Arc<Outcomes>,
+    pub(super) outcomes: Arc<Outcomes>,
     /// Taken and not yet given out: more than one part if there are keys.
     pub(super) parts: VecDeque<Vec<Item<T, R, E>>>,
     /// Of all these parts, and of those given out.
@@ -177,6 +177,7 @@ where
         while let Some(batch) = self.next_batch() {
             let span = Arc::clone(&batch.span);
             let _current = span.context().clone().attach();
+            let _scope = scope::enter(&self.outcomes);
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(batch))) {
                 self.handler_panicked(&span, panic);
             }
@@ -200,6 +201,7 @@ where
             for item in batch {
                 let (payload, span) = self.start_item(item, whole.context());
                 let _current = span.context().clone().attach();
+                let _scope = scope::enter(&self.outcomes);
                 let result = catch_unwind(AssertUnwindSafe(|| handler(payload, span.context())));
                 self.end_item(span, result);
             }

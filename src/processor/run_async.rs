@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::run::BatchProcessor;
+use super::{Outcomes, scope};
 use crate::sync::Arc;
 use futures_core::Stream;
 use opentelemetry::Context;
@@ -46,7 +47,7 @@ where
         while let Some(batch) = self.next().await {
             let span = Arc::clone(&batch.span);
             let call = async { handler(batch).await };
-            if let Err(panic) = caught(call.with_context(span.context().clone())).await {
+            if let Err(panic) = caught(&self.outcomes, call.with_context(span.context().clone())).await {
                 self.handler_panicked(&span, panic);
             }
         }
@@ -66,7 +67,7 @@ where
                 let (payload, span) = self.start_item(item, whole.context());
                 let context = span.context().clone();
                 let call = async { handler(payload, context.clone()).await };
-                let result = caught(call.with_context(context.clone())).await;
+                let result = caught(&self.outcomes, call.with_context(context.clone())).await;
                 self.end_item(span, result);
             }
         }
@@ -86,12 +87,15 @@ where
     }
 }
 
-/// The future's output, or what it panicked with.
-async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+/// The output of a handler's future, or what it panicked with.
+async fn caught<F: Future>(outcomes: &Outcomes, future: F) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut future = pin!(future);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
+    poll_fn(|cx| {
+        let _scope = scope::enter(outcomes);
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
     })
     .await
 }

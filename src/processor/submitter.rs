@@ -1,26 +1,61 @@
-//! What those who have items hold.
+//! The submitting half of a processor.
 
 use super::answer::{CallError, Caller, Waiting, channel};
 use super::builder::Weigh;
-use super::{Item, Outcomes, ProcessorStats};
+use super::{Item, Outcomes, ProcessorStats, Request, SubmitError, scope};
 use crate::error::PushError;
-use crate::link_set::record::Bounded;
 use crate::panic::caught;
-use crate::queue::{Handle, MAX_WEIGHT};
-use crate::sync::Arc;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt};
-use std::error::Error;
+use crate::queue::{Handle, MAX_WEIGHT, Queue, Shard};
+use crate::sync::{Arc, polls_tasks};
+use opentelemetry::trace::SpanContext;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Gives items to a [`BatchProcessor`](super::BatchProcessor). Clone it into every thread or task
-/// that has some; when the last one is gone, the processor closes by itself.
+/// Submits items to a [`BatchProcessor`](super::BatchProcessor): its submitting half.
 ///
-/// Two ways: [`submit`](Self::submit) and forget, or [`call`](Self::call) and get the item's own
-/// result back. Each in a variant that refuses when the queue is full and one that waits.
+/// Clone it into every thread or task that has items. Dropping the last one closes the processor;
+/// a [`WeakSubmitter`] is not counted.
+///
+/// | | if the shard is full: refuses | waits (async) | blocks |
+/// |---|---|---|---|
+/// | only submits | [`submit`](Self::submit) | [`submit_wait_async`](Self::submit_wait_async) | [`submit_wait`](Self::submit_wait) |
+/// | returns the item's result | [`call`](Self::call), [`call_blocking`](Self::call_blocking) | [`call_wait`](Self::call_wait) | |
+///
+/// - **Order:** items keep their order per thread, or per [`producer`](Self::producer) on any
+///   thread. A task that moves between threads needs a producer for its order.
+/// - **Links:** an item is linked to the span that is active when the method is called, even if the
+///   future that it returns is awaited elsewhere.
+/// - **Own handler:** a handler that waited for its own processor would wait for itself. In the
+///   handler's own thread or task a call is refused with [`CallError::OwnHandler`], and waiting for
+///   room is refused as full. Neither can be told in a thread or task that the handler starts.
+/// - **Not run:** a call is answered when the processor is run or dropped. If it is neither, the
+///   call waits without end: use a timeout.
+///
+/// ```
+/// use batchlink::processor::{BatchProcessor, CallError};
+/// # use opentelemetry::trace::noop::NoopTracer;
+///
+/// # let tracer = NoopTracer::new();
+/// let (submitter, processor) = BatchProcessor::<u32, u32, String>::builder("square").build(tracer)?;
+/// let handle = processor.spawn(|batch| batch.succeed_all(|n| n * n))?;
+///
+/// submitter.submit(2)?; // the result is dropped
+/// assert_eq!(submitter.call_blocking(3), Ok(9));
+/// submitter.close();
+/// assert_eq!(submitter.submit(4).unwrap_err().into_item(), 4);
+/// assert_eq!(submitter.call_blocking(4), Err(CallError::Closed));
+/// # handle.shutdown()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Submitter<T, R, E> {
     queue: Handle<Item<T, R, E>>,
+    inner: Inner<T>,
+}
+
+/// What submitters have besides their handle.
+struct Inner<T> {
+    /// The index of a producer's shard. `None`: the shard of the calling thread.
+    shard: Option<usize>,
     outcomes: Arc<Outcomes>,
     weigh: Option<Weigh<T>>,
 }
@@ -31,147 +66,230 @@ impl<T, R, E> Submitter<T, R, E> {
         outcomes: Arc<Outcomes>,
         weigh: Option<Weigh<T>>,
     ) -> Self {
-        Self { queue, outcomes, weigh }
+        Self { queue, inner: Inner { shard: None, outcomes, weigh } }
+    }
+
+    /// Returns a submitter that keeps the order of its items on whatever thread it is used, as
+    /// [`Producer`](crate::Producer) does for contexts.
+    ///
+    /// It has one shard, the next in turn, and a clone of it has the same one. Batches take its items
+    /// in the order in which they were accepted.
+    ///
+    /// ```
+    /// # use batchlink::processor::{BatchProcessor, SubmitError, Submitter};
+    /// # async fn import(submitter: &Submitter<u64, (), String>) -> Result<(), SubmitError<u64>> {
+    /// let rows = submitter.producer();
+    /// for row in 0..1000 {
+    ///     rows.submit_wait_async(row).await?; // in this order, on any thread of the runtime
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn producer(&self) -> Self {
+        let mut producer = self.clone();
+        producer.inner.shard = Some(self.queue.next_shard());
+        producer
+    }
+
+    /// Returns a handle that does not keep the processor open.
+    pub fn downgrade(&self) -> WeakSubmitter<T, R, E> {
+        WeakSubmitter { queue: Arc::clone(self.queue.queue()), inner: self.inner.clone() }
     }
 
     /// Adds an item to the next batch, linked to the active span of the current
-    /// [`Context`](opentelemetry::Context). Never blocks. An item without a span is processed like
-    /// any other and counted as invalid among the links.
+    /// [`Context`](opentelemetry::Context). Does not block.
     ///
-    /// Cost: one uncontended read-modify-write, and the item moved into the ring.
+    /// An item without a span is processed like any other and counted as invalid among the links.
+    /// Cost: one uncontended read-modify-write, a second one with a weight, and the move of the item
+    /// into the ring.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the item if this thread's shard is full or the processor is closed.
+    /// [`SubmitError`] with the item, if this shard is full ([`PushError::Full`]) or the processor is
+    /// closed ([`PushError::Closed`]).
     pub fn submit(&self, item: T) -> Result<(), SubmitError<T>> {
-        self.put(self.item(item, current(), None)).map_err(SubmitError::from)
+        self.put(self.item(item, Request::current(), None)).map_err(SubmitError::from)
     }
 
-    /// As [`submit`](Self::submit), linked to the span given.
+    /// Does the same as [`submit`](Self::submit), linked to the given span.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// [`SubmitError`] with the item: [`PushError::Full`] or [`PushError::Closed`].
     pub fn submit_with_context(&self, item: T, context: &SpanContext) -> Result<(), SubmitError<T>> {
-        self.put(self.item(item, given(context), None)).map_err(SubmitError::from)
+        self.put(self.item(item, Request::of(context), None)).map_err(SubmitError::from)
     }
 
-    /// As [`submit`](Self::submit), but waits for room: back-pressure. **Blocks the thread**; not
-    /// to be called from the processor's own handler, which would wait for itself.
+    /// **Blocks** the thread until there is room, and adds the item as [`submit`](Self::submit) does.
+    ///
+    /// Where blocking would stop the work that makes room, in the processor's own handler and on a
+    /// thread that polls tokio tasks (feature `tokio`), it does not block and refuses as `submit`.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the item if the processor is closed, also while waiting.
+    /// [`SubmitError`] with the item: [`PushError::Closed`], also if the processor is closed
+    /// meanwhile, or [`PushError::Full`] where it does not block.
     pub fn submit_wait(&self, item: T) -> Result<(), SubmitError<T>> {
-        let item = self.item(item, current(), None);
-        self.wait(item, None).map_err(SubmitError::from)
+        self.wait(self.item(item, Request::current(), None), None).map_err(SubmitError::from)
     }
 
-    /// As [`submit_wait`](Self::submit_wait), at most for `timeout`.
+    /// **Blocks** the thread until there is room, at most for `timeout`; see
+    /// [`submit_wait`](Self::submit_wait).
     ///
     /// # Errors
     ///
-    /// As there, and if there was no room in time.
+    /// [`SubmitError`] with the item: [`PushError::Full`] if there was no room in time, or
+    /// [`PushError::Closed`].
     pub fn submit_wait_timeout(&self, item: T, timeout: Duration) -> Result<(), SubmitError<T>> {
-        let item = self.item(item, current(), None);
+        let item = self.item(item, Request::current(), None);
+        // A deadline beyond what `Instant` can hold is none.
         let deadline = Instant::now().checked_add(timeout);
         self.wait(item, deadline).map_err(SubmitError::from)
     }
 
-    /// As [`submit_wait`](Self::submit_wait), for tasks of any executor. Cancel-safe: dropped
-    /// before it is ready, it has submitted nothing (and the item is dropped with it).
+    /// Waits until there is room, on any executor, and adds the item as [`submit`](Self::submit) does.
+    ///
+    /// The span is read by the call; the item is submitted when the future is polled. Cancel-safe: a
+    /// future that is dropped before it is ready has submitted nothing, and drops the item.
+    ///
+    /// A task that moves between threads has one shard after the other. Use a
+    /// [`producer`](Self::producer) where its items must keep their order.
     ///
     /// # Errors
     ///
-    /// As there.
-    pub async fn submit_wait_async(&self, item: T) -> Result<(), SubmitError<T>> {
-        self.wait_async(self.item(item, current(), None)).await.map_err(SubmitError::from)
+    /// [`SubmitError`] with the item: [`PushError::Closed`], also if the processor is closed
+    /// meanwhile, or [`PushError::Full`] in the processor's own handler.
+    pub fn submit_wait_async(&self, item: T) -> impl Future<Output = Result<(), SubmitError<T>>> {
+        let request = Request::current();
+        async move { self.wait_async(self.item(item, request, None)).await.map_err(SubmitError::from) }
     }
 
     /// Submits an item and waits for its own result, on any executor.
     ///
-    /// Dropped while it waits, the item stays in its batch and its result goes nowhere; wrap it in
-    /// your runtime's timeout at will. Cost beyond [`submit`](Self::submit): one allocation.
+    /// The span is read by the call; the item is submitted at the first poll of the future. A future
+    /// that is dropped before has submitted nothing. Dropped later, the item stays in its batch and
+    /// its result is dropped: wrap the call in the timeout of your runtime at will. Without one it
+    /// waits until the processor answers or is dropped.
+    ///
+    /// Cost beyond [`submit`](Self::submit): one allocation.
     ///
     /// # Errors
     ///
-    /// [`CallError::Full`] and [`CallError::Closed`] if the item was not accepted,
-    /// [`CallError::Closed`] also if the processor went before it took the item;
-    /// [`CallError::Failed`], [`CallError::Panicked`], [`CallError::Unanswered`]: the handler's.
-    pub async fn call(&self, item: T) -> Result<R, CallError<E>> {
-        self.ask(item, current())?.await
+    /// The item was not submitted: [`CallError::Full`], [`CallError::Closed`],
+    /// [`CallError::OwnHandler`]. The processor was dropped before it took the item:
+    /// [`CallError::Closed`]. The handler did not succeed: [`CallError::Failed`],
+    /// [`CallError::Panicked`], [`CallError::Unanswered`].
+    pub fn call(&self, item: T) -> impl Future<Output = Result<R, CallError<E>>> {
+        let request = Request::current();
+        async move { self.ask(item, request)?.await }
     }
 
-    /// As [`call`](Self::call), linked to the span given.
+    /// Does the same as [`call`](Self::call), linked to the given span.
     ///
     /// # Errors
     ///
-    /// As there.
-    pub async fn call_with_context(&self, item: T, context: &SpanContext) -> Result<R, CallError<E>> {
-        self.ask(item, given(context))?.await
+    /// Those of [`call`](Self::call).
+    pub fn call_with_context(
+        &self,
+        item: T,
+        context: &SpanContext,
+    ) -> impl Future<Output = Result<R, CallError<E>>> + use<'_, T, R, E> {
+        let request = Request::of(context);
+        async move { self.ask(item, request)?.await }
     }
 
-    /// As [`call`](Self::call), but waits for room first: back-pressure.
+    /// Waits until there is room, submits the item and waits for its own result, on any executor;
+    /// see [`call`](Self::call).
+    ///
+    /// A future that is dropped while it waits for room has submitted nothing, and drops the item.
     ///
     /// # Errors
     ///
-    /// As there, without [`CallError::Full`].
-    pub async fn call_wait(&self, item: T) -> Result<R, CallError<E>> {
-        let (caller, waiting) = channel();
-        self.wait_async(self.item(item, current(), Some(caller))).await.map_err(refused)?;
-        waiting.await
+    /// Those of [`call`](Self::call) except [`CallError::Full`].
+    pub fn call_wait(&self, item: T) -> impl Future<Output = Result<R, CallError<E>>> {
+        let request = Request::current();
+        async move {
+            self.refuse_own_handler()?;
+            let (caller, waiting) = channel();
+            self.wait_async(self.item(item, request, Some(caller))).await.map_err(refused)?;
+            waiting.await
+        }
     }
 
-    /// As [`call`](Self::call), on a thread. **Blocks it**; not to be called from the processor's
-    /// own handler, which would wait for itself.
+    /// **Blocks** the thread until the item's own result is there. Does not wait for room.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`call`](Self::call), and [`CallError::AsyncContext`] on a thread that polls tokio
+    /// tasks (feature `tokio`; `spawn_blocking` and `block_in_place` may block).
     pub fn call_blocking(&self, item: T) -> Result<R, CallError<E>> {
-        self.ask(item, current())?.wait(None)
+        self.ask_blocking(item)?.wait(None)
     }
 
-    /// As [`call_blocking`](Self::call_blocking), at most for `timeout`. An item that was accepted
-    /// is processed all the same.
+    /// **Blocks** the thread until the item's own result is there, at most for `timeout`. Does not
+    /// wait for room.
     ///
     /// # Errors
     ///
-    /// As there, and [`CallError::Timeout`].
+    /// Those of [`call_blocking`](Self::call_blocking), and [`CallError::Timeout`]: an item that was
+    /// accepted is processed all the same.
     pub fn call_blocking_timeout(&self, item: T, timeout: Duration) -> Result<R, CallError<E>> {
-        let waiting = self.ask(item, current())?;
+        let waiting = self.ask_blocking(item)?;
         waiting.wait(Instant::now().checked_add(timeout))
     }
 
-    /// Asks the processor to take what is pending now; does not wait for it.
+    /// Asks the processor to take what is pending now. Does not wait for it.
     pub fn flush(&self) {
         self.queue.trigger.ask_flush();
     }
 
-    /// Closes the processor for all: nothing is accepted any more, what was accepted is processed.
+    /// Closes the processor for all submitters: no item is accepted after this, and what was
+    /// accepted is still processed.
     pub fn close(&self) {
         self.queue.close();
     }
 
-    /// The counters so far.
+    /// Returns a snapshot of the counters.
     pub fn stats(&self) -> ProcessorStats {
-        ProcessorStats::new(self.queue.stats(), &self.outcomes)
+        ProcessorStats::new(self.queue.stats(), &self.inner.outcomes)
     }
 
     /// Submits an item whose result is waited for.
     #[inline(always)]
     fn ask(&self, item: T, request: Request) -> Result<Waiting<R, E>, CallError<E>> {
+        self.refuse_own_handler()?;
         let (caller, waiting) = channel();
         self.put(self.item(item, request, Some(caller))).map_err(refused)?;
         Ok(waiting)
     }
 
-    /// Everything that is the user's code, or allocates, comes before the claim. Inlined, as the
-    /// two below: an item would be copied at every call.
+    fn ask_blocking(&self, item: T) -> Result<Waiting<R, E>, CallError<E>> {
+        if polls_tasks() {
+            return Err(CallError::AsyncContext);
+        }
+        self.ask(item, Request::current())
+    }
+
+    #[inline(always)]
+    fn refuse_own_handler(&self) -> Result<(), CallError<E>> {
+        if scope::is_own(&self.inner.outcomes) { Err(CallError::OwnHandler) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn shard(&self) -> Shard<'_, Item<T, R, E>> {
+        match self.inner.shard {
+            Some(index) => self.queue.shard(index),
+            None => self.queue.thread_shard(),
+        }
+    }
+
+    /// Runs the user's code, and allocates, before the claim. Inlined, as the two below: an item
+    /// would be copied at every call.
     #[inline(always)]
     fn item(&self, payload: T, request: Request, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
-        // Capped here, so that all who count it count the same.
-        let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&payload).min(MAX_WEIGHT));
+        // Capped here, so that every counter sees the same weight.
+        let weigh = |weigh: &Weigh<T>| caught(|| weigh(&payload)).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT);
+        let weight = self.inner.weigh.as_ref().map_or(0, weigh);
         let Request { context: request, suppressed } = request;
         Item { payload, request, suppressed, weight, caller }
     }
@@ -179,63 +297,41 @@ impl<T, R, E> Submitter<T, R, E> {
     #[inline(always)]
     fn put(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
         let weight = item.weight;
-        self.queue.thread_shard().push_value(item)?;
+        let shard = self.shard();
+        match shard.claim() {
+            Ok(claim) => shard.finish(claim, || item),
+            Err(reason) => return Err((item, reason)),
+        }
         self.weigh(weight);
         Ok(())
     }
 
     fn wait(&self, item: Item<T, R, E>, deadline: Option<Instant>) -> Result<(), (Item<T, R, E>, PushError)> {
+        if scope::is_own(&self.inner.outcomes) {
+            return self.put(item);
+        }
         let weight = item.weight;
-        self.queue.thread_shard().push_wait(deadline, item)?;
+        self.shard().push_wait(deadline, item)?;
         self.weigh(weight);
         Ok(())
     }
 
     async fn wait_async(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
+        if scope::is_own(&self.inner.outcomes) {
+            return self.put(item);
+        }
         let weight = item.weight;
-        self.queue.thread_shard().push_wait_async(item).await?;
+        self.shard().push_wait_async(item).await?;
         self.weigh(weight);
         Ok(())
     }
 
-    /// An item of this weight was published.
+    /// Counts the weight of an item that was published.
     #[inline(always)]
     fn weigh(&self, weight: u64) {
-        if self.weigh.is_some() {
+        if self.inner.weigh.is_some() {
             self.queue.weigh(weight);
         }
-    }
-}
-
-/// Where an item comes from.
-struct Request {
-    /// Invalid without a span, and where telemetry is suppressed.
-    context: Bounded,
-    suppressed: bool,
-}
-
-/// The active span's context; an invalid one if there is none.
-#[inline]
-fn current() -> Request {
-    // Written in place: handed out through both closures it would be copied twice, just written.
-    let mut request = Request { context: Bounded::NONE, suppressed: false };
-    // A thread that is ending may have lost its current context; asking for it then panics.
-    let _ = caught(|| {
-        Context::map_current(|cx| {
-            request.suppressed = cx.is_telemetry_suppressed();
-            if !request.suppressed {
-                request.context = Bounded::new(cx.span().span_context());
-            }
-        });
-    });
-    request
-}
-
-#[inline]
-fn given(context: &SpanContext) -> Request {
-    match caught(Context::is_current_telemetry_suppressed) {
-        Some(true) => Request { context: Bounded::NONE, suppressed: true },
-        _ => Request { context: Bounded::new(context), suppressed: false },
     }
 }
 
@@ -246,9 +342,15 @@ fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
     }
 }
 
+impl<T> Clone for Inner<T> {
+    fn clone(&self) -> Self {
+        Self { shard: self.shard, outcomes: Arc::clone(&self.outcomes), weigh: self.weigh.clone() }
+    }
+}
+
 impl<T, R, E> Clone for Submitter<T, R, E> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), outcomes: Arc::clone(&self.outcomes), weigh: self.weigh.clone() }
+        Self { queue: self.queue.clone(), inner: self.inner.clone() }
     }
 }
 
@@ -258,44 +360,58 @@ impl<T, R, E> fmt::Debug for Submitter<T, R, E> {
     }
 }
 
-/// An item that was not accepted, given back.
-pub struct SubmitError<T> {
-    item: T,
-    reason: PushError,
+/// A [`Submitter`] that does not keep its processor open: for a handler that submits again what
+/// failed, and for metrics.
+///
+/// It keeps the memory of the queue, but no item.
+///
+/// ```
+/// use batchlink::processor::BatchProcessor;
+/// # use opentelemetry::trace::noop::NoopTracer;
+///
+/// # let tracer = NoopTracer::new();
+/// let (submitter, mut processor) = BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
+/// let retries = submitter.downgrade();
+/// (1..=3).for_each(|n| submitter.submit(n).unwrap());
+/// drop(submitter); // the last one: what is pending is processed, then `run` ends
+///
+/// processor.run(|batch| {
+///     for item in batch {
+///         match retries.upgrade() {
+///             Some(submitter) => submitter.submit(*item.payload()).unwrap(),
+///             None => println!("{} is not tried again", item.payload()),
+///         }
+///         item.fail("offline".into());
+///     }
+/// });
+/// assert_eq!(retries.stats().failed(), 3);
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
+pub struct WeakSubmitter<T, R, E> {
+    queue: Arc<Queue<Item<T, R, E>>>,
+    inner: Inner<T>,
 }
 
-impl<T> SubmitError<T> {
-    /// The item, unchanged.
-    pub fn into_item(self) -> T {
-        self.item
+impl<T, R, E> WeakSubmitter<T, R, E> {
+    /// Returns a submitter, or `None` once the last one was dropped.
+    pub fn upgrade(&self) -> Option<Submitter<T, R, E>> {
+        Some(Submitter { queue: Handle::upgrade(&self.queue)?, inner: self.inner.clone() })
     }
 
-    /// Why it was refused.
-    pub fn reason(&self) -> PushError {
-        self.reason
-    }
-}
-
-impl<T, R, E> From<(Item<T, R, E>, PushError)> for SubmitError<T> {
-    fn from((item, reason): (Item<T, R, E>, PushError)) -> Self {
-        Self { item: item.payload, reason }
+    /// Returns a snapshot of the counters, also after the last submitter was dropped.
+    pub fn stats(&self) -> ProcessorStats {
+        ProcessorStats::new(self.queue.stats(), &self.inner.outcomes)
     }
 }
 
-impl<T> fmt::Debug for SubmitError<T> {
+impl<T, R, E> Clone for WeakSubmitter<T, R, E> {
+    fn clone(&self) -> Self {
+        Self { queue: Arc::clone(&self.queue), inner: self.inner.clone() }
+    }
+}
+
+impl<T, R, E> fmt::Debug for WeakSubmitter<T, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubmitError").field("reason", &self.reason).finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Display for SubmitError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "item not accepted: {}", self.reason)
-    }
-}
-
-impl<T> Error for SubmitError<T> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.reason)
+        f.debug_struct("WeakSubmitter").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }

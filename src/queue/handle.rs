@@ -20,6 +20,15 @@ impl<T> Handle<T> {
         Self { rings: Arc::clone(&queue.rings), queue: Arc::new(queue) }
     }
 
+    /// Another handle of a queue that still has one; `None` once the last one was dropped.
+    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
+    pub(crate) fn upgrade(queue: &Arc<Queue<T>>) -> Option<Self> {
+        // Relaxed, as in `clone`: a count that is not 0 has not closed the queue.
+        let count = |handles| (handles != 0).then(|| handles + 1);
+        queue.handles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).ok()?;
+        Some(Self { rings: Arc::clone(&queue.rings), queue: Arc::clone(queue) })
+    }
+
     /// The queue, for a holder that does not produce.
     pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
         &self.queue

@@ -39,17 +39,6 @@ impl<'a, T> Shard<'a, T> {
         Ok(())
     }
 
-    /// Pushes `value`. A refusal is counted and returns the value.
-    #[inline(always)]
-    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
-    pub(crate) fn push_value(self, value: T) -> Result<(), (T, PushError)> {
-        match self.claim() {
-            Ok(claim) => self.finish(claim, || value),
-            Err(reason) => return Err((value, reason)),
-        }
-        Ok(())
-    }
-
     /// Pushes as many of `values` as one claim covers, and returns how many: at least one. A
     /// refusal is not counted. `make` is as for [`push`](Self::push).
     #[inline]

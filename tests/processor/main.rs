@@ -15,5 +15,6 @@ mod outcomes;
 mod reporting;
 mod service;
 mod shutdown;
+mod submitting;
 mod support;
 mod suppression;
