@@ -69,6 +69,12 @@ impl Request {
         request
     }
 
+    /// For a future at its first poll: returns this, or the current context if this has no span.
+    #[inline]
+    fn or_current(self) -> Self {
+        if self.suppressed || self.context.context.is_valid() { self } else { Self::current() }
+    }
+
     /// Takes a given span instead of the current one.
     #[inline]
     fn of(context: &SpanContext) -> Self {

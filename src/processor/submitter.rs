@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 /// - **Order:** items keep their order per thread, or per [`producer`](Self::producer) on any
 ///   thread. A task that moves between threads needs a producer for its order.
 /// - **Links:** an item is linked to the span that is active when the method is called, even if the
-///   future that it returns is awaited elsewhere.
+///   future that it returns is awaited elsewhere. A future that was made without an active span takes
+///   the one of its first poll. Where both differ, name the span:
+///   [`call_with_context`](Self::call_with_context).
 /// - **Own handler:** a handler that waited for its own processor would wait for itself. In the
 ///   handler's own thread or task a call is refused with [`CallError::OwnHandler`], and waiting for
 ///   room is refused as full. Neither can be told in a thread or task that the handler starts.
@@ -149,7 +151,7 @@ impl<T, R, E> Submitter<T, R, E> {
 
     /// Waits until there is room, on any executor, and adds the item as [`submit`](Self::submit) does.
     ///
-    /// The span is read by the call; the item is submitted when the future is polled. Cancel-safe: a
+    /// The span is that of the call, the item is submitted when the future is polled. Cancel-safe: a
     /// future that is dropped before it is ready has submitted nothing, and drops the item.
     ///
     /// A task that moves between threads has one shard after the other. Use a
@@ -161,12 +163,14 @@ impl<T, R, E> Submitter<T, R, E> {
     /// meanwhile, or [`PushError::Full`] in the processor's own handler.
     pub fn submit_wait_async(&self, item: T) -> impl Future<Output = Result<(), SubmitError<T>>> {
         let request = Request::current();
-        async move { self.wait_async(self.item(item, request, None)).await.map_err(SubmitError::from) }
+        async move {
+            self.wait_async(self.item(item, request.or_current(), None)).await.map_err(SubmitError::from)
+        }
     }
 
     /// Submits an item and waits for its own result, on any executor.
     ///
-    /// The span is read by the call; the item is submitted at the first poll of the future. A future
+    /// The span is that of the call, the item is submitted at the first poll of the future. A future
     /// that is dropped before has submitted nothing. Dropped later, the item stays in its batch and
     /// its result is dropped: wrap the call in the timeout of your runtime at will. Without one it
     /// waits until the processor answers or is dropped.
@@ -181,7 +185,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`CallError::Panicked`], [`CallError::Unanswered`].
     pub fn call(&self, item: T) -> impl Future<Output = Result<R, CallError<E>>> {
         let request = Request::current();
-        async move { self.ask(item, request)?.await }
+        async move { self.ask(item, request.or_current())?.await }
     }
 
     /// Does the same as [`call`](Self::call), linked to the given span.
@@ -211,7 +215,7 @@ impl<T, R, E> Submitter<T, R, E> {
         async move {
             self.refuse_own_handler()?;
             let (caller, waiting) = channel();
-            self.wait_async(self.item(item, request, Some(caller))).await.map_err(refused)?;
+            self.wait_async(self.item(item, request.or_current(), Some(caller))).await.map_err(refused)?;
             waiting.await
         }
     }

@@ -87,7 +87,8 @@ fn in_span<R>(context: SpanContext, act: impl FnOnce() -> R) -> R {
     act()
 }
 
-/// The span is read by the call, wherever its future is awaited.
+/// The span is that of the call, wherever its future is awaited; without one it is that of the first
+/// poll.
 #[test]
 fn call_links_its_own_span() {
     fn assert_send<F: Send>(future: F) -> F {
@@ -99,6 +100,7 @@ fn call_links_its_own_span() {
     let mut submit = pin!(in_span(context(3), || assert_send(submitter.submit_wait_async(3))));
     let mut given = pin!(assert_send(submitter.call_with_context(4, &context(4))));
     let mut outside = pin!(submitter.call(5));
+    let mut nowhere = pin!(submitter.call(6));
     in_span(context(6), || {
         assert!(poll(call.as_mut()).is_pending());
         assert!(poll(call_wait.as_mut()).is_pending());
@@ -106,9 +108,11 @@ fn call_links_its_own_span() {
         assert!(poll(given.as_mut()).is_pending());
         assert!(poll(outside.as_mut()).is_pending());
     });
+    assert!(poll(nowhere.as_mut()).is_pending());
+    in_span(context(7), || assert!(poll(nowhere.as_mut()).is_pending()));
     let batch = processor.try_next().unwrap();
     let linked: Vec<_> = batch.items().iter().map(|item| item.span_context().clone()).collect();
-    assert_eq!(linked, [context(1), context(2), context(3), context(4), SpanContext::NONE]);
+    assert_eq!(linked, [context(1), context(2), context(3), context(4), context(6), SpanContext::NONE]);
     batch.succeed_all(|n| n * 10);
     assert_eq!(poll(call), Poll::Ready(Ok(10)));
     assert_eq!(poll(call_wait), Poll::Ready(Ok(20)));

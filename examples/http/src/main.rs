@@ -77,7 +77,7 @@ fn run(args: &Args) -> Result {
         .with_max_batch_size(args.batch_size.into())
         .with_max_delay(Duration::from_millis(args.max_delay_ms))
         .build(telemetry.tracer())?;
-    let stats = inserts.clone();
+    let stats = inserts.downgrade();
     let writer = processor.spawn(move |batch| store::insert(&mut db, batch))?;
     let answers = tokio::runtime::Runtime::new()?.block_on(serve(args, server::router(inserts)))?;
     writer.shutdown_with_timeout(Duration::from_secs(10))?;

@@ -9,7 +9,7 @@ use batchlink::{
     carrier,
     processor::{CallError, Submitter},
 };
-use opentelemetry::trace::{FutureExt, SpanKind, Status, TraceContextExt, Tracer};
+use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue, global};
 use serde_json::{Value, json};
 
@@ -27,8 +27,7 @@ async fn create(
     Json(item): Json<Item>,
 ) -> (StatusCode, Json<Value>) {
     let cx = server_span(&headers);
-    // The span of this request is current in here, so it is the one that the batch will link.
-    let answer = inserts.call(item).with_context(cx.clone()).await;
+    let answer = inserts.call_with_context(item, cx.span().span_context()).await;
     let (status, body) = match answer {
         Ok(id) => (StatusCode::CREATED, json!({ "id": id })),
         Err(error) => {
@@ -47,7 +46,7 @@ async fn create(
     (status, Json(body))
 }
 
-/// The parent is the caller's span, if the request names one.
+/// Starts the span of a request, as a child of its caller's if the request names one.
 fn server_span(headers: &HeaderMap) -> Context {
     let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let parent = match carrier::extract(&carrier::Headers::new(&headers)) {
