@@ -1,17 +1,17 @@
-//! What travels through a contestant's queue.
+//! The items of the contestants' queues.
 
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 /// Trace id and span id.
 pub type Key = (u128, u64);
 
-/// What a dedup takes.
+/// An item that can be de-duplicated and linked.
 pub trait Item {
     fn key(&self) -> Key;
     fn into_link(self) -> Link;
 }
 
-/// What a queue keeps.
+/// An item as a queue stores it.
 pub trait Stored: Item + Send + Sync + 'static {
     fn from_context(context: &SpanContext) -> Self;
     fn from_link(link: &Link) -> Self;
@@ -21,7 +21,7 @@ pub fn key(context: &SpanContext) -> Key {
     (u128::from_ne_bytes(context.trace_id().to_bytes()), u64::from_ne_bytes(context.span_id().to_bytes()))
 }
 
-/// What users store.
+/// The obvious choice.
 impl Stored for SpanContext {
     #[inline(always)]
     fn from_context(context: &SpanContext) -> Self {
@@ -45,7 +45,7 @@ impl Item for SpanContext {
     }
 }
 
-/// What users store who have attributes.
+/// The obvious choice with attributes.
 impl Stored for Link {
     #[inline(always)]
     fn from_context(context: &SpanContext) -> Self {
@@ -85,7 +85,7 @@ impl Item for Borrowed<'_> {
     }
 }
 
-/// 32 bytes: what a context without trace state comes down to. Trace state is lost.
+/// A context in 32 bytes, without its trace state.
 #[derive(Clone, Copy)]
 #[repr(align(16))]
 pub struct Packed {
@@ -130,7 +130,7 @@ impl Item for Packed {
     }
 }
 
-/// 32 bytes, with a box for trace state and attributes.
+/// A context in 32 bytes, in a box if it has trace state or attributes.
 pub enum Rich {
     Plain { trace: [u8; 16], span: [u8; 8], flags: u8, remote: bool },
     Boxed(Box<Link>),

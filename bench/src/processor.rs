@@ -1,6 +1,6 @@
-//! `BatchProcessor` beside what else turns small items into batches: what one item costs in all,
-//! from the submitter's call to its own result. The handler adds one; everybody runs on the same
-//! kind of tokio runtime with two workers.
+//! `BatchProcessor` beside other ways to batch small items: the whole cost of one item, from the
+//! submitter's call to its own result. The handler adds one. Every contestant runs on the same kind
+//! of tokio runtime with two workers.
 
 use crate::results::{Results, median};
 use crate::rounds::{Effort, Progress, rotate};
@@ -22,12 +22,13 @@ use tokio::time::sleep_until;
 
 const WORKERS: usize = 2;
 const SUBMITTERS: usize = 8;
-/// Calls that one submitter has in flight, each in a task of its own.
+/// Calls in flight per submitter, each in its own task.
 const IN_FLIGHT: usize = 64;
 const BATCH: usize = 128;
+/// The delay of all contestants, so that each waits for full batches.
 const DELAY: Duration = Duration::from_millis(1);
-/// Items that can wait.
-const ROOM: usize = 4096;
+/// Items that a queue holds.
+const CAPACITY: usize = 4096;
 
 pub const CALL: &str = "call";
 pub const REFUSED: &str = "submit, yield when full";
@@ -41,29 +42,28 @@ const THREAD: &str = "batchlink, on its own thread";
 const AINT_ONE: &str = "batch-aint-one";
 const MPSC: &str = "tokio mpsc + Vec";
 const UNBOUNDED: &str = "tokio mpsc + Vec, unbounded";
-/// What is left when nobody batches anything: a task that gives way once per item.
+/// The floor, without batches: a task that yields once per item.
 const TASKS: &str = "tasks alone";
 
-/// Time for this many items.
+/// Measures the time for a number of items.
 type Run = fn(usize) -> Duration;
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(WORKERS).enable_time().build().expect("a runtime")
 }
 
-/// What a task holds to have its items processed; each task has a clone.
+/// A handle that returns an item's result. Each task has a clone.
 trait Caller: Clone + Send + Sync + 'static {
     fn call(&self, item: u64) -> impl Future<Output = u64> + Send;
 }
 
-/// What a task holds to get rid of its items.
+/// A handle that only submits. Each task has a clone.
 trait Sink: Clone + Send + Sync + 'static {
     fn submit(&self, item: u64) -> impl Future<Output = ()> + Send;
 }
 
-/// As many tasks as calls are in flight, each of which takes the next item until there are none
-/// left: with shares of their own, those who are served last would be too few to fill a batch, and
-/// wait for its delay.
+/// Runs one task per call in flight, each of which takes the next item until none is left. With a
+/// share per task the last ones would be too few to fill a batch, and wait for its delay.
 async fn call_all(items: usize, caller: &impl Caller) {
     let next = Arc::new(AtomicU64::new(0));
     let task = || {
@@ -84,7 +84,7 @@ async fn call_all(items: usize, caller: &impl Caller) {
     }
 }
 
-/// It is opened, and warmed up, outside the timing.
+/// Times calls. Opening and warming up is outside the timing.
 fn calls<C: Caller>(items: usize, open: impl FnOnce() -> C) -> Duration {
     runtime().block_on(async {
         let caller = open();
@@ -95,8 +95,8 @@ fn calls<C: Caller>(items: usize, open: impl FnOnce() -> C) -> Duration {
     })
 }
 
-/// From the first item to the last batch. `open` gives what takes the items, and the task that
-/// gives the sum of all once nobody submits any more.
+/// Times submissions, from the first item to the last batch. `open` returns a sink, and the task that
+/// returns the sum of all items once the last sink was dropped.
 fn submits<S: Sink>(items: usize, open: impl FnOnce() -> (S, JoinHandle<u64>)) -> Duration {
     runtime().block_on(async {
         let (sink, sum) = open();
@@ -122,7 +122,10 @@ fn submits<S: Sink>(items: usize, open: impl FnOnce() -> (S, JoinHandle<u64>)) -
 type Add = BatchProcessor<u64, u64, Infallible>;
 
 fn builder() -> BatchProcessorBuilder<u64, u64, Infallible> {
-    BatchProcessor::builder("add").with_max_batch_size(BATCH).with_max_delay(DELAY).with_queue_capacity(ROOM)
+    BatchProcessor::builder("add")
+        .with_max_batch_size(BATCH)
+        .with_max_delay(DELAY)
+        .with_queue_capacity(CAPACITY)
 }
 
 fn add() -> (Submitter<u64, u64, Infallible>, Add) {
@@ -139,7 +142,7 @@ async fn run(mut processor: Add) {
 
 impl Caller for Submitter<u64, u64, Infallible> {
     async fn call(&self, item: u64) -> u64 {
-        Submitter::call(self, item).await.expect("room")
+        Submitter::call(self, item).await.expect("a free slot")
     }
 }
 
@@ -151,14 +154,14 @@ fn batchlink(items: usize) -> Duration {
     })
 }
 
-/// Every item with the context of a request of its own.
+/// Calls with the context of a different request for every item.
 #[derive(Clone)]
 struct Linked(Submitter<u64, u64, Infallible>, Arc<[SpanContext]>);
 
 impl Caller for Linked {
     async fn call(&self, item: u64) -> u64 {
         let context = &self.1[item as usize % self.1.len()];
-        self.0.call_with_context(item, context).await.expect("room")
+        self.0.call_with_context(item, context).await.expect("a free slot")
     }
 }
 
@@ -214,7 +217,7 @@ impl Processor for Increment {
 
 impl Caller for batch_aint_one::Batcher<Increment> {
     async fn call(&self, item: u64) -> u64 {
-        self.add((), item).await.expect("room")
+        self.add((), item).await.expect("a free slot")
     }
 }
 
@@ -223,7 +226,7 @@ fn aint_one(items: usize) -> Duration {
         batch_aint_one::Batcher::builder()
             .name("add")
             .processor(Increment)
-            .limits(Limits::builder().max_batch_size(BATCH).max_key_queued_items(ROOM).build())
+            .limits(Limits::builder().max_batch_size(BATCH).max_key_queued_items(CAPACITY).build())
             .batching_policy(BatchingPolicy::Duration(DELAY, OnFull::Process))
             .build()
     })
@@ -245,7 +248,7 @@ impl<T: Send> Receive<T> for mpsc::UnboundedReceiver<T> {
     }
 }
 
-/// Hands over a batch when it is full, or when its first item has waited long enough.
+/// Calls `handler` with a batch when it is full, or when its first item has waited for the delay.
 async fn collect<T>(mut receiver: impl Receive<T>, mut handler: impl FnMut(std::vec::Drain<'_, T>)) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
@@ -274,7 +277,7 @@ fn reply(batch: std::vec::Drain<'_, Asked>) {
 impl Caller for mpsc::Sender<Asked> {
     async fn call(&self, item: u64) -> u64 {
         let (caller, answer) = oneshot::channel();
-        self.try_send((item, caller)).expect("room");
+        self.try_send((item, caller)).expect("a free slot");
         answer.await.expect("an answer")
     }
 }
@@ -289,7 +292,7 @@ impl Caller for mpsc::UnboundedSender<Asked> {
 
 fn mpsc_call(items: usize) -> Duration {
     calls(items, || {
-        let (sender, receiver) = mpsc::channel::<Asked>(ROOM);
+        let (sender, receiver) = mpsc::channel::<Asked>(CAPACITY);
         tokio::spawn(collect(receiver, reply));
         sender
     })
@@ -304,9 +307,9 @@ fn unbounded_call(items: usize) -> Duration {
 }
 
 #[derive(Clone)]
-struct Nobody;
+struct Floor;
 
-impl Caller for Nobody {
+impl Caller for Floor {
     async fn call(&self, item: u64) -> u64 {
         yield_now().await;
         item + 1
@@ -314,14 +317,14 @@ impl Caller for Nobody {
 }
 
 fn tasks(items: usize) -> Duration {
-    calls(items, || Nobody)
+    calls(items, || Floor)
 }
 
-/// Tries again after giving way.
+/// Yields and retries when the queue is full.
 #[derive(Clone)]
 struct Yielding<S>(S);
 
-/// Waits for room.
+/// Waits when the queue is full.
 #[derive(Clone)]
 struct Waiting<S>(S);
 
@@ -353,7 +356,7 @@ impl Sink for Waiting<mpsc::Sender<u64>> {
     }
 }
 
-/// A submitter, and the task that sums what it submits.
+/// Returns a submitter, and the task that sums its items.
 fn batchlink_summed() -> (Submitter<u64, u64, Infallible>, JoinHandle<u64>) {
     let (submitter, mut processor) = add();
     let task = tokio::spawn(async move {
@@ -366,9 +369,9 @@ fn batchlink_summed() -> (Submitter<u64, u64, Infallible>, JoinHandle<u64>) {
     (submitter, task)
 }
 
-/// A sender, and the task that sums what it sends.
+/// Returns a sender, and the task that sums its items.
 fn mpsc_summed() -> (mpsc::Sender<u64>, JoinHandle<u64>) {
-    let (sender, receiver) = mpsc::channel::<u64>(ROOM);
+    let (sender, receiver) = mpsc::channel::<u64>(CAPACITY);
     let task = tokio::spawn(async move {
         let mut sum = 0;
         collect(receiver, |batch: std::vec::Drain<'_, u64>| sum += batch.sum::<u64>()).await;
@@ -427,7 +430,7 @@ pub fn bench(results: &mut Results, progress: &Progress, effort: Effort) {
     }
 }
 
-/// Ours against the best of the others, in the same run.
+/// Compares batchlink with the best other contestant of the same run.
 pub fn targets(results: &Results) -> Vec<Target> {
     let median_of = |name, param| results.values("processor", name, param, UNIT).map(median);
     let target = |param, ours, others: &[&'static str]| {

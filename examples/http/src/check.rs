@@ -1,4 +1,4 @@
-//! What callers were told is in the database, and the links say in which batch it got there.
+//! Checks that every answered row is in the database, and that every request is linked by its batch.
 
 use crate::client::{Answer, CLIENT_SPAN};
 use crate::common::{Exported, Result, ensure};
@@ -8,12 +8,12 @@ use opentelemetry::trace::SpanKind;
 use rusqlite::Connection;
 use std::collections::HashSet;
 
-/// What is in the database.
+/// The rows in the database, compared with the answers.
 pub(crate) struct Stored {
     pub(crate) rows: u64,
-    /// Callers who were told an id.
+    /// Answers with an id.
     created: u64,
-    /// Those of them whose row is not there.
+    /// Answers with an id whose row is missing.
     misled: u64,
 }
 
@@ -29,18 +29,15 @@ pub(crate) fn stored(db: &Connection, answers: &[Answer]) -> Result<Stored> {
     Ok(stored)
 }
 
-/// `before`: rows that were there already.
+/// Checks that each answer has its row. `before` is the number of rows at the start.
 pub(crate) fn rows(args: &Args, stored: &Stored, before: u64) -> Result {
     let Stored { rows, created, misled } = *stored;
-    ensure(misled == 0, format!("{misled} were told the id of a row that is not theirs"))?;
-    ensure(
-        created == rows - before,
-        format!("{created} were told that their row is stored, {rows} are there"),
-    )?;
+    ensure(misled == 0, format!("{misled} answers name a row that is not there"))?;
+    ensure(created == rows - before, format!("{created} answers name a stored row, {rows} rows are stored"))?;
     ensure(before > 0 || created == u64::from(client::names(args.requests)), "every name is stored once")
 }
 
-/// From each client's span to its server's by parent, and from there to exactly one batch by link.
+/// Checks that each server span has a client span as parent, and is linked by exactly one batch.
 pub(crate) fn links(exported: &Exported, requests: usize) -> Result {
     let mut linked = HashSet::new();
     for batch in exported.named(BATCH_SPAN) {

@@ -1,4 +1,4 @@
-//! The callers: many at once, each request in a trace of its own.
+//! Sends many requests at once, each in its own trace.
 
 use crate::Args;
 use crate::common::Result;
@@ -12,16 +12,16 @@ use tokio::task::JoinSet;
 
 pub(crate) const CLIENT_SPAN: &str = "POST";
 
-/// One request in so many asks for a name that is taken.
+/// Every tenth request asks for a name that is taken.
 const REPEAT_EVERY: u32 = 10;
 
-/// What a request asked for, and the id that it was told if its row was stored.
+/// The name that a request asked for, and the id in its response if the row was stored.
 pub(crate) struct Answer {
     pub(crate) name: String,
     pub(crate) id: Option<i64>,
 }
 
-/// Sends all requests, as many at once as there are clients.
+/// Sends all requests, one at a time per client.
 pub(crate) async fn send_all(args: &Args, server: SocketAddr) -> Result<Vec<Answer>> {
     let http = Client::builder().no_proxy().build()?;
     let mut clients = JoinSet::new();
@@ -43,7 +43,7 @@ pub(crate) async fn send_all(args: &Args, server: SocketAddr) -> Result<Vec<Answ
     Ok(all)
 }
 
-/// Different names among so many requests.
+/// Returns the number of different names among `requests`.
 pub(crate) fn names(requests: u32) -> u32 {
     requests - requests / REPEAT_EVERY
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `server.rs` submits the rows, `store.rs` inserts them, `client.rs` sends requests, `check.rs`
-//! looks at rows and links.
+//! checks rows and links.
 
 mod check;
 mod client;
@@ -46,8 +46,8 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u16).range(1..=128))]
     batch_size: u16,
 
-    /// Longest wait of a row for its batch, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 5)]
+    /// Longest wait of a row for others, in milliseconds; 0: a batch is what came during the last one
+    #[arg(long, value_name = "MS", default_value_t = 0)]
     max_delay_ms: u64,
 
     /// Only serve, at this address, until interrupted
@@ -99,13 +99,13 @@ fn run(args: &Args) -> Result {
     ];
     exported.print(&args.show, &counters)?;
     if args.serve.is_some() {
-        return Ok(()); // who knows what was sent
+        return Ok(()); // the requests are not known
     }
     check::rows(args, &stored, before)?;
     check::links(&exported, args.requests as usize)
 }
 
-/// Serves the client, or everybody until interrupted.
+/// Serves the client of this example, or any client until interrupted.
 async fn serve(args: &Args, router: axum::Router) -> Result<Vec<Answer>> {
     let listener = TcpListener::bind(args.serve.unwrap_or_else(|| ([127, 0, 0, 1], 0).into())).await?;
     let address = listener.local_addr()?;
@@ -113,7 +113,7 @@ async fn serve(args: &Args, router: axum::Router) -> Result<Vec<Answer>> {
     let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
     let server = tokio::spawn(server.into_future());
     let answers = if args.serve.is_some() {
-        // In this order: who reads that it serves may interrupt it.
+        // In this order: the message invites an interrupt.
         let hello = async { eprintln!("serving http://{address}/items, until Ctrl-C") };
         tokio::join!(biased; tokio::signal::ctrl_c(), hello).0?;
         Vec::new()

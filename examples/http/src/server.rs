@@ -1,4 +1,4 @@
-//! `POST /items`: the response waits until the row is committed.
+//! Serves `POST /items`: a response waits until its row is committed.
 
 use crate::store::{Item, StoreError};
 use axum::extract::State;

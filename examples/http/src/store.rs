@@ -1,4 +1,4 @@
-//! The one writer: a batch of rows is one transaction.
+//! The one writer: each batch of rows is one transaction.
 
 use batchlink::processor::Batch;
 use opentelemetry::KeyValue;
@@ -17,7 +17,7 @@ pub(crate) struct Item {
     pub(crate) quantity: u32,
 }
 
-/// Why a row was not stored.
+/// The reason why a row was not stored.
 #[derive(Clone, Debug)]
 pub(crate) enum StoreError {
     /// There is an item of this name.
@@ -43,14 +43,14 @@ pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
-/// Rows that are committed.
+/// Returns the number of committed rows.
 pub(crate) fn count(db: &Connection) -> rusqlite::Result<u64> {
     let count: i64 = db.query_one("SELECT count(*) FROM items", [], |row| row.get(0))?;
     Ok(count.unsigned_abs())
 }
 
-/// Answers every item with its row's id, once all are committed. A row that the database refuses fails
-/// alone; if the transaction fails, all do.
+/// Inserts the rows of a batch and answers every item with its row's id, once all are committed. A row
+/// that the database refuses fails alone. If the transaction fails, all rows do.
 pub(crate) fn insert(db: &mut Connection, batch: Batch<Item, i64, StoreError>) {
     let tracer = global::tracer("batchlink-http-example");
     let mut span = tracer

@@ -1,4 +1,4 @@
-//! The service answers what it stored, and its batches link to the requests that they served.
+//! Responses match the stored rows, and batches link the requests that they served.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ fn named<'a>(document: &'a Value, name: &str) -> Vec<&'a Value> {
     array(&document["spans"]).iter().filter(|span| span["name"] == name).collect()
 }
 
-/// From each response to its row: caller → request by parent, request → batch by link, batch → insert.
+/// Follows each response to its row: caller → request by parent, request → batch by link, batch → insert.
 fn assert_stored(document: &Value, requests: u64, batch_size: u64) {
     let index: BTreeMap<_, _> =
         array(&document["spans"]).iter().map(|span| (ids(span, "span_id"), span)).collect();
@@ -94,7 +94,7 @@ fn assert_stored(document: &Value, requests: u64, batch_size: u64) {
 }
 
 #[test]
-fn every_row_is_linked_to_its_request() {
+fn rows_are_linked_to_requests() {
     for (flags, requests, batch_size) in [
         ("", 40, 16),
         ("--requests 300 --clients 32 --batch-size 32 --max-delay-ms 20", 300, 32),
@@ -108,7 +108,7 @@ fn every_row_is_linked_to_its_request() {
 }
 
 #[test]
-fn the_database_is_kept_if_asked_for() {
+fn given_database_is_kept() {
     let path = std::env::temp_dir().join(format!("batchlink-http-test-{}.db", std::process::id()));
     let run = || {
         let output =
@@ -124,10 +124,10 @@ fn the_database_is_kept_if_asked_for() {
     assert_eq!(counts, (Some(18), Some(0)), "the second time, all names are taken");
 }
 
-/// As curl would, and then Ctrl-C.
+/// Sends a request as curl does, then an interrupt.
 #[cfg(unix)]
 #[test]
-fn it_serves_until_interrupted() {
+fn interrupt_ends_the_service() {
     let mut server = example("--serve 127.0.0.1:0 --format json")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
