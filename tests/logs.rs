@@ -38,6 +38,28 @@ fn refusals_are_logged_twice() {
     });
 }
 
+/// A processor's refusals are logged as a flusher's are, and once as well.
+#[cfg(feature = "processor")]
+#[test]
+fn refused_items_are_logged_twice() {
+    use batchlink::processor::BatchProcessor;
+    logged(|log| {
+        let builder = BatchProcessor::<u64, (), ()>::builder("batch").with_max_batch_size(1);
+        let builder = builder.with_queue_capacity(1).with_shards(1);
+        let (submitter, mut processor) =
+            builder.build(opentelemetry::trace::noop::NoopTracer::new()).unwrap();
+        for round in 0..3 {
+            submitter.submit(1).unwrap();
+            assert!(submitter.submit(2).is_err());
+            assert!(processor.next_batch().is_some());
+            let expected = if round == 0 { &["BatchProcessor.ItemsRefused"][..] } else { &NOTHING };
+            assert_eq!(log(), expected);
+        }
+        drop(processor);
+        assert_eq!(log(), ["BatchProcessor.ItemsLost"]);
+    });
+}
+
 #[test]
 fn leftovers_are_logged() {
     logged(|log| {

@@ -8,6 +8,7 @@
 mod answer;
 mod batch;
 mod builder;
+mod call;
 mod run;
 #[cfg(feature = "tokio")]
 mod run_async;
@@ -15,13 +16,15 @@ mod scope;
 mod span;
 mod submit_error;
 mod submitter;
+mod weak;
 
 pub use answer::{Answer, CallError};
 pub use batch::{Batch, BatchItem};
 pub use builder::BatchProcessorBuilder;
 pub use run::BatchProcessor;
 pub use submit_error::SubmitError;
-pub use submitter::{Submitter, WeakSubmitter};
+pub use submitter::Submitter;
+pub use weak::WeakSubmitter;
 
 use crate::link_set::record::Bounded;
 use crate::panic::caught;

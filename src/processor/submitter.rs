@@ -1,12 +1,12 @@
 //! The submitting half of a processor.
 
-use super::answer::{CallError, Caller, Waiting, channel};
+use super::answer::Caller;
 use super::builder::Weigh;
-use super::{Item, Outcomes, ProcessorStats, Request, SubmitError, scope};
-use crate::error::PushError;
+use super::{Item, Outcomes, ProcessorStats, Request, SubmitError, WeakSubmitter, scope};
+use crate::error::{FlushError, PushError};
 use crate::panic::caught;
-use crate::queue::{Handle, MAX_WEIGHT, Queue, Shard};
-use crate::sync::{Arc, polls_tasks};
+use crate::queue::{Handle, MAX_WEIGHT, Shard};
+use crate::sync::Arc;
 use opentelemetry::trace::SpanContext;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -50,15 +50,15 @@ use std::time::{Duration, Instant};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Submitter<T, R, E> {
-    queue: Handle<Item<T, R, E>>,
-    inner: Inner<T>,
+    pub(super) queue: Handle<Item<T, R, E>>,
+    pub(super) inner: Inner<T>,
 }
 
 /// What submitters have besides their handle.
-struct Inner<T> {
+pub(super) struct Inner<T> {
     /// The index of a producer's shard. `None`: the shard of the calling thread.
     shard: Option<usize>,
-    outcomes: Arc<Outcomes>,
+    pub(super) outcomes: Arc<Outcomes>,
     weigh: Option<Weigh<T>>,
 }
 
@@ -95,7 +95,7 @@ impl<T, R, E> Submitter<T, R, E> {
 
     /// Returns a handle that does not keep the processor open.
     pub fn downgrade(&self) -> WeakSubmitter<T, R, E> {
-        WeakSubmitter { queue: Arc::clone(self.queue.queue()), inner: self.inner.clone() }
+        WeakSubmitter::new(self)
     }
 
     /// Adds an item to the next batch, linked to the active span of the current
@@ -168,83 +168,53 @@ impl<T, R, E> Submitter<T, R, E> {
         }
     }
 
-    /// Submits an item and waits for its own result, on any executor.
-    ///
-    /// The span is that of the call, the item is submitted at the first poll of the future. A future
-    /// that is dropped before has submitted nothing. Dropped later, the item stays in its batch and
-    /// its result is dropped: wrap the call in the timeout of your runtime at will. Without one it
-    /// waits until the processor answers or is dropped.
-    ///
-    /// Cost beyond [`submit`](Self::submit): one allocation.
-    ///
-    /// # Errors
-    ///
-    /// The item was not submitted: [`CallError::Full`], [`CallError::Closed`],
-    /// [`CallError::OwnHandler`]. The processor was dropped before it took the item:
-    /// [`CallError::Closed`]. The handler did not succeed: [`CallError::Failed`],
-    /// [`CallError::Panicked`], [`CallError::Unanswered`].
-    pub fn call(&self, item: T) -> impl Future<Output = Result<R, CallError<E>>> {
-        let request = Request::current();
-        async move { self.ask(item, request.or_current())?.await }
-    }
-
-    /// Does the same as [`call`](Self::call), linked to the given span.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`call`](Self::call).
-    pub fn call_with_context(
-        &self,
-        item: T,
-        context: &SpanContext,
-    ) -> impl Future<Output = Result<R, CallError<E>>> + use<'_, T, R, E> {
-        let request = Request::of(context);
-        async move { self.ask(item, request)?.await }
-    }
-
-    /// Waits until there is room, submits the item and waits for its own result, on any executor;
-    /// see [`call`](Self::call).
-    ///
-    /// A future that is dropped while it waits for room has submitted nothing, and drops the item.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`call`](Self::call) except [`CallError::Full`].
-    pub fn call_wait(&self, item: T) -> impl Future<Output = Result<R, CallError<E>>> {
-        let request = Request::current();
-        async move {
-            self.refuse_own_handler()?;
-            let (caller, waiting) = channel();
-            self.wait_async(self.item(item, request.or_current(), Some(caller))).await.map_err(refused)?;
-            waiting.await
-        }
-    }
-
-    /// **Blocks** the thread until the item's own result is there. Does not wait for room.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`call`](Self::call), and [`CallError::AsyncContext`] on a thread that polls tokio
-    /// tasks (feature `tokio`; `spawn_blocking` and `block_in_place` may block).
-    pub fn call_blocking(&self, item: T) -> Result<R, CallError<E>> {
-        self.ask_blocking(item)?.wait(None)
-    }
-
-    /// **Blocks** the thread until the item's own result is there, at most for `timeout`. Does not
-    /// wait for room.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`call_blocking`](Self::call_blocking), and [`CallError::Timeout`]: an item that was
-    /// accepted is processed all the same.
-    pub fn call_blocking_timeout(&self, item: T, timeout: Duration) -> Result<R, CallError<E>> {
-        let waiting = self.ask_blocking(item)?;
-        waiting.wait(Instant::now().checked_add(timeout))
-    }
-
     /// Asks the processor to take what is pending now. Does not wait for it.
     pub fn flush(&self) {
         self.queue.trigger.ask_flush();
+    }
+
+    /// Asks for a flush and waits until every item that was accepted before the call has ended: it was
+    /// answered and its batch span has ended, on whatever thread. Returns the counters after that.
+    ///
+    /// **Blocks** the thread, at most for `timeout`. In async code use
+    /// [`flush_and_wait_async`](Self::flush_and_wait_async). For a process that may be frozen or
+    /// stopped after this. Flush the tracer provider after it, which then has the spans.
+    ///
+    /// ```
+    /// use batchlink::processor::BatchProcessor;
+    /// use std::time::Duration;
+    /// # use opentelemetry::trace::noop::NoopTracer;
+    ///
+    /// # let tracer = NoopTracer::new();
+    /// let (submitter, processor) = BatchProcessor::<u32, u32, String>::builder("square").build(tracer)?;
+    /// let _handle = processor.spawn(|batch| batch.succeed_all(|n| n * n))?;
+    /// submitter.submit(3)?;
+    /// let stats = submitter.flush_and_wait(Duration::from_secs(5))?;
+    /// assert_eq!((stats.succeeded(), stats.in_flight()), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`FlushError::Timeout`]: some items have not ended. The processor's own handler, which would
+    ///   wait for itself, gets it at once.
+    /// - [`FlushError::Closed`]: the processor was dropped while some were in the queue.
+    pub fn flush_and_wait(&self, timeout: Duration) -> Result<ProcessorStats, FlushError> {
+        let timeout = if scope::is_own(&self.inner.outcomes) { Duration::ZERO } else { timeout };
+        self.queue.flush_and_wait(timeout).map(|()| self.stats())
+    }
+
+    /// Flushes and waits as [`flush_and_wait`](Self::flush_and_wait) does, in a task of any executor.
+    ///
+    /// Cancel-safe. The timeout is kept by a helper thread, which ends with the future;
+    /// [`Duration::MAX`] needs none, for use inside a runtime's own timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError::Timeout`], [`FlushError::Closed`].
+    pub async fn flush_and_wait_async(&self, timeout: Duration) -> Result<ProcessorStats, FlushError> {
+        let timeout = if scope::is_own(&self.inner.outcomes) { Duration::ZERO } else { timeout };
+        self.queue.flush_and_wait_async(timeout).await.map(|()| self.stats())
     }
 
     /// Closes the processor for all submitters: no item is accepted after this, and what was
@@ -258,27 +228,6 @@ impl<T, R, E> Submitter<T, R, E> {
         ProcessorStats::new(self.queue.stats(), &self.inner.outcomes)
     }
 
-    /// Submits an item whose result is waited for.
-    #[inline(always)]
-    fn ask(&self, item: T, request: Request) -> Result<Waiting<R, E>, CallError<E>> {
-        self.refuse_own_handler()?;
-        let (caller, waiting) = channel();
-        self.put(self.item(item, request, Some(caller))).map_err(refused)?;
-        Ok(waiting)
-    }
-
-    fn ask_blocking(&self, item: T) -> Result<Waiting<R, E>, CallError<E>> {
-        if polls_tasks() {
-            return Err(CallError::AsyncContext);
-        }
-        self.ask(item, Request::current())
-    }
-
-    #[inline(always)]
-    fn refuse_own_handler(&self) -> Result<(), CallError<E>> {
-        if scope::is_own(&self.inner.outcomes) { Err(CallError::OwnHandler) } else { Ok(()) }
-    }
-
     #[inline(always)]
     fn shard(&self) -> Shard<'_, Item<T, R, E>> {
         match self.inner.shard {
@@ -290,7 +239,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// Runs the user's code, and allocates, before the claim. Inlined, as the two below: an item
     /// would be copied at every call.
     #[inline(always)]
-    fn item(&self, payload: T, request: Request, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
+    pub(super) fn item(&self, payload: T, request: Request, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
         // Capped here, so that every counter sees the same weight.
         let weigh = |weigh: &Weigh<T>| caught(|| weigh(&payload)).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT);
         let weight = self.inner.weigh.as_ref().map_or(0, weigh);
@@ -299,7 +248,7 @@ impl<T, R, E> Submitter<T, R, E> {
     }
 
     #[inline(always)]
-    fn put(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
+    pub(super) fn put(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
         let weight = item.weight;
         let shard = self.shard();
         match shard.claim() {
@@ -320,7 +269,7 @@ impl<T, R, E> Submitter<T, R, E> {
         Ok(())
     }
 
-    async fn wait_async(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
+    pub(super) async fn wait_async(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
         if scope::is_own(&self.inner.outcomes) {
             return self.put(item);
         }
@@ -339,13 +288,6 @@ impl<T, R, E> Submitter<T, R, E> {
     }
 }
 
-fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
-    match reason {
-        PushError::Full => CallError::Full,
-        PushError::Closed => CallError::Closed,
-    }
-}
-
 impl<T> Clone for Inner<T> {
     fn clone(&self) -> Self {
         Self { shard: self.shard, outcomes: Arc::clone(&self.outcomes), weigh: self.weigh.clone() }
@@ -361,61 +303,5 @@ impl<T, R, E> Clone for Submitter<T, R, E> {
 impl<T, R, E> fmt::Debug for Submitter<T, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submitter").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-/// A [`Submitter`] that does not keep its processor open: for a handler that submits again what
-/// failed, and for metrics.
-///
-/// It keeps the memory of the queue, but no item.
-///
-/// ```
-/// use batchlink::processor::BatchProcessor;
-/// # use opentelemetry::trace::noop::NoopTracer;
-///
-/// # let tracer = NoopTracer::new();
-/// let (submitter, mut processor) = BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
-/// let retries = submitter.downgrade();
-/// (1..=3).for_each(|n| submitter.submit(n).unwrap());
-/// drop(submitter); // the last one: what is pending is processed, then `run` ends
-///
-/// processor.run(|batch| {
-///     for item in batch {
-///         match retries.upgrade() {
-///             Some(submitter) => submitter.submit(*item.payload()).unwrap(),
-///             None => println!("{} is not tried again", item.payload()),
-///         }
-///         item.fail("offline".into());
-///     }
-/// });
-/// assert_eq!(retries.stats().failed(), 3);
-/// # Ok::<(), batchlink::ConfigError>(())
-/// ```
-pub struct WeakSubmitter<T, R, E> {
-    queue: Arc<Queue<Item<T, R, E>>>,
-    inner: Inner<T>,
-}
-
-impl<T, R, E> WeakSubmitter<T, R, E> {
-    /// Returns a submitter, or `None` once the last one was dropped.
-    pub fn upgrade(&self) -> Option<Submitter<T, R, E>> {
-        Some(Submitter { queue: Handle::upgrade(&self.queue)?, inner: self.inner.clone() })
-    }
-
-    /// Returns a snapshot of the counters, also after the last submitter was dropped.
-    pub fn stats(&self) -> ProcessorStats {
-        ProcessorStats::new(self.queue.stats(), &self.inner.outcomes)
-    }
-}
-
-impl<T, R, E> Clone for WeakSubmitter<T, R, E> {
-    fn clone(&self) -> Self {
-        Self { queue: Arc::clone(&self.queue), inner: self.inner.clone() }
-    }
-}
-
-impl<T, R, E> fmt::Debug for WeakSubmitter<T, R, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakSubmitter").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }

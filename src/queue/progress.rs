@@ -123,9 +123,9 @@ impl<T> Queue<T> {
         })
     }
 
-    /// The consumer was dropped.
+    /// The consumer delivers nothing more. Calls after the first do nothing.
     pub(super) fn consumer_gone(&self) {
         let heads = self.rings.iter().map(|ring| ring.snapshot().head).collect();
-        self.progress.0.update(|state| state.last_heads = Some(heads));
+        self.progress.0.update(|state| _ = state.last_heads.get_or_insert(heads));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::common::*;
 use batchlink::processor::{Batch, BatchProcessor, BatchProcessorBuilder, CallError, Submitter};
-use batchlink::{LinkCollector, PushError, Trigger};
+use batchlink::{FlushError, LinkCollector, PushError, ShutdownError, Trigger};
 use opentelemetry::Context;
 use opentelemetry::trace::noop::NoopTracer;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
@@ -309,6 +309,79 @@ fn items_in_flight_are_counted() {
     assert_eq!(in_flight(), (1, 0));
     drop(processor);
     assert_eq!(in_flight(), (0, 0));
+}
+
+/// Of ten keys the handler has one batch; nine were taken and not given out.
+#[test]
+fn shutdown_counts_items_in_flight() {
+    let _watchdog = watchdog();
+    let (submitter, processor) = build(of_size(10).with_shards(1).with_key(|n| *n));
+    let (begun, begins) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let handle = processor.spawn(move |batch| {
+        begun.send(()).unwrap();
+        let _ = released.recv();
+        batch.succeed_all(|n| *n);
+    });
+    let handle = handle.unwrap();
+    (0..10).for_each(|n| submitter.submit(n).unwrap());
+    begins.recv().unwrap();
+    let refused = handle.shutdown_with_timeout(Duration::ZERO).unwrap_err();
+    assert_eq!(refused, ShutdownError::Timeout { pending: 0, in_flight: 10 });
+    drop(release);
+    handle.shutdown_with_timeout(NEVER).unwrap();
+    assert_eq!((submitter.stats().succeeded(), submitter.stats().in_flight()), (10, 0));
+}
+
+/// Of every part of what was taken, wherever the answers are given.
+#[test]
+fn flush_waits_for_answers() {
+    let _watchdog = watchdog();
+    let (submitter, mut processor) = build(of_size(9).with_shards(1).with_key(|n| n % 2));
+    let flushed =
+        |timeout| submitter.flush_and_wait(timeout).map(|stats| (stats.succeeded(), stats.failed()));
+    let missing = |pending, in_flight| Err(FlushError::Timeout { pending, in_flight });
+    assert_eq!(flushed(NEVER), Ok((0, 0)), "nothing to wait for");
+    (0..3).for_each(|n| submitter.submit(n).unwrap());
+    assert_eq!(flushed(Duration::ZERO), missing(3, 0));
+    let [even, odd] = [(); 2].map(|()| processor.next_batch().unwrap());
+    assert_eq!((even.trigger(), even.len(), odd.len()), (Trigger::Manual, 2, 1));
+    assert_eq!(flushed(Duration::ZERO), missing(0, 3));
+    even.succeed_all(|n| *n);
+    assert_eq!(flushed(Duration::ZERO), missing(0, 3), "the other part has not ended");
+    thread::spawn(|| odd.fail_all(|_| "odd"));
+    assert_eq!(flushed(NEVER), Ok((2, 1)));
+}
+
+/// What was left in the queue is lost, though it was taken to be dropped.
+#[test]
+fn flush_of_dropped_processor_fails() {
+    let (submitter, processor) = build(of_size(9));
+    submitter.submit(1).unwrap();
+    drop(processor);
+    assert_eq!(submitter.flush_and_wait(NEVER), Err(FlushError::Closed { pending: 1 }));
+    assert_eq!(submitter.stats().failed(), 1);
+}
+
+#[test]
+fn flush_in_own_handler_fails() {
+    let _watchdog = watchdog();
+    let (submitter, mut processor) = build(of_size(1));
+    submitter.submit(1).unwrap();
+    let own = submitter.clone();
+    submitter.close();
+    let mut flushed = Vec::new();
+    processor.run(|batch| {
+        flushed.push(own.flush_and_wait(NEVER));
+        let flush = pin!(own.flush_and_wait_async(NEVER));
+        flushed.extend(match poll(flush) {
+            Poll::Ready(flushed) => Some(flushed),
+            Poll::Pending => None,
+        });
+        batch.succeed_all(|n| *n);
+    });
+    let missing = Err(FlushError::Timeout { pending: 0, in_flight: 1 });
+    assert_eq!(flushed, [missing, missing]);
 }
 
 /// Calls on threads of a runtime: where blocking would stop tasks it is refused.
