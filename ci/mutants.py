@@ -100,9 +100,13 @@ def copy_crate():
     # What types can do is checked by the compiler, and unit tests add fields.
     traits = tests / "traits.rs"
     traits.write_text(re.sub(r"^assert_(?:not_)?impl_\w+!\(.*?\);\n", "", traits.read_text(), flags=re.MULTILINE | re.DOTALL))
-    # It starts itself again as a child, by the name of a test.
-    config = tests / "config.rs"
-    config.write_text(config.read_text().replace('"child"', '"suite::config::child"'))
+    # Some start themselves again as a child, by the name of a test.
+    for file in tests.rglob("*.rs"):
+        text = file.read_text()
+        if "current_exe" in text:
+            binary = file.relative_to(tests).parts[0].removesuffix(".rs")
+            text = text.replace('"child"', f'"suite::{binary}::child"')
+            file.write_text(text.replace('"--exact", "', f'"--exact", "suite::{binary}::'))
 
 
 def without_checkers(file):
