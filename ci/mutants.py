@@ -47,7 +47,7 @@ SKIPPED = ["suite::faults::stopped", "large_payloads_need_no_large_stack"]
 # What checkers run instead of src/sync/real.rs.
 NOT_COMPILED = {"src/sync/loom.rs", "src/sync/model.rs", "src/sync/shuttle.rs"}
 
-SIGNATURE = re.compile(r"^ *(?:pub(?:\(\w+\))? )?(?P<constant>const )?(?:async )?fn \w+", re.MULTILINE)
+SIGNATURE = re.compile(r"^ *(?:pub(?:\([^)]*\))? )?(?P<constant>const )?(?:async )?fn \w+", re.MULTILINE)
 
 LIBRARY = """
 #[cfg(test)]
@@ -102,10 +102,8 @@ def copy_crate():
     traits.write_text(re.sub(r"^assert_(?:not_)?impl_\w+!\(.*?\);\n", "", traits.read_text(), flags=re.MULTILINE | re.DOTALL))
     # Some start themselves again as a child, by the name of a test.
     for file in tests.rglob("*.rs"):
-        text = file.read_text()
-        if "current_exe" in text:
+        if "current_exe" in (text := file.read_text()):
             binary = file.relative_to(tests).parts[0].removesuffix(".rs")
-            text = text.replace('"child"', f'"suite::{binary}::child"')
             file.write_text(text.replace('"--exact", "', f'"--exact", "suite::{binary}::'))
 
 
