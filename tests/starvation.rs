@@ -1,7 +1,8 @@
-//! Promise 4: a producer that is frozen in the middle of a push delays its own shard's later entries and
-//! nothing else; a frozen flusher delays no producer.
+//! Promise 4: a producer that is frozen in the middle of a push delays its own shard's later
+//! entries and nothing else; a frozen flusher delays no producer.
 //!
-//! Frozen between claim and publish, by the hook `Producer::push_stalled`. Run by `ci/starvation.sh`.
+//! Frozen between claim and publish, by the hook `Producer::push_stalled`. Run by
+//! `ci/starvation.sh`.
 #![cfg(batchlink_hooks)]
 #![allow(clippy::unwrap_used)] // in the helpers of tests, as in tests
 
@@ -19,8 +20,8 @@ const SHARDS: usize = 3;
 /// How many entries of its shard are before the frozen one: it claims past the limit, or below it.
 const BEFORE: [u64; 3] = [0, 1, 3];
 
-/// The frozen entry's number. Entries before it in its shard are 1, 2, …, those after it 11, 12, …; those of
-/// other shards have three digits.
+/// The frozen entry's number. Entries before it in its shard are 1, 2, …, those after it 11, 12, …;
+/// those of other shards have three digits.
 const FROZEN: u64 = 10;
 
 /// A collector with one producer in each shard.
@@ -30,8 +31,8 @@ fn shards(builder: batchlink::LinkCollectorBuilder) -> (LinkCollector, Vec<Produ
     (collector, producers, flusher)
 }
 
-/// Pushes `before` entries, the frozen one and two after it to the victim's shard, and two to each other
-/// shard. Returns the numbers that can be delivered, sorted.
+/// Pushes `before` entries, the frozen one and two after it to the victim's shard, and two to each
+/// other shard. Returns the numbers that can be delivered, sorted.
 fn freeze(producers: &[Producer], victim: usize, before: u64) -> (StalledPush<'_>, Vec<u64>) {
     let push = |shard: usize, number: u64| producers[shard].push(&context(number)).unwrap();
     (1..=before).for_each(|number| push(victim, number));
@@ -77,8 +78,8 @@ fn frozen_entry_delays_own_shard() {
     });
 }
 
-/// A frozen claim counts as pending, so the flusher is woken early; it must neither deliver a short batch
-/// nor miss the full one.
+/// A frozen claim counts as pending, so the flusher is woken early; it must neither deliver a short
+/// batch nor miss the full one.
 #[test]
 fn full_batch_passes_frozen_entry() {
     for_each_shard(|victim, before| {
@@ -131,8 +132,8 @@ fn flush_passes_frozen_entry() {
     });
 }
 
-/// What comes after the flush is collected into batches as always, though the frozen entry, which was
-/// pushed before it, is still owed.
+/// What comes after the flush is collected into batches as always, though the frozen entry, which
+/// was pushed before it, is still owed.
 #[test]
 fn owed_flush_shrinks_no_batch() {
     for_each_shard(|victim, before| {
@@ -211,8 +212,8 @@ fn async_flusher_awaits_frozen_entry() {
     });
 }
 
-/// A reporter that is suspended before its scan does not make later entries older than they are: the one
-/// that comes at the end of a long batch has its whole delay.
+/// A reporter that is suspended before its scan does not make later entries older than they are:
+/// the one that comes at the end of a long batch has its whole delay.
 #[test]
 fn suspended_report_ages_no_entry() {
     let _watchdog = watchdog();
@@ -242,7 +243,8 @@ fn shutdown_reports_missing_entries() {
         collector.close();
         let batch = delivered.recv().unwrap();
         assert_eq!((sorted(&batch), batch.trigger()), (free, Trigger::Shutdown));
-        // The producer is frozen until this has returned: if it waited for it, the watchdog would bite.
+        // The producer is frozen until this has returned: if it waited for it, the watchdog would
+        // bite.
         let ended = handle.shutdown_with_timeout(Duration::from_millis(10));
         assert_eq!(ended, Err(ShutdownError::Timeout { pending: 3, in_flight: 0 }));
         assert_eq!(producers[0].push(&context(99)), Err(PushError::Closed));

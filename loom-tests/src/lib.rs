@@ -1,8 +1,8 @@
 //! What the models in `tests/models` share.
 //!
-//! `cargo test --release 2>/dev/null` in this folder checks them all (see `.cargo/config.toml`
-//! for why stderr is thrown away); `ci/loom.sh` does it and counts. `ci/loom-mutants.sh` breaks
-//! the protocol in every way we could think of and demands that a model notices.
+//! `cargo test --release 2>/dev/null` in this folder checks them all (see `.cargo/config.toml` for
+//! why stderr is thrown away); `ci/loom.sh` does it and counts. `ci/loom-mutants.sh` breaks the
+//! protocol in every way we could think of and demands that a model notices.
 //!
 //! Under `--cfg batchlink_loom`
 //!
@@ -13,12 +13,12 @@
 //! - **loom counts references**: a ring that is not freed fails the model.
 //!
 //! What loom does not see: load buffering (a store that becomes visible before an earlier load or
-//! store of its thread), `SeqCst` beyond `AcqRel`, spurious failures of `compare_exchange_weak`.
-//! It remembers only the last access to an atomic, so a thread's load hides an earlier load of
-//! another from its own next store: a model whose flusher looks once, without waiting, and *then*
-//! lets others push explores nothing ([`check`] fails then). Let the flusher look on a thread that
-//! starts before the pushes. And it stops exploring at a number of preemptions, given per model; `LOOM_MAX_PREEMPTIONS`
-//! overrides all of them.
+//! store of its thread), `SeqCst` beyond `AcqRel`, spurious failures of `compare_exchange_weak`. It
+//! remembers only the last access to an atomic, so a thread's load hides an earlier load of another
+//! from its own next store: a model whose flusher looks once, without waiting, and *then* lets
+//! others push explores nothing ([`check`] fails then). Let the flusher look on a thread that
+//! starts before the pushes. And it stops exploring at a number of preemptions, given per model;
+//! `LOOM_MAX_PREEMPTIONS` overrides all of them.
 
 use batchlink::{LinkPolicy, Flusher, LinkBatch, LinkCollector};
 use loom::model::Builder;
@@ -74,8 +74,8 @@ pub fn cx(id: u64) -> SpanContext {
     SpanContext::new(trace, SpanId::from(id), TraceFlags::SAMPLED, false, TraceState::NONE)
 }
 
-/// Runs `act` on a thread of its own. The handle comes back with the result: dropped over there, the
-/// last one would close the collector, and that wakes a flusher that ought to be awake already.
+/// Runs `act` on a thread of its own. The handle comes back with the result: dropped over there,
+/// the last one would close the collector, and that wakes a flusher that ought to be awake already.
 pub fn spawn<H, R>(handle: H, act: impl FnOnce(&H) -> R + 'static) -> thread::JoinHandle<(R, H)>
 where
     H: 'static,

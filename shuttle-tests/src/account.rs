@@ -52,8 +52,8 @@ impl fmt::Display for Totals {
 }
 
 impl Case {
-    /// The account at the end, when all handles, flusher and lanes are gone: `batches` are all that were
-    /// delivered, each for one of the `allowed` reasons; what is not in them is pending.
+    /// The account at the end, when all handles, flusher and lanes are gone: `batches` are all that
+    /// were delivered, each for one of the `allowed` reasons; what is not in them is pending.
     pub fn settle(self: Arc<Self>, batches: Vec<LinkBatch>, stats: Stats, allowed: &[Trigger]) -> Totals {
         let logs = std::mem::take(&mut *self.logs.lock().unwrap_or_else(PoisonError::into_inner));
         let sum = |part: fn(&Log) -> u64| logs.iter().map(part).sum::<u64>();
@@ -65,8 +65,8 @@ impl Case {
         let closed = known + refused - full + sum(|log| log.closed);
         assert_stats(&stats, accepted, full, closed, sum(|log| log.invalid));
 
-        // Lane by lane, the batches hold what was accepted, in its order. Of the size one, since nobody
-        // can say of how many contexts a flush or a timeout makes a batch.
+        // Lane by lane, the batches hold what was accepted, in its order. Of the size one, since
+        // nobody can say of how many contexts a flush or a timeout makes a batch.
         let lanes = logs.len();
         let mut queues = oracle::Collector::new(1, usize::MAX, lanes);
         for (lane, log) in logs.into_iter().enumerate() {

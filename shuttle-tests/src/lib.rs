@@ -1,25 +1,28 @@
 //! Many threads on batchlink's public interface, in schedules chosen by shuttle.
 //!
-//! loom (`loom-tests/`) tries *every* interleaving of two or three threads, memory orderings included.
-//! This is the complement: *random* interleavings of many threads that are born and go, on rings with
-//! room for one to eight contexts. Each access to an atomic or a slot is a point at which a thread may lose
-//! the processor. What shuttle does not see: memory orderings (to it everything is sequentially consistent).
+//! loom (`loom-tests/`) tries *every* interleaving of two or three threads, memory orderings
+//! included. This is the complement: *random* interleavings of many threads that are born and go,
+//! on rings with room for one to eight contexts. Each access to an atomic or a slot is a point at
+//! which a thread may lose the processor. What shuttle does not see: memory orderings (to it
+//! everything is sequentially consistent).
 //!
-//! `ci/shuttle.sh [schedules]` runs all scenarios. Half of the schedules come from a scheduler that may
-//! switch at every step, half from one (PCT) that lets the thread of highest priority run and changes
-//! priorities at a few points, so that threads fall far behind others.
+//! `ci/shuttle.sh [schedules]` runs all scenarios. Half of the schedules come from a scheduler that
+//! may switch at every step, half from one (PCT) that lets the thread of highest priority run and
+//! changes priorities at a few points, so that threads fall far behind others.
 //!
-//! Time stands still: a delay of zero is always over, any other ([`NEVER`](common::NEVER)) never is. So a lost
-//! wake-up is not hidden by a timeout, but ends with everybody asleep, which shuttle reports as a deadlock.
+//! Time stands still: a delay of zero is always over, any other ([`NEVER`](common::NEVER)) never
+//! is. So a lost wake-up is not hidden by a timeout, but ends with everybody asleep, which shuttle
+//! reports as a deadlock.
 //!
-//! **A failure says in which file its schedule was saved.** To run that schedule once more, with the same code:
+//! **A failure says in which file its schedule was saved.** To run that schedule once more, with
+//! the same code:
 //!
 //! ```text
 //! BATCHLINK_REPLAY=<file> cargo test --release <name of the scenario>
 //! ```
 //!
-//! All that a scenario does by chance is drawn from its schedule, so that is enough; [`check`] sees to it by
-//! running some schedules twice.
+//! All that a scenario does by chance is drawn from its schedule, so that is enough; [`check`] sees
+//! to it by running some schedules twice.
 #![cfg(batchlink_shuttle)]
 
 mod account;
@@ -53,8 +56,8 @@ const TWICE: usize = 3;
 /// How often PCT changes priorities, plus one.
 const DEPTHS: [usize; 3] = [2, 4, 8];
 
-/// Runs `scenario` in `BATCHLINK_SCHEDULES` schedules (default: 300). `covered` tells from what came of all
-/// of them together whether they went where the scenario is for.
+/// Runs `scenario` in `BATCHLINK_SCHEDULES` schedules (default: 300). `covered` tells from what
+/// came of all of them together whether they went where the scenario is for.
 pub fn check(scenario: fn(&mut Random) -> Totals, covered: fn(&Totals) -> bool) {
     let sum = Arc::new(Mutex::new(Totals::default()));
     let all = Arc::clone(&sum);

@@ -43,8 +43,8 @@ fn size_trigger_fires_when_everybody_goes_quiet() {
     check(scenario, |totals| totals.batches(Trigger::Size) > 0 && totals.full > 0);
 }
 
-/// Round after round, as many threads as make a batch push once each: the batch comes without anybody else's
-/// help, before the next round begins.
+/// Round after round, as many threads as make a batch push once each: the batch comes without
+/// anybody else's help, before the next round begins.
 #[test]
 fn size_trigger_fires_in_every_round() {
     fn scenario(random: &mut Random) -> Totals {
@@ -123,8 +123,8 @@ fn flush_delivers_what_was_pushed_before() {
     check(scenario, |totals| totals.batches(Trigger::Manual) > 0);
 }
 
-/// Close, by one or two threads, while others push: what was accepted is delivered, and after it nothing is
-/// accepted.
+/// Close, by one or two threads, while others push: what was accepted is delivered, and after it
+/// nothing is accepted.
 #[test]
 fn close_lets_nothing_slip_through() {
     fn scenario(random: &mut Random) -> Totals {
@@ -148,8 +148,8 @@ fn close_lets_nothing_slip_through() {
     check(scenario, |totals| totals.closed > 0 && totals.batches(Trigger::Shutdown) > 0);
 }
 
-/// Threads are born and go while others push; handles are cloned and dropped; nobody closes. The flusher
-/// ends with the last handle, and not before.
+/// Threads are born and go while others push; handles are cloned and dropped; nobody closes. The
+/// flusher ends with the last handle, and not before.
 #[test]
 fn last_handle_to_go_ends_the_flusher() {
     fn live(case: Arc<Case>, collector: LinkCollector, mut random: Random, children: u64) {
@@ -187,8 +187,8 @@ fn last_handle_to_go_ends_the_flusher() {
     check(scenario, |totals| totals.lanes > 12 * totals.schedules && totals.accepted > 0);
 }
 
-/// `shutdown` returns when the handler has had everything that was accepted, and pushes are refused from then
-/// on; dropping the handle does the same.
+/// `shutdown` returns when the handler has had everything that was accepted, and pushes are refused
+/// from then on; dropping the handle does the same.
 #[test]
 fn shutdown_waits_for_everything_accepted() {
     fn scenario(random: &mut Random) -> Totals {
@@ -218,7 +218,8 @@ fn shutdown_waits_for_everything_accepted() {
     check(scenario, |totals| totals.closed > 0 && totals.accepted > 0);
 }
 
-/// A flusher that goes while others push closes the collector; what it left is pending, and goes with the last.
+/// A flusher that goes while others push closes the collector; what it left is pending, and goes
+/// with the last.
 #[test]
 fn flusher_that_goes_leaves_the_rest_pending() {
     fn scenario(random: &mut Random) -> Totals {

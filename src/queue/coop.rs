@@ -1,8 +1,8 @@
 //! Cooperation with an executor: a loop whose awaits are always ready yields all the same.
 //!
-//! An executor cannot take the thread from a task. Inside tokio, ready results therefore consume the
-//! task's cooperative budget, as those of tokio's own types do; on any executor, a thread that has seen
-//! [`LIMIT`] units of ready results makes the next future yield.
+//! An executor cannot take the thread from a task. Inside tokio, ready results therefore consume
+//! the task's cooperative budget, as those of tokio's own types do; on any executor, a thread that
+//! has seen [`LIMIT`] units of ready results makes the next future yield.
 
 /// What a push costs.
 pub(super) const PUSH: u32 = 1;
@@ -15,8 +15,8 @@ pub(super) const BATCH: u32 = 8;
 #[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
 const LIMIT: u32 = 64;
 
-/// tokio's units for one of these: its budget of 128 is for cheaper operations. Inside tokio its budget
-/// is used up first, since it knows better than a self-wake-up when to look after timers.
+/// tokio's units for one of these: its budget of 128 is for cheaper operations. Inside tokio its
+/// budget is used up first, since it knows better than a self-wake-up when to look after timers.
 #[cfg(all(feature = "tokio", not(any(batchlink_loom, batchlink_shuttle))))]
 const TOKIO_UNITS: u32 = 4;
 

@@ -168,8 +168,8 @@ impl<T> Drain<T> {
         found
     }
 
-    /// Takes `count` of the entries that the last poll found published; fewer if `run` leaves some of
-    /// what it is given.
+    /// Takes `count` of the entries that the last poll found published; fewer if `run` leaves some
+    /// of what it is given.
     pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(&mut Take<'_, T>)) {
         let shards = self.shards.len();
         let mut left = count;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// Polls that yield for an unpublished claim before they set a timer for it. With shuttle they always
-/// yield: its time stands still while a claimant may be suspended for long.
+/// Polls that yield for an unpublished claim before they set a timer for it. With shuttle they
+/// always yield: its time stands still while a claimant may be suspended for long.
 const AWAIT_PUBLISH_POLLS: u32 = if cfg!(batchlink_shuttle) { u32::MAX } else { 16 };
 
 /// What an async wait keeps between polls. It is not needed for correctness: a cancelled wait loses
@@ -108,8 +108,8 @@ mod tests {
     use super::*;
     use crate::queue::Queue;
 
-    /// A wait for an unpublished claim yields first and then sets a timer: an executor that runs nothing
-    /// else would spin.
+    /// A wait for an unpublished claim yields first and then sets a timer: an executor that runs
+    /// nothing else would spin.
     #[test]
     fn unpublished_claim_yields_then_sleeps() {
         let (queue, consumers) = Queue::new(1, 8, 8, 0);

@@ -94,8 +94,8 @@ impl Flush {
 }
 
 impl<T> Queue<T> {
-    /// Asks the consumer to take what is pending, and waits until all of it was taken and the batches
-    /// that hold it are finished. Blocks the thread.
+    /// Asks the consumer to take what is pending, and waits until all of it was taken and the
+    /// batches that hold it are finished. Blocks the thread.
     pub(crate) fn flush_and_wait(&self, timeout: Duration) -> Result<(), FlushError> {
         let mut flush = self.ask_flush();
         let done = self.progress.0.wait(timeout, |state| flush.check(self, state));

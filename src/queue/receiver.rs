@@ -95,8 +95,8 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Closes, and passes what is left to `each`, which must not panic. Waits for claims in flight, so
-    /// that no entry is left where nothing polls any more.
+    /// Closes, and passes what is left to `each`, which must not panic. Waits for claims in flight,
+    /// so that no entry is left where nothing polls any more.
     // Invariant: nothing-left-behind.
     #[cfg(feature = "processor")]
     pub(crate) fn discard(&mut self, each: impl Fn(T)) {

@@ -62,7 +62,8 @@ pub(crate) struct Refusals {
 
 /// One shard.
 pub(crate) struct Ring<T> {
-    /// Never written, so both sides cache it: it must not share a line with a field that is written.
+    /// Never written, so both sides cache it: it must not share a line with a field that is
+    /// written.
     slots: Box<[Slot<T>]>,
     /// The packed [`Word`]; written by producers, on a line of its own.
     word: CachePadded<AtomicU64>,
@@ -102,8 +103,8 @@ impl Snapshot {
 }
 
 impl<T> Ring<T> {
-    /// Makes `shards` rings of `capacity` slots each (a power of two up to [`MAX_CAPACITY`]), and the
-    /// one consumer of each.
+    /// Makes `shards` rings of `capacity` slots each (a power of two up to [`MAX_CAPACITY`]), and
+    /// the one consumer of each.
     ///
     /// The allowance of a new ring is 0: its very first push reports.
     pub(crate) fn shards(shards: usize, capacity: u32) -> (Arc<[Self]>, Vec<Consumer<T>>) {
@@ -161,9 +162,10 @@ impl<T> Ring<T> {
             let first = word.tail();
             let next = word.with_tail(first.wrapping_add(granted));
             count(Counter::Claim);
-            // Acquire: pairs with the Release in `allow`, which had seen the consumer leave the slots
-            // of these positions. Release is not needed: the CAS continues the release sequence of
-            // the limit's CAS, which already publishes the newest `head` this thread has observed.
+            // Acquire: pairs with the Release in `allow`, which had seen the consumer leave the
+            // slots of these positions. Release is not needed: the CAS continues the release
+            // sequence of the limit's CAS, which already publishes the newest `head` this thread
+            // has observed.
             match self.word.compare_exchange_weak(word.0, next.0, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ring: self, first, count: granted, report: false }),
                 Err(current) => word = Word(current),
@@ -190,12 +192,13 @@ impl<T> Ring<T> {
             let granted = wanted.min(free);
             let tail = first.wrapping_add(granted);
             let next = word.with_tail(tail);
-            // The limit moves only as far as this claim: no other claim may pass under it unreported.
+            // The limit moves only as far as this claim: no other claim may pass under it
+            // unreported.
             let next = if granted > word.allowance() { next.with_limit(tail) } else { next };
             count(Counter::Claim);
-            // Release: pairs with the Acquire load of the word in `load_consistent`, which must find
-            // the head that freed the slots of this claim. (Acquire is not needed: the load of `head`
-            // proved the slots free, and no other claim relies on the limit written here.)
+            // Release: pairs with the Acquire load of the word in `load_consistent`, which must
+            // find the head that freed the slots of this claim. (Acquire is not needed: the load of
+            // `head` proved the slots free, and no other claim relies on the limit written here.)
             let swapped = self.word.compare_exchange(word.0, next.0, Ordering::Release, Ordering::Relaxed);
             if swapped.is_ok() {
                 return Ok(Claim { ring: self, first, count: granted, report: true });
@@ -203,16 +206,16 @@ impl<T> Ring<T> {
         }
     }
 
-    /// Loads the word, and head and tail as they were at one moment. Repeats only if the consumer took
-    /// entries in between.
+    /// Loads the word, and head and tail as they were at one moment. Repeats only if the consumer
+    /// took entries in between.
     // Invariant: head-before-tail.
     #[inline]
     fn load_consistent(&self) -> (Word, Snapshot) {
         loop {
             // `head` first: the consumer had seen every claim below it, so the tail read next is
             // not behind it.
-            // Acquire: pairs with the Release in `Take`'s drop; slots below head + capacity may then
-            // be written by a claim that relies on this load.
+            // Acquire: pairs with the Release in `Take`'s drop; slots below head + capacity may
+            // then be written by a claim that relies on this load.
             let head = self.head.load(Ordering::Acquire);
             // Acquire: pairs with the Release of the CAS that let the tail come this far, in
             // `claim_and_report` or `allow`, so that the next load finds no head older than the one
@@ -233,9 +236,9 @@ impl<T> Ring<T> {
         self.load_consistent().1
     }
 
-    /// Lets producers claim up to `limit` without a report: at most the capacity above a head that was
-    /// observed. Returns false if the tail had already passed `limit`: the allowance is then 0, and the
-    /// caller must scan again.
+    /// Lets producers claim up to `limit` without a report: at most the capacity above a head that
+    /// was observed. Returns false if the tail had already passed `limit`: the allowance is then 0,
+    /// and the caller must scan again.
     ///
     /// Called by the coordinator alone.
     // Invariant: limit-bounds.
@@ -263,8 +266,8 @@ impl<T> Ring<T> {
         }
     }
 
-    /// Closes the ring: no claim succeeds after this. The flag shares the word with the tail, so none
-    /// slips through.
+    /// Closes the ring: no claim succeeds after this. The flag shares the word with the tail, so
+    /// none slips through.
     // Invariant: closed-is-final.
     pub(crate) fn close(&self) {
         let mut word = Word(self.word.load(Ordering::Relaxed));
@@ -448,7 +451,8 @@ impl<T> Iterator for Take<'_, T> {
         self.left = self.left.checked_sub(1)?;
         let slot = self.ring.slot(*self.head as u32 & MASK);
         // SAFETY:
-        // - initialised because it is within `published`: `poll` has acquired the write of the value;
+        // - initialised because it is within `published`: `poll` has acquired the write of the
+        //   value;
         // - read once because `head` moves on with it;
         // - unaliased because no producer writes the slot before the store of `head` in `drop`.
         let value = slot.value.with(|cell| unsafe { (*cell).assume_init_read() });
@@ -467,8 +471,8 @@ impl<T> Take<'_, T> {
             return None;
         }
         let slot = self.ring.slot(*self.head as u32 & MASK);
-        // SAFETY: as in `next`; the value stays in its slot during the borrow because only `next` takes
-        // it, through `&mut self`.
+        // SAFETY: as in `next`; the value stays in its slot during the borrow because only `next`
+        // takes it, through `&mut self`.
         let take = slot.value.with(|cell| wanted(unsafe { (*cell).assume_init_ref() }));
         if take { self.next() } else { None }
     }
@@ -476,8 +480,8 @@ impl<T> Take<'_, T> {
 
 impl<T> Drop for Take<'_, T> {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire load of `head` in `load_consistent`; the reads of the slots
-        // below it happen before the next writes to them.
+        // Release: pairs with the Acquire load of `head` in `load_consistent`; the reads of the
+        // slots below it happen before the next writes to them.
         self.ring.head.store(*self.head, Ordering::Release);
     }
 }
@@ -495,8 +499,8 @@ mod tests {
     assert_not_impl_any!(Consumer<Rc<u8>>: Send);
     assert_not_impl_any!(Claim<'static, Rc<u8>>: Send);
 
-    /// A thread that ends between claim and publish leaves a slot without a value. It is not dropped;
-    /// the published entries around it are, once each.
+    /// A thread that ends between claim and publish leaves a slot without a value. It is not
+    /// dropped; the published entries around it are, once each.
     #[test]
     fn drop_skips_unpublished_claims() {
         let value = std::sync::Arc::new(());

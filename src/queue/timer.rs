@@ -1,8 +1,8 @@
 //! The timer of an async wait.
 //!
-//! One thread of the process keeps the time of all of them, on any executor: the only way to find out
-//! whether a tokio runtime has a timer is to provoke its panic. On tokio's paused clock, where there is
-//! one, tokio's timer is used.
+//! One thread of the process keeps the time of all of them, on any executor: the only way to find
+//! out whether a tokio runtime has a timer is to provoke its panic. On tokio's paused clock, where
+//! there is one, tokio's timer is used.
 
 #[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
 mod real {
@@ -21,8 +21,8 @@ mod real {
     pub(crate) struct Timer {
         /// The index among the keeper's alarms, from the first time it is set.
         index: Option<usize>,
-        /// Only on tokio's paused clock. Boxed once; made anew with every setting, since the task may
-        /// have moved to another runtime.
+        /// Only on tokio's paused clock. Boxed once; made anew with every setting, since the task
+        /// may have moved to another runtime.
         #[cfg(feature = "tokio")]
         paused: Option<Pin<Box<Option<tokio::time::Sleep>>>>,
     }
@@ -104,8 +104,8 @@ mod real {
         alarms: Vec<Option<Alarm>>,
         /// Indices that belong to no timer.
         free: Vec<usize>,
-        /// The thread sleeps until then (`None`: until it is woken). It is not woken for a later time: it
-        /// finds the next one when it wakes by itself.
+        /// The thread sleeps until then (`None`: until it is woken). It is not woken for a later
+        /// time: it finds the next one when it wakes by itself.
         sleeps_until: Option<Instant>,
     }
 

@@ -1,21 +1,24 @@
-//! When to flush: at exactly the `max_batch_size`-th pending entry, after `max_delay`, or on request.
+//! When to flush: at exactly the `max_batch_size`-th pending entry, after `max_delay`, or on
+//! request.
 //!
-//! **The idea.** Producers may claim up to their shard's limit without reporting. Limits are divided
-//! so that all allowances together stay one short of the batch size. Hence the entry that completes a
-//! batch had to be claimed past a limit, and a claim past a limit is reported.
+//! **The idea.** Producers may claim up to their shard's limit without reporting. Limits are
+//! divided so that all allowances together stay one short of the batch size. Hence the entry that
+//! completes a batch had to be claimed past a limit, and a claim past a limit is reported.
 //!
-//! **The level** says what the flusher was woken for since its last drain: *idle* → *armed* (something
-//! is pending: start the timer) → *fired* (a batch is complete: take it). A drain lowers it to *idle*.
-//! Every wake-up is a hint: the flusher decides from what it finds in the rings, so a stale wake-up
-//! costs a poll, never an early batch.
+//! **The level** says what the flusher was woken for since its last drain: *idle* → *armed*
+//! (something is pending: start the timer) → *fired* (a batch is complete: take it). A drain lowers
+//! it to *idle*. Every wake-up is a hint: the flusher decides from what it finds in the rings, so a
+//! stale wake-up costs a poll, never an early batch.
 //!
-//! **One coordinator.** A report that finds no coordinator makes its thread the coordinator; any other
-//! report sets a pending flag and returns. The coordinator leaves only when no flag is pending, so no
-//! report is lost and no thread waits. A report comes *after* the publication of its entry.
+//! **One coordinator.** A report that finds no coordinator makes its thread the coordinator; any
+//! other report sets a pending flag and returns. The coordinator leaves only when no flag is
+//! pending, so no report is lost and no thread waits. A report comes *after* the publication of its
+//! entry.
 //!
-//! **A scan** counts what is pending, raises the level, then sets the limits. A tail found past its new
-//! limit moved under the old one, unreported: the scan starts over. When it ends, every shard is within
-//! its limit, and the allowances sum to at most `size − 1 − pending`, or the level is *fired*.
+//! **A scan** counts what is pending, raises the level, then sets the limits. A tail found past its
+//! new limit moved under the old one, unreported: the scan starts over. When it ends, every shard
+//! is within its limit, and the allowances sum to at most `size − 1 − pending`, or the level is
+//! *fired*.
 
 use crate::panic::caught;
 use crate::queue::ring::{Ring, Snapshot};
@@ -46,9 +49,9 @@ pub(crate) struct TriggerState {
     coordinator: AtomicU8,
     /// [`IDLE`], [`ARMED`] or [`FIRED`]; written by the coordinator alone.
     level: AtomicU8,
-    /// When a push was last reported at level [`IDLE`] (see [`Clock`]); 0: never. Written by reporting
-    /// producers, by maximum; read by the flusher. It lets the delay begin with the first entry, not
-    /// with the flusher's last poll, which may be long ago.
+    /// When a push was last reported at level [`IDLE`] (see [`Clock`]); 0: never. Written by
+    /// reporting producers, by maximum; read by the flusher. It lets the delay begin with the first
+    /// entry, not with the flusher's last poll, which may be long ago.
     armed_at: unmodelled::AtomicU64,
     /// A flush was requested and the flusher has not taken the request yet.
     flush_requested: AtomicBool,
@@ -76,8 +79,8 @@ struct Share {
 impl Signal {
     pub(crate) fn notify(&self) {
         count(Counter::Notification);
-        // A waker is the user's code, and this thread may be coordinating: a panic must not leave the
-        // role taken.
+        // A waker is the user's code, and this thread may be coordinating: a panic must not leave
+        // the role taken.
         let _ = caught(|| self.waker.wake());
     }
 }
@@ -112,24 +115,26 @@ impl TriggerState {
     /// The first half of a report. Returns true if this thread must coordinate now.
     // Invariants: armed-time, report-not-lost.
     pub(super) fn announce(&self) -> bool {
-        // Before the flag is set, and by every reporter: this thread, or the coordinator, may then be
-        // suspended for as long as it likes. By maximum: an older reading must not replace a newer one.
-        // Relaxed: the level is not older than the limit past which was claimed; the flusher takes any
-        // value for a hint.
+        // Before the flag is set, and by every reporter: this thread, or the coordinator, may then
+        // be suspended for as long as it likes. By maximum: an older reading must not replace a
+        // newer one.
+        // Relaxed: the level is not older than the limit past which was claimed; the flusher takes
+        // any value for a hint.
         if self.level.load(Ordering::Relaxed) == IDLE {
             count(Counter::Coordination);
             self.armed_at.fetch_max(self.clock.now(), Ordering::Relaxed);
         }
         count(Counter::Coordination);
-        // Release: pairs with the Acquire of the coordinator's swap; the claim happens before the scan.
-        // Acquire: pairs with the Release that ends a coordination; `level`, read below, is then not
-        // older than that. (A coordinator's swap acquires for itself.)
+        // Release: pairs with the Acquire of the coordinator's swap; the claim happens before the
+        // scan.
+        // Acquire: pairs with the Release that ends a coordination; `level`, read below, is then
+        // not older than that. (A coordinator's swap acquires for itself.)
         // A read-modify-write even if the flag is set already: it orders this report before the
         // coordinator's next swap, which therefore sees this claim.
         let flags = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);
         if flags != 0 && self.level.load(Ordering::Relaxed) == IDLE {
-            // The coordinator may have been suspended before it could raise the level: then the timer
-            // was not started for the entry reported here.
+            // The coordinator may have been suspended before it could raise the level: then the
+            // timer was not started for the entry reported here.
             self.signal.notify();
         }
         flags == 0
@@ -138,21 +143,21 @@ impl TriggerState {
     /// Reports that the flusher has drained and is about to poll again.
     pub(crate) fn drained<T>(&self, rings: &[Ring<T>]) {
         count(Counter::Coordination);
-        // Release: pairs with the Acquire of the coordinator's swap; the new heads happen before the
-        // scan. Acquire is not needed: the swap that follows acquires.
+        // Release: pairs with the Acquire of the coordinator's swap; the new heads happen before
+        // the scan. Acquire is not needed: the swap that follows acquires.
         if self.coordinator.fetch_or(DRAINED, Ordering::Release) == 0 {
             // The flusher polls before it sleeps: it need not wake itself.
             self.coordinate(rings, false);
         }
     }
 
-    /// Returns whether a thread coordinates. If so, the limits may be old ones, under which producers
-    /// pass unreported; if not, the next push after a poll that found nothing reports.
+    /// Returns whether a thread coordinates. If so, the limits may be old ones, under which
+    /// producers pass unreported; if not, the next push after a poll that found nothing reports.
     // Invariant: no-sleep-in-scan.
     pub(crate) fn is_busy(&self) -> bool {
-        // Relaxed: nothing is read under it. This thread's own flag came before, so 0 means that a scan
-        // has handled it. A push that the last poll missed either came before that scan, which then
-        // wakes the flusher, or meets its limits.
+        // Relaxed: nothing is read under it. This thread's own flag came before, so 0 means that a
+        // scan has handled it. A push that the last poll missed either came before that scan, which
+        // then wakes the flusher, or meets its limits.
         self.coordinator.load(Ordering::Relaxed) != 0
     }
 
@@ -171,8 +176,8 @@ impl TriggerState {
                 self.level.store(IDLE, Ordering::Relaxed);
             }
             while !self.scan(rings, wake, std::mem::take(&mut drained)) {}
-            // Release: hands `level` and `shares` to the next coordinator. Fails if a flag is pending:
-            // it is this thread's to handle.
+            // Release: hands `level` and `shares` to the next coordinator. Fails if a flag is
+            // pending: it is this thread's to handle.
             if self.coordinator.compare_exchange(BUSY, 0, Ordering::Release, Ordering::Relaxed).is_ok() {
                 return;
             }
@@ -211,7 +216,8 @@ impl TriggerState {
         within
     }
 
-    /// Raises the level to what `pending` entries call for, and wakes the flusher if that is higher.
+    /// Raises the level to what `pending` entries call for, and wakes the flusher if that is
+    /// higher.
     fn raise(&self, pending: u64, wake: bool) {
         let level = match pending {
             0 => return,
@@ -228,8 +234,9 @@ impl TriggerState {
         self.level.store(level, Ordering::Relaxed);
     }
 
-    /// Divides `spare` among the shards in proportion to their entries of late, so that producers meet
-    /// their limits as rarely as possible. Any division whose sum is at most `spare` is correct.
+    /// Divides `spare` among the shards in proportion to their entries of late, so that producers
+    /// meet their limits as rarely as possible. Any division whose sum is at most `spare` is
+    /// correct.
     fn divide(&self, spare: u32, snapshots: &[Snapshot]) -> ArrayVec<u32, MAX_SHARDS> {
         let weights: ArrayVec<u64, MAX_SHARDS> = self
             .shares
@@ -250,8 +257,8 @@ impl TriggerState {
                 allowance
             })
             .collect();
-        // The remainder goes one by one to the shards in use: first to those that have fewer pending
-        // than the fullest.
+        // The remainder goes one by one to the shards in use: first to those that have fewer
+        // pending than the fullest.
         let most = snapshots.iter().map(|shard| shard.pending()).max().unwrap_or(0);
         for behind in [true, false] {
             for ((allowance, weight), shard) in allowances.iter_mut().zip(&weights).zip(snapshots) {
@@ -281,9 +288,9 @@ impl TriggerState {
 
     /// Asks the flusher to deliver what is pending now.
     pub(crate) fn ask_flush(&self) {
-        // Release: pairs with the Acquire in `take_flush_request`; the flusher then finds everything
-        // that was pushed before the request. A read-modify-write, so that it continues the release
-        // sequence of an earlier request that the flusher has not taken yet.
+        // Release: pairs with the Acquire in `take_flush_request`; the flusher then finds
+        // everything that was pushed before the request. A read-modify-write, so that it continues
+        // the release sequence of an earlier request that the flusher has not taken yet.
         self.flush_requested.swap(true, Ordering::Release);
         self.signal.notify();
     }
@@ -349,8 +356,8 @@ mod tests {
         assert!(!TriggerState::new(8, &rings).is_busy());
     }
 
-    /// Allowances are in proportion to rate and pending. The remainder goes to shards with fewer pending
-    /// than the fullest, then to the others, one each, and none to an unused shard.
+    /// Allowances are in proportion to rate and pending. The remainder goes to shards with fewer
+    /// pending than the fullest, then to the others, one each, and none to an unused shard.
     #[test]
     fn allowances_follow_use() {
         for (rates, pending, spare, expected) in [

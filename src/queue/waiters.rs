@@ -1,11 +1,11 @@
 //! Producers that wait for a free slot of their shard.
 //!
 //! A producer that finds its shard full registers a waiter and retries. Freeing slots wakes as many
-//! waiters of that shard, in the order in which they came. A waiter that was woken and leaves without
-//! a push passes its wake-up on, so none is lost. Closing wakes all.
+//! waiters of that shard, in the order in which they came. A waiter that was woken and leaves
+//! without a push passes its wake-up on, so none is lost. Closing wakes all.
 //!
-//! A lock is fine here: a producer that waits may wait for it, too, and the flusher takes it only if a
-//! waiter is registered.
+//! A lock is fine here: a producer that waits may wait for it, too, and the flusher takes it only
+//! if a waiter is registered.
 
 use crate::error::PushError;
 use crate::panic::caught;
@@ -39,8 +39,8 @@ struct Waiter<'a> {
     shard: usize,
     /// `None` before the first registration. Registering again keeps it, and with it the turn.
     id: Option<u64>,
-    /// Registered since the last attempt that was made without: a wake-up given meanwhile may not be
-    /// used up.
+    /// Registered since the last attempt that was made without: a wake-up given meanwhile may not
+    /// be used up.
     registered: bool,
 }
 
@@ -58,7 +58,8 @@ impl Waiters {
     /// read-modify-write if no waiter is registered.
     pub(super) fn wake(&self, freed: impl Iterator<Item = u32>) {
         // Adds nothing, but takes its place in the order of registrations.
-        // Release: pairs with the Acquire in `register`; a waiter that registers later finds the slots.
+        // Release: pairs with the Acquire in `register`; a waiter that registers later finds the
+        // slots.
         // Acquire: pairs with the Release in `register`; a waiter that registered is in its list.
         if self.registered.fetch_add(0, Ordering::AcqRel) == 0 {
             return;
@@ -81,7 +82,8 @@ impl Waiters {
 
     /// Counts `count` waiters less. Called under the lock.
     fn remove(&self, count: usize) {
-        // Relaxed: the lock orders it before the next registration, and the release sequences go on.
+        // Relaxed: the lock orders it before the next registration, and the release sequences go
+        // on.
         self.registered.fetch_sub(count, Ordering::Relaxed);
     }
 
@@ -144,8 +146,9 @@ impl<'a> Waiter<'a> {
 
     /// Attempts, and if that returns [`PushError::Full`], registers `waker` and attempts again.
     ///
-    /// The first attempt is made unregistered. Were it registered and successful, a wake-up that comes
-    /// later could not be told from the one that was used up, and would be lost to the others.
+    /// The first attempt is made unregistered. Were it registered and successful, a wake-up that
+    /// comes later could not be told from the one that was used up, and would be lost to the
+    /// others.
     fn retry(
         &mut self,
         waker: &Waker,

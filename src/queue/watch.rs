@@ -69,8 +69,8 @@ impl<S> Watch<S> {
         }
     }
 
-    /// Waits as [`wait`](Self::wait) does, in a task of any executor. Cancel-safe, if `check` changes
-    /// the state only when it returns something.
+    /// Waits as [`wait`](Self::wait) does, in a task of any executor. Cancel-safe, if `check`
+    /// changes the state only when it returns something.
     pub(crate) async fn wait_async<R>(
         &self,
         timeout: Duration,

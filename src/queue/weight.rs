@@ -6,8 +6,9 @@ use crate::sync::{AtomicI64, Ordering};
 pub(crate) struct Weight {
     /// `i64::MAX` if weight is no trigger.
     limit: i64,
-    /// The weight of the items published and not yet taken. Added after the publication: for a moment
-    /// it can be less than that, even negative, but never more (invariant `weight-after-publish`).
+    /// The weight of the items published and not yet taken. Added after the publication: for a
+    /// moment it can be less than that, even negative, but never more (invariant
+    /// `weight-after-publish`).
     pending: AtomicI64,
 }
 
@@ -22,7 +23,8 @@ impl Weight {
     /// Adds an item that was published. Returns true if this addition reached the limit.
     pub(crate) fn add(&self, weight: u64) -> bool {
         let weight = saturated(weight);
-        // Release: pairs with the Acquire in `is_reached`; the item is published before it is counted.
+        // Release: pairs with the Acquire in `is_reached`; the item is published before it is
+        // counted.
         let before = self.pending.fetch_add(weight, Ordering::Release);
         before < self.limit && before.saturating_add(weight) >= self.limit
     }
@@ -45,7 +47,8 @@ impl Weight {
     }
 }
 
-/// The most that one item counts: the sum of 2²⁴ items, the most slots there are, does not overflow.
+/// The most that one item counts: the sum of 2²⁴ items, the most slots there are, does not
+/// overflow.
 pub(crate) const MAX_WEIGHT: u64 = 1 << 38;
 
 fn saturated(weight: u64) -> i64 {

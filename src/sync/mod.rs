@@ -23,9 +23,10 @@ mod checker;
 mod runtime;
 pub(crate) use runtime::polls_tasks;
 
-/// Atomics that checkers are *not* shown, because no step of the protocol depends on them: statistics,
-/// what a user set on a span, and the shards' shares, which only the coordinator touches and any value
-/// of which is correct. Modelling them would add interleavings and no behaviour.
+/// Atomics that checkers are *not* shown, because no step of the protocol depends on them:
+/// statistics, what a user set on a span, and the shards' shares, which only the coordinator
+/// touches and any value of which is correct. Modelling them would add interleavings and no
+/// behaviour.
 pub(crate) mod unmodelled {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 }

@@ -37,7 +37,8 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Returns the time as a task sees it: on tokio's clock, which is the system's unless a test pauses it.
+/// Returns the time as a task sees it: on tokio's clock, which is the system's unless a test pauses
+/// it.
 pub(crate) fn task_now() -> Instant {
     #[cfg(feature = "tokio")]
     return tokio::time::Instant::now().into_std();
@@ -62,7 +63,8 @@ impl Clock {
         }
     }
 
-    /// Returns the nanoseconds since `new` as a task sees them; never 0, so that 0 can mean "not set".
+    /// Returns the nanoseconds since `new` as a task sees them; never 0, so that 0 can mean "not
+    /// set".
     pub(crate) fn now(&self) -> u64 {
         self.nanos(task_now())
     }
@@ -80,7 +82,8 @@ impl Clock {
         nanos
     }
 
-    /// Returns the instant of a reading of the system's clock; `None` beyond what `Instant` can hold.
+    /// Returns the instant of a reading of the system's clock; `None` beyond what `Instant` can
+    /// hold.
     pub(crate) fn instant(&self, nanos: u64) -> Option<Instant> {
         #[cfg(batchlink_hooks)]
         return Instant::now().checked_add(Duration::from_nanos(nanos.saturating_sub(self.system_now())));
@@ -111,8 +114,8 @@ impl Warp {
 
 /// Puts this thread to sleep, and wakes it.
 ///
-/// On `std`'s own parking, whose `unpark` takes no lock on Linux and Windows: a producer that wakes the
-/// flusher must not wait for it. (`crossbeam`'s parker has a mutex, which its sleeper holds.)
+/// On `std`'s own parking, whose `unpark` takes no lock on Linux and Windows: a producer that wakes
+/// the flusher must not wait for it. (`crossbeam`'s parker has a mutex, which its sleeper holds.)
 #[derive(Debug)]
 pub(crate) struct Parker(Waker);
 

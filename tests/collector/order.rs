@@ -5,8 +5,8 @@ use batchlink::{Flusher, PushError};
 use opentelemetry::trace::SpanContext;
 use std::thread;
 
-/// Takes batches until the collector is closed, checks that each producer's numbers rise, and returns
-/// how many there were. The upper half of a number is its producer.
+/// Takes batches until the collector is closed, checks that each producer's numbers rise, and
+/// returns how many there were. The upper half of a number is its producer.
 fn assert_rising(flusher: &mut Flusher, producers: usize) -> u64 {
     let mut latest = vec![0; producers];
     let mut links = 0;
@@ -96,8 +96,8 @@ fn first_contexts_are_linked() {
     assert_eq!(numbers(&flusher.try_next().unwrap()), [5, 3, 4]);
 }
 
-/// Producers take the shards in turn, and batches begin at each shard in turn: under a steady load no
-/// producer's contexts are always the last to leave.
+/// Producers take the shards in turn, and batches begin at each shard in turn: under a steady load
+/// no producer's contexts are always the last to leave.
 #[test]
 fn shards_take_turns() {
     let (collector, mut flusher) = by_size(1).with_queue_capacity(6).with_shards(3).build().unwrap();

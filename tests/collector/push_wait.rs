@@ -322,8 +322,8 @@ async fn task_back_pressure_loses_nothing() {
     assert!(taken.into_iter().eq(1..=50 * EACH));
 }
 
-/// A waiter is removed after its push is published: otherwise a panic of the waker's drop would leave a claim
-/// that is never published, which holds up its shard for ever.
+/// A waiter is removed after its push is published: otherwise a panic of the waker's drop would
+/// leave a claim that is never published, which holds up its shard for ever.
 #[test]
 #[allow(unsafe_code)] // A waker made of an `Arc` has no code that runs when it is cloned.
 fn panicking_waker_drop_holds_nothing() {

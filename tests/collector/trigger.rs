@@ -1,5 +1,5 @@
-//! Promises 2 and 3: a batch is due at exactly its size, after its delay, or on request, and an idle
-//! collector wakes no thread.
+//! Promises 2 and 3: a batch is due at exactly its size, after its delay, or on request, and an
+//! idle collector wakes no thread.
 
 use super::common::*;
 use batchlink::{LinkCollector, Timeout, Trigger};
@@ -255,7 +255,8 @@ fn empty_flush_makes_no_batch() {
     assert_eq!(collector.stats().batches(), 0);
 }
 
-/// A flusher that already waits is woken by a flush, by a close, and by the drop of the last handle.
+/// A flusher that already waits is woken by a flush, by a close, and by the drop of the last
+/// handle.
 #[test]
 fn waiting_flusher_is_woken() {
     // Gives the collector back, so that it stays, or not.

@@ -12,8 +12,8 @@ use tokio::runtime::Builder;
 
 const ROUNDS: u64 = 256;
 
-/// Runs `always_ready` as a task of a current_thread runtime and returns how often another task, which is
-/// always ready to run, was polled meanwhile.
+/// Runs `always_ready` as a task of a current_thread runtime and returns how often another task,
+/// which is always ready to run, was polled meanwhile.
 fn polls_of_another(always_ready: impl Future<Output = ()> + Send + 'static) -> u64 {
     let _watchdog = watchdog();
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();

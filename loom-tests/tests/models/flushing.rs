@@ -112,7 +112,8 @@ fn batch_waits_for_a_claim() {
     });
 }
 
-/// Two requests at once: the second must not hide from the flusher what was pushed before the first.
+/// Two requests at once: the second must not hide from the flusher what was pushed before the
+/// first.
 #[test]
 fn two_flushes_are_for_all_that_was_pushed() {
     check(3, || {

@@ -63,7 +63,8 @@ fn dropped_item_answers_its_caller() {
     });
 }
 
-/// A task that leaves while it is answered costs no other its answer: the item is counted, the reply freed.
+/// A task that leaves while it is answered costs no other its answer: the item is counted, the
+/// reply freed.
 #[test]
 fn caller_leaves_while_answered() {
     check(3, || {
@@ -102,8 +103,8 @@ fn batch_outlives_its_processor() {
     });
 }
 
-/// Items of one batch are answered on two threads, one of them by its drop. Both are counted, and the last
-/// answer ends the span.
+/// Items of one batch are answered on two threads, one of them by its drop. Both are counted, and
+/// the last answer ends the span.
 #[test]
 fn last_answer_sees_the_other() {
     check(3, || {
@@ -136,8 +137,8 @@ fn two_submitters_complete_the_weight() {
     });
 }
 
-/// An item that weighs enough by itself is found behind one that is claimed and not yet published, though
-/// the publication of that one crosses no limit.
+/// An item that weighs enough by itself is found behind one that is claimed and not yet published,
+/// though the publication of that one crosses no limit.
 #[test]
 fn weight_behind_a_claim_is_found() {
     check(1, || {

@@ -161,8 +161,8 @@ fn stats_race_everything() {
     });
 }
 
-/// Whoever finds less than a capacity pending at every moment is not told that the ring is full: the
-/// other thread takes its first context before it pushes the second.
+/// Whoever finds less than a capacity pending at every moment is not told that the ring is full:
+/// the other thread takes its first context before it pushes the second.
 #[test]
 fn full_is_said_of_full_rings_only() {
     check(3, || {

@@ -85,8 +85,8 @@ fn flush_wakes_the_task() {
 }
 
 /// A scan is suspended in the middle of telling the flusher (here: by its own waker, which is the
-/// caller's code). Whatever others push meanwhile is delivered meanwhile: their reports leave notes,
-/// and the flusher does not sleep while the limits may be old ones.
+/// caller's code). Whatever others push meanwhile is delivered meanwhile: their reports leave
+/// notes, and the flusher does not sleep while the limits may be old ones.
 #[test]
 fn suspended_scan_holds_up_nobody() {
     struct Suspend {
@@ -123,8 +123,9 @@ fn suspended_scan_holds_up_nobody() {
     });
 }
 
-/// As above, in a scan that tells of a complete batch. Until it sets the new limits somebody may pass under
-/// the old ones without a word, so whoever has taken everything and sees the scan must not sleep.
+/// As above, in a scan that tells of a complete batch. Until it sets the new limits somebody may
+/// pass under the old ones without a word, so whoever has taken everything and sees the scan must
+/// not sleep.
 #[test]
 fn old_limits_of_a_suspended_scan_are_not_slept_on() {
     struct Suspend {
