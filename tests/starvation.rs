@@ -347,7 +347,7 @@ mod steps {
         }
         assert!(accepted > SIZE as u64 && full > 0);
 
-        // Together: everything is full, so each push is one look and no write at all.
+        // Together: everything is full, so each push is one load and no write at all.
         thread::scope(|scope| {
             for producer in (0..THREADS).map(|_| collector.producer()) {
                 scope.spawn(move || {

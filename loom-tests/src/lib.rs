@@ -15,12 +15,12 @@
 //! What loom does not see: load buffering (a store that becomes visible before an earlier load or
 //! store of its thread), `SeqCst` beyond `AcqRel`, spurious failures of `compare_exchange_weak`. It
 //! remembers only the last access to an atomic, so a thread's load hides an earlier load of another
-//! from its own next store: a model whose flusher looks once, without waiting, and *then* lets
-//! others push explores nothing ([`check`] fails then). Let the flusher look on a thread that
+//! from its own next store: a model whose flusher polls once, without waiting, and *then* lets
+//! others push explores nothing ([`check`] fails then). Let the flusher poll on a thread that
 //! starts before the pushes. And it stops exploring at a number of preemptions, given per model;
 //! `LOOM_MAX_PREEMPTIONS` overrides all of them.
 
-use batchlink::{LinkPolicy, Flusher, LinkBatch, LinkCollector};
+use batchlink::{Flusher, LinkBatch, LinkCollector, LinkPolicy};
 use loom::model::Builder;
 use loom::sync::Notify;
 use loom::thread;

@@ -66,7 +66,7 @@ impl Case {
         assert_stats(&stats, accepted, full, closed, sum(|log| log.invalid));
 
         // Lane by lane, the batches hold what was accepted, in its order. Of the size one, since
-        // nobody can say of how many contexts a flush or a timeout makes a batch.
+        // it cannot be said of how many contexts a flush or a timeout makes a batch.
         let lanes = logs.len();
         let mut queues = oracle::Collector::new(1, usize::MAX, lanes);
         for (lane, log) in logs.into_iter().enumerate() {

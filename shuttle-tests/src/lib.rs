@@ -2,7 +2,7 @@
 //!
 //! loom (`loom-tests/`) tries *every* interleaving of two or three threads, memory orderings
 //! included. This is the complement: *random* interleavings of many threads that are born and go,
-//! on rings with room for one to eight contexts. Each access to an atomic or a slot is a point at
+//! on rings with one to eight slots. Each access to an atomic or a slot is a point at
 //! which a thread may lose the processor. What shuttle does not see: memory orderings (to it
 //! everything is sequentially consistent).
 //!
@@ -11,8 +11,8 @@
 //! changes priorities at a few points, so that threads fall far behind others.
 //!
 //! Time stands still: a delay of zero is always over, any other ([`NEVER`](common::NEVER)) never
-//! is. So a lost wake-up is not hidden by a timeout, but ends with everybody asleep, which shuttle
-//! reports as a deadlock.
+//! is. So a lost wake-up is not hidden by a timeout, but ends with all threads asleep, which
+//! shuttle reports as a deadlock.
 //!
 //! **A failure says in which file its schedule was saved.** To run that schedule once more, with
 //! the same code:
@@ -47,7 +47,8 @@ use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{env, fs, thread};
 
-/// Far more than any schedule takes: whoever needs them waits for something that does not come.
+/// Far more than any schedule takes: a schedule that needs them waits for something that does not
+/// come.
 const MAX_STEPS: usize = 300_000;
 
 /// Schedules of each scenario that are run twice.

@@ -2,7 +2,7 @@
 
 use crate::common::choices::Item;
 use crate::common::{Random, by_size};
-use batchlink::{LinkPolicy, Duplicates, Flusher, LinkCollector, Producer, PushError, Unsampled};
+use batchlink::{Duplicates, Flusher, LinkCollector, LinkPolicy, Producer, PushError, Unsampled};
 use opentelemetry::trace::{Link, SpanContext};
 use opentelemetry::{KeyValue, StringValue};
 use shuttle::thread::{self, JoinHandle};
@@ -42,7 +42,12 @@ impl Case {
             .with_max_delay(delay)
             .with_queue_capacity((shards * slots).max(size))
             .with_shards(shards)
-            .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep).with_unsampled(Unsampled::Keep).without_link_type())
+            .with_link_policy(
+                LinkPolicy::new()
+                    .with_duplicates(Duplicates::Keep)
+                    .with_unsampled(Unsampled::Keep)
+                    .without_link_type(),
+            )
             .build()
             .expect("valid");
         let case = Self { size, payload: "payload".into(), logs: Mutex::default() };
@@ -145,7 +150,7 @@ impl Lane {
         }
     }
 
-    /// Pushes a valid context, for which there is room.
+    /// Pushes a valid context, for which there is a free slot.
     pub fn push_accepted(&mut self) {
         let before = self.accepted();
         while self.accepted() == before {
@@ -185,7 +190,7 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        // Before the handle goes, so that whoever sees it gone finds the log.
+        // Before the handle goes, so that a thread that sees it gone finds the log.
         let mut logs = self.case.logs.lock().unwrap_or_else(PoisonError::into_inner);
         logs[self.number] = std::mem::take(&mut self.log);
     }

@@ -25,7 +25,7 @@ fn receive(consumer: &Consumer, contexts: usize) -> Vec<LinkBatch> {
 
 /// Producers push and go quiet: every batch that is complete then is delivered, and nothing more.
 #[test]
-fn size_trigger_fires_when_everybody_goes_quiet() {
+fn quiet_threads_fire_size() {
     fn scenario(random: &mut Random) -> Totals {
         let (case, collector, flusher) = Case::choose(random, NEVER);
         let consumer = Consumer::start(flusher, random);
@@ -44,9 +44,9 @@ fn size_trigger_fires_when_everybody_goes_quiet() {
 }
 
 /// Round after round, as many threads as make a batch push once each: the batch comes without
-/// anybody else's help, before the next round begins.
+/// another push, before the next round begins.
 #[test]
-fn size_trigger_fires_in_every_round() {
+fn every_round_fires_size() {
     fn scenario(random: &mut Random) -> Totals {
         let (case, collector, flusher) = Case::choose(random, NEVER);
         let consumer = Consumer::start(flusher, random);
@@ -67,7 +67,7 @@ fn size_trigger_fires_in_every_round() {
     check(scenario, |totals| totals.batches(Trigger::Size) == 8 * totals.schedules);
 }
 
-/// Everybody who is left goes, then the account is made.
+/// Drops everything that is left, then checks the account.
 fn finish(
     case: Arc<Case>,
     collector: LinkCollector,
@@ -82,7 +82,7 @@ fn finish(
     case.settle(batches, stats, allowed)
 }
 
-/// Whatever is pushed is delivered by a delay that is over, and then everybody sleeps.
+/// Whatever is pushed is delivered by a delay that is over, and then every thread sleeps.
 #[test]
 fn timeout_delivers_everything() {
     fn scenario(random: &mut Random) -> Totals {
@@ -99,7 +99,7 @@ fn timeout_delivers_everything() {
 
 /// A flush delivers what was pushed before it, while others flush and push.
 #[test]
-fn flush_delivers_what_was_pushed_before() {
+fn flush_delivers_earlier_pushes() {
     fn scenario(random: &mut Random) -> Totals {
         let (case, collector, flusher) = Case::choose(random, NEVER);
         let consumer = Consumer::start(flusher, random);
@@ -148,10 +148,10 @@ fn close_lets_nothing_slip_through() {
     check(scenario, |totals| totals.closed > 0 && totals.batches(Trigger::Shutdown) > 0);
 }
 
-/// Threads are born and go while others push; handles are cloned and dropped; nobody closes. The
+/// Threads are born and go while others push; handles are cloned and dropped; no call closes. The
 /// flusher ends with the last handle, and not before.
 #[test]
-fn last_handle_to_go_ends_the_flusher() {
+fn last_handle_ends_flusher() {
     fn live(case: Arc<Case>, collector: LinkCollector, mut random: Random, children: u64) {
         let mut lane = Lane::new(&case, &collector, &mut random);
         (0..random.below(3)).for_each(|_| lane.push());
@@ -221,7 +221,7 @@ fn shutdown_waits_for_everything_accepted() {
 /// A flusher that goes while others push closes the collector; what it left is pending, and goes
 /// with the last.
 #[test]
-fn flusher_that_goes_leaves_the_rest_pending() {
+fn dropped_flusher_leaves_pending() {
     fn scenario(random: &mut Random) -> Totals {
         let (case, collector, mut flusher) = Case::choose(random, NEVER);
         let producers = case.producers(&collector, random);

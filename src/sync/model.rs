@@ -29,7 +29,7 @@ impl Parker {
         &self.waker
     }
 
-    /// No deadline is ever over while somebody sleeps.
+    /// No deadline is ever over while a thread sleeps.
     pub(crate) fn park(&self, _deadline: Option<Instant>) {
         self.notify.wait();
     }
@@ -156,7 +156,7 @@ pub(crate) mod oneshot {
 
     impl<T> Drop for Receiver<T> {
         fn drop(&mut self) {
-            // A value that was sent is dropped with the channel, by whoever leaves last.
+            // A value that was sent is dropped with the channel, by the end that leaves last.
             let waker = with(&self.0, |state| {
                 state.receiver_gone = true;
                 state.waker.take()

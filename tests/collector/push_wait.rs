@@ -70,15 +70,15 @@ fn timed_out_push_counts_once() {
 fn threads_wait_for_slots() {
     let _watchdog = watchdog();
     let (collector, mut flusher) = full();
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     for n in 5..=8 {
-        let (collector, tell) = (collector.clone(), tell.clone());
-        thread::spawn(move || tell.send(collector.push_wait(&context(n))).unwrap());
+        let (collector, sender) = (collector.clone(), sender.clone());
+        thread::spawn(move || sender.send(collector.push_wait(&context(n))).unwrap());
     }
     // No push succeeds before the flusher takes.
-    assert!(told.recv_timeout(Duration::from_millis(20)).is_err());
+    assert!(receiver.recv_timeout(Duration::from_millis(20)).is_err());
     assert_eq!(numbers(&flusher.next_batch().unwrap()), [1, 2, 3, 4]);
-    (0..4).for_each(|_| told.recv().unwrap().unwrap());
+    (0..4).for_each(|_| receiver.recv().unwrap().unwrap());
     let mut late = numbers(&flusher.next_batch().unwrap());
     late.sort_unstable();
     assert_eq!(late, [5, 6, 7, 8]);

@@ -45,7 +45,7 @@ fn size_fires_exactly() {
                         }
                         if round % 2 == 1 {
                             stop.wait();
-                            // The flusher looks.
+                            // The flusher polls.
                             stop.wait();
                             if round as usize % THREADS == thread {
                                 collector.push(&context(1)).unwrap();
@@ -203,7 +203,7 @@ fn idle_collector_never_wakes() {
     collector.push(&context(1)).unwrap();
     assert_eq!(received.recv().unwrap().received(), 1);
     let before = collector.stats().wake_ups();
-    assert!((1..=3).contains(&before), "told once, timed once, and one to spare: {before}");
+    assert!((1..=3).contains(&before), "woken once, timed out once, and one to spare: {before}");
     thread::sleep(Duration::from_millis(100));
     let after = collector.stats().wake_ups();
     assert!(after <= before + 1, "idle again, but {before} wake-ups became {after}");
@@ -224,7 +224,7 @@ fn filling_batch_never_wakes() {
         }
         assert_eq!(received.recv().unwrap().received(), 1000);
         let wake_ups = collector.stats().wake_ups();
-        // A message that comes while the flusher is awake costs one more, empty, look.
+        // A wake-up that comes while the flusher is awake costs one more, empty, poll.
         assert!(wake_ups <= 3 * (round + 1), "{wake_ups} wake-ups for {} batches", round + 1);
     }
 }

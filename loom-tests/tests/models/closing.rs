@@ -32,7 +32,7 @@ fn close_races_push_and_drain() {
     });
 }
 
-/// Close, shard after shard, racing a look, shard after shard: the flusher ends when every shard is
+/// Close, shard after shard, racing a poll, shard after shard: the flusher ends when every shard is
 /// closed and empty, and not before.
 #[test]
 fn close_races_look() {
@@ -69,9 +69,9 @@ fn close_races_a_scan() {
     });
 }
 
-/// After close, room under the limit does not count.
+/// After close, the allowance does not count.
 #[test]
-fn close_takes_the_allowance_back() {
+fn close_revokes_allowance() {
     check(3, || {
         let (collector, mut flusher) = collector(4, 4, 1, NEVER);
         collector.push(&cx(1)).unwrap();

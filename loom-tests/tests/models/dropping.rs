@@ -30,9 +30,9 @@ fn partly_drained_collector_is_dropped() {
     });
 }
 
-/// The last to go is whoever it happens to be, on whatever thread.
+/// Any of the handles may be the last to go, on any thread.
 #[test]
-fn last_to_go_drops_what_is_left() {
+fn last_handle_drops_leftovers() {
     check(2, || {
         let payload: Arc<str> = "payload".into();
         let (collector, flusher) = collector(4, 4, 2, NEVER);

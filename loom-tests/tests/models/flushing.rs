@@ -45,7 +45,7 @@ fn flush_races_push() {
 /// A producer stopped between claim and publish: a flush delivers what the other shard has, and
 /// the stopped one, resumed, exactly once.
 #[test]
-fn stalled_push_delays_its_shard_only() {
+fn stalled_push_delays_own_shard() {
     check(3, || {
         let (collector, mut flusher) = collector(4, 4, 2, NEVER);
         let (first, second) = (collector.producer(), collector.producer());
@@ -65,7 +65,7 @@ fn stalled_push_delays_its_shard_only() {
     });
 }
 
-/// A flush that finds a claim and nothing published waits for the publication, which nobody
+/// A flush that finds a claim and nothing published waits for the publication, which no wake-up
 /// announces.
 #[test]
 fn flush_waits_for_a_claim() {
@@ -93,7 +93,7 @@ fn flush_waits_for_a_claim() {
 }
 
 /// A batch is complete when it is published: the context that completes it may announce it while
-/// an earlier claim is still being written, and nobody announces that one.
+/// an earlier claim is still being written, and no wake-up announces that one.
 #[test]
 fn batch_waits_for_a_claim() {
     check(3, || {
@@ -115,7 +115,7 @@ fn batch_waits_for_a_claim() {
 /// Two requests at once: the second must not hide from the flusher what was pushed before the
 /// first.
 #[test]
-fn two_flushes_are_for_all_that_was_pushed() {
+fn two_flushes_cover_all_pushes() {
     check(3, || {
         let (collector, mut flusher) = collector(4, 4, 1, NEVER);
         let other = spawn(collector.clone(), |other| other.flush());

@@ -6,6 +6,6 @@ mod dropping;
 mod flushing;
 mod replies;
 mod ring;
-mod waiters;
 mod trigger;
+mod waiters;
 mod waking;

@@ -1,6 +1,9 @@
 //! The way back to callers, and the end of a batch: `src/processor/`.
 
-use batchlink::{Trigger, processor::{BatchProcessor, CallError, Submitter}};
+use batchlink::{
+    Trigger,
+    processor::{BatchProcessor, CallError, Submitter},
+};
 use batchlink_loom_tests::{NEVER, block_on, check, spawn};
 use loom::thread;
 use opentelemetry::trace::SpanContext;

@@ -24,7 +24,7 @@ fn slot_is_published_and_reused() {
 
 /// Claim under a limit that the draining flusher raised over slots it has just left.
 #[test]
-fn slot_is_reused_under_the_flushers_limit() {
+fn flusher_limit_reuses_slot() {
     check(3, || {
         let (collector, mut flusher) = collector(3, 4, 1, NEVER);
         assert_eq!(collector.push_all(&[1, 2, 3, 4].map(cx)), 4);
@@ -37,7 +37,7 @@ fn slot_is_reused_under_the_flushers_limit() {
 
 /// Claim under a limit that another producer raised, from a `head` it had just seen.
 #[test]
-fn slot_is_reused_under_a_producers_limit() {
+fn producer_limit_reuses_slot() {
     check(3, || {
         let (collector, mut flusher) = collector(1, 2, 1, NEVER);
         let consumer = thread::spawn(move || {
@@ -106,7 +106,7 @@ fn push_all_fills_a_shard() {
     });
 }
 
-/// `push_all` racing `push` where there is room for all: neither disturbs the other's order.
+/// `push_all` racing `push` where there are slots for all: neither disturbs the other's order.
 #[test]
 fn push_all_races_push() {
     check(2, || {
@@ -161,10 +161,10 @@ fn stats_race_everything() {
     });
 }
 
-/// Whoever finds less than a capacity pending at every moment is not told that the ring is full:
+/// A push that finds less than the capacity pending at every moment is not refused as `Full`:
 /// the other thread takes its first context before it pushes the second.
 #[test]
-fn full_is_said_of_full_rings_only() {
+fn only_full_ring_refuses() {
     check(3, || {
         let (collector, mut flusher) = collector(1, 2, 1, NEVER);
         let one = spawn(collector.producer(), |producer| producer.push_stalled(&cx(9)).map(drop));
@@ -177,10 +177,10 @@ fn full_is_said_of_full_rings_only() {
     });
 }
 
-/// A claim past the limit tells which head made room for it, to one who has not seen that head: who
-/// found the word of the second push with the head of the first would take the ring for overfull.
+/// A claim past the limit publishes the head that freed its slots, to a thread that has not seen
+/// that head: the word of the second push with the head of the first would make the ring overfull.
 #[test]
-fn claim_tells_of_the_head_that_made_room() {
+fn claim_publishes_freeing_head() {
     check(3, || {
         let (collector, mut flusher) = collector(1, 1, 1, NEVER);
         collector.push(&cx(1)).unwrap();
@@ -194,7 +194,7 @@ fn claim_tells_of_the_head_that_made_room() {
         match (mine, theirs) {
             (Err(PushError::Full), Ok(())) => assert_eq!(drain(&mut flusher), [2]),
             (Ok(()), Err(PushError::Full)) => assert_eq!(drain(&mut flusher), [3]),
-            both => panic!("there was room for one: {both:?}"),
+            both => panic!("one slot was free: {both:?}"),
         }
     });
 }

@@ -1,4 +1,4 @@
-//! When the flusher is told: `src/trigger.rs`.
+//! When the flusher is woken: `src/queue/trigger.rs`.
 
 use batchlink::{Timeout, Trigger};
 use batchlink_loom_tests::{Alarm, NEVER, check, collector, cx, ids, sorted, spawn};
@@ -23,7 +23,7 @@ fn two_producers_complete_a_batch() {
     });
 }
 
-/// Exact trigger: three producers on three shards race to complete a batch while the flusher, who
+/// Exact trigger: three producers on three shards race to complete a batch while the flusher, which
 /// knows that something is pending, sleeps; one of them wakes it.
 #[test]
 fn three_producers_complete_a_batch() {
@@ -54,10 +54,10 @@ fn three_producers(size: usize, wakes: bool) {
     }
 }
 
-/// Notes: a report that finds a coordinator at work is handled by it before it leaves, although it
-/// came after that coordinator's scan.
+/// Pending flags: a report that finds a coordinator at work is handled by it before it leaves,
+/// although it came after that coordinator's scan.
 #[test]
-fn coordinator_handles_notes() {
+fn coordinator_handles_flags() {
     check(3, || {
         let (collector, mut flusher) = collector(2, 2, 2, NEVER);
         let (first, second) = (collector.producer(), collector.producer());
@@ -70,10 +70,10 @@ fn coordinator_handles_notes() {
 }
 
 /// Scan: while one producer's scan hands out limits, another passes under its old one. The scan
-/// finds its tail past the new limit, starts over, and wakes the flusher, who knows of the first
+/// finds its tail past the new limit, starts over, and wakes the flusher, which knows of the first
 /// context and sleeps.
 #[test]
-fn scan_finds_who_passed_unseen() {
+fn scan_finds_unreported_pass() {
     check(3, || {
         let (collector, mut flusher) = collector(4, 4, 2, NEVER);
         let (first, second) = (collector.producer(), collector.producer());
@@ -91,7 +91,7 @@ fn scan_finds_who_passed_unseen() {
     });
 }
 
-/// Allowances: pushes that nobody reports stay one short of a batch, so the one that completes it
+/// Allowances: pushes that are not reported stay one short of a batch, so the one that completes it
 /// reports; with two producers on one shard and one on the other.
 #[test]
 fn last_of_a_batch_reports() {
@@ -161,10 +161,10 @@ fn rearm_races_a_batch() {
     });
 }
 
-/// A coordinator that was suspended while the flusher took what it had announced finds a note of
-/// that and forgets what it has told: the next batch, on another shard, is announced again.
+/// A coordinator that was suspended while the flusher took what it had announced finds the
+/// *drained* flag and lowers the level: the next batch, on another shard, wakes the flusher again.
 #[test]
-fn drained_note_makes_the_coordinator_tell_anew() {
+fn drained_flag_lowers_level() {
     check(2, || {
         let (collector, mut flusher) = collector(1, 2, 2, NEVER);
         let (first, second) = (collector.producer(), collector.producer());

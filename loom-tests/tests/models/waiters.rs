@@ -127,9 +127,8 @@ fn overtaken_waiter_stays_registered() {
         let waits = spawn(collector.clone(), |collector| collector.push_wait(&cx(2)).unwrap());
         assert_eq!(ids(&flusher.next_batch().unwrap()), [1]);
         let overtakes = collector.push(&cx(3)).is_ok();
-        let mut taken: Vec<_> = (0..1 + usize::from(overtakes))
-            .flat_map(|_| ids(&flusher.next_batch().unwrap()))
-            .collect();
+        let mut taken: Vec<_> =
+            (0..1 + usize::from(overtakes)).flat_map(|_| ids(&flusher.next_batch().unwrap())).collect();
         taken.sort_unstable();
         assert_eq!(taken, if overtakes { vec![2, 3] } else { vec![2] });
         waits.join().unwrap();

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// Register before look: a context that comes between the two wakes the task.
+/// A context that comes between registration and poll wakes the task (invariant
+/// `register-before-poll`).
 #[test]
 fn register_races_wake() {
     check(3, || {
@@ -86,9 +87,9 @@ fn flush_wakes_the_task() {
 
 /// A scan is suspended in the middle of telling the flusher (here: by its own waker, which is the
 /// caller's code). Whatever others push meanwhile is delivered meanwhile: their reports leave
-/// notes, and the flusher does not sleep while the limits may be old ones.
+/// flags, and the flusher does not sleep while the limits may be old ones.
 #[test]
-fn suspended_scan_holds_up_nobody() {
+fn suspended_scan_delays_no_push() {
     struct Suspend {
         flusher: Mutex<Flusher>,
         second: Producer,
@@ -123,11 +124,11 @@ fn suspended_scan_holds_up_nobody() {
     });
 }
 
-/// As above, in a scan that tells of a complete batch. Until it sets the new limits somebody may
-/// pass under the old ones without a word, so whoever has taken everything and sees the scan must
-/// not sleep.
+/// As above, in a scan that tells of a complete batch. Until it sets the new limits, producers may
+/// pass under the old ones unreported, so a flusher that has taken everything and sees the scan
+/// must not sleep.
 #[test]
-fn old_limits_of_a_suspended_scan_are_not_slept_on() {
+fn flusher_awaits_suspended_scan() {
     struct Suspend {
         flusher: Mutex<Flusher>,
         second: Producer,
