@@ -97,9 +97,7 @@ impl<T: Send, R: Send, E: Send> Control for Handled<T, R, E> {
     }
 
     fn in_flight(&self) -> u64 {
-        let stats = ProcessorStats::new(self.queue.stats(), &self.outcomes);
-        // The counters are read one by one, so one may be ahead.
-        stats.queue.received().saturating_sub(stats.succeeded + stats.failed)
+        ProcessorStats::new(self.queue.stats(), &self.outcomes).in_flight()
     }
 }
 
@@ -138,8 +136,11 @@ where
         }
     }
 
-    /// Waits until a batch is due and starts its span; `None` once the processor is closed and
-    /// every item was given out. Blocks the thread.
+    /// **Blocks** the thread until a batch is due, and starts its span. Returns `None` once the
+    /// processor is closed and every item was handed out.
+    ///
+    /// **On a thread of an async runtime this stops all its other tasks**, perhaps those that submit.
+    /// Use `next`, or a thread of its own.
     pub fn next_batch(&mut self) -> Option<Batch<T, R, E>> {
         if self.parts.is_empty() {
             let due = self.receiver.wait()?;
@@ -148,7 +149,8 @@ where
         self.next_part()
     }
 
-    /// As [`next_batch`](Self::next_batch), but gives up after `timeout`. Zero only looks.
+    /// **Blocks** the thread as [`next_batch`](Self::next_batch) does, at most for `timeout`. Zero does
+    /// not wait.
     ///
     /// # Errors
     ///
@@ -161,7 +163,8 @@ where
         Ok(self.next_part())
     }
 
-    /// What is pending right now, up to one batch ([`Trigger::Manual`]); `None` if nothing is.
+    /// Returns what is pending now, up to one batch ([`Trigger::Manual`]), or `None` if nothing is. Does
+    /// not wait.
     pub fn try_next(&mut self) -> Option<Batch<T, R, E>> {
         if self.parts.is_empty() {
             let due = self.receiver.available()?;
@@ -170,9 +173,16 @@ where
         self.next_part()
     }
 
-    /// Calls `handler` with every batch, on this thread, until the processor is closed and every
-    /// item was given out. A panic of `handler` fails the items it had not answered, is counted in
+    /// **Blocks** the thread until the processor is closed and every item was handed out, and calls
+    /// `handler` with each batch.
+    ///
+    /// A panic of `handler` fails the items that it had not answered, is counted in
     /// [`Stats::handler_panics`](crate::Stats::handler_panics), and the next batch comes as usual.
+    ///
+    /// **On a thread of an async runtime this stops all its other tasks**, perhaps those that submit.
+    /// Use `run_async`, or [`spawn`](Self::spawn). A handler that keeps a
+    /// [`Submitter`](super::Submitter) keeps the processor open: give it a
+    /// [`WeakSubmitter`](super::WeakSubmitter).
     pub fn run(&mut self, mut handler: impl FnMut(Batch<T, R, E>)) {
         while let Some(batch) = self.next_batch() {
             let span = Arc::clone(&batch.span);
@@ -184,8 +194,9 @@ where
         }
     }
 
-    /// Calls `handler` with every item, on this thread, until the processor is closed and every
-    /// item was given out.
+    /// **Blocks** the thread until the processor is closed and every item was handed out, and calls
+    /// `handler` with each item. In async code use `run_each_async`, or
+    /// [`spawn_each`](Self::spawn_each); see [`run`](Self::run).
     ///
     /// Each item has a span of its own, child of the batch span and linked to the item's request;
     /// it is the current one during the call and is passed as a `Context`. It gets the event

@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 ///   the one of its first poll. Where both differ, name the span:
 ///   [`call_with_context`](Self::call_with_context).
 /// - **Own handler:** a handler that waited for its own processor would wait for itself. In the
-///   handler's own thread or task a call is refused with [`CallError::OwnHandler`], and waiting for
-///   room is refused as full. Neither can be told in a thread or task that the handler starts.
+///   handler's own thread or task a call is refused with
+///   [`OwnHandler`](super::CallError::OwnHandler), and waiting for room is refused as full. Neither can be told in a thread or task that the handler starts.
 /// - **Not run:** a call is answered when the processor is run or dropped. If it is neither, the
 ///   call waits without end: use a timeout.
 ///

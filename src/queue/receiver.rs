@@ -96,11 +96,12 @@ impl<T> Receiver<T> {
     }
 
     /// Closes, and passes what is left to `each`, which must not panic. Waits for claims in flight,
-    /// so that no entry is left where nothing polls any more.
+    /// so that no entry is left where nothing polls any more. A flush that waits for these fails.
     // Invariant: nothing-left-behind.
     #[cfg(feature = "processor")]
     pub(crate) fn discard(&mut self, each: impl Fn(T)) {
         self.queue().close();
+        self.queue().consumer_gone();
         while let Some(Due { count, .. }) = self.wait() {
             self.drain.take(count, |take| take.for_each(&each));
         }

@@ -2,7 +2,7 @@
 
 use super::common::*;
 use batchlink::processor::{Batch, BatchProcessor, BatchProcessorBuilder, CallError, Submitter};
-use batchlink::{FlushError, LinkCollector, PushError, ShutdownError, Trigger};
+use batchlink::{FlushError, LinkCollector, PushError, Trigger};
 use opentelemetry::Context;
 use opentelemetry::trace::noop::NoopTracer;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
@@ -309,28 +309,6 @@ fn items_in_flight_are_counted() {
     assert_eq!(in_flight(), (1, 0));
     drop(processor);
     assert_eq!(in_flight(), (0, 0));
-}
-
-/// Of ten keys the handler has one batch; nine were taken and not given out.
-#[test]
-fn shutdown_counts_items_in_flight() {
-    let _watchdog = watchdog();
-    let (submitter, processor) = build(of_size(10).with_shards(1).with_key(|n| *n));
-    let (begun, begins) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let handle = processor.spawn(move |batch| {
-        begun.send(()).unwrap();
-        let _ = released.recv();
-        batch.succeed_all(|n| *n);
-    });
-    let handle = handle.unwrap();
-    (0..10).for_each(|n| submitter.submit(n).unwrap());
-    begins.recv().unwrap();
-    let refused = handle.shutdown_with_timeout(Duration::ZERO).unwrap_err();
-    assert_eq!(refused, ShutdownError::Timeout { pending: 0, in_flight: 10 });
-    drop(release);
-    handle.shutdown_with_timeout(NEVER).unwrap();
-    assert_eq!((submitter.stats().succeeded(), submitter.stats().in_flight()), (10, 0));
 }
 
 /// Of every part of what was taken, wherever the answers are given.
