@@ -4,17 +4,27 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(feature = "tokio")]
 #[path = "../common/exported.rs"]
 mod exported;
+#[cfg(feature = "tokio")]
 #[path = "../common/processor_calls.rs"]
 mod processor_calls;
 
-#[cfg(all(feature = "processor", feature = "tokio"))]
+mod answers;
+mod batches;
+#[cfg(feature = "tokio")]
 mod oracle;
 mod outcomes;
+mod panics;
+mod payloads;
 mod reporting;
-mod service;
 mod shutdown;
+mod shutdown;
+mod stress;
 mod submitting;
 mod support;
 mod suppression;
+#[cfg(feature = "tokio")]
+mod tasks;
+mod weight;

@@ -2,9 +2,9 @@
 
 use super::common::*;
 use super::support::*;
-use batchlink::processor::BatchProcessor;
+use batchlink::processor::CallError;
 use opentelemetry::trace::Status;
-use std::time::Duration;
+use std::thread;
 
 /// Five items of a handler that leaves by `?` at item 2 of 5.
 #[test]
@@ -46,9 +46,45 @@ fn dropped_batch_fails() {
     assert!(matches!(batch.status, Status::Error { .. }), "{:?}", batch.status);
 }
 
+/// No caller gets the result of another's item.
+#[test]
+fn wrong_result_count_fails_all() {
+    let _watchdog = watchdog();
+    for (given, results, said) in [
+        (0, 0, "0 results for 4 items"),
+        (3, 3, "3 results for 4 items"),
+        (5, 5, "5 or more results for 4 items"),
+        (usize::MAX, 5, "5 or more results for 4 items"),
+    ] {
+        let (_provider, tracer, exporter) = telemetry();
+        let (submitter, mut processor) = of_size(4, tracer);
+        let calls: Vec<_> = (0..4)
+            .map(|n| {
+                let submitter = submitter.clone();
+                thread::spawn(move || submitter.call_blocking(n))
+            })
+            .collect();
+        // An iterator that does not know its length.
+        let mut left = given;
+        processor.next_batch().unwrap().complete(std::iter::from_fn(|| {
+            left = left.checked_sub(1)?;
+            Some(Ok(7))
+        }));
+        for call in calls {
+            assert_eq!(call.join().unwrap(), Err(CallError::ResultCount { items: 4, results }));
+        }
+        let stats = submitter.stats();
+        assert_eq!((stats.succeeded(), stats.failed()), (0, 4));
+        let [batch] = spans(&exporter, "batch").try_into().unwrap();
+        assert_eq!(batch.status, Status::error(format!("4 items failed, first: the handler gave {said}")));
+        assert_eq!(text(&batch.attributes, "error.type").as_deref(), Some("result_count"));
+    }
+}
+
 #[cfg(feature = "tokio")]
 mod cancelled {
     use super::*;
+    use batchlink::processor::BatchProcessor;
     use futures_util::FutureExt;
     use opentelemetry_sdk::trace::InMemorySpanExporter;
     use std::future::pending;
@@ -157,7 +193,7 @@ mod cancelled {
         let (_provider, tracer, _exporter) = telemetry();
         let (submitter, mut processor) = BatchProcessor::<u64, u64, Text>::builder("batch")
             .with_max_batch_size(4)
-            .with_max_delay(Duration::from_secs(3600))
+            .with_max_delay(NEVER)
             .with_shards(1)
             .with_key(|n| n % 2)
             .build(tracer)

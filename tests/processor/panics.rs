@@ -1,0 +1,183 @@
+//! Panics of the user's code around the handler.
+
+use super::common::*;
+use super::support::*;
+use batchlink::processor::{BatchProcessor, BatchProcessorBuilder, CallError};
+use opentelemetry::Context;
+use opentelemetry::trace::{Status, TracerProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// What a processor calls besides the handler is the user's code, too: where it panics, that costs the one
+/// item or nothing, and the processor goes on.
+#[test]
+fn user_panics_cost_one_item() {
+    /// Panics when it is dropped, hashed or shown, if it is 1.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct Bad(u64);
+    impl Bad {
+        fn panic_if_one(&self) {
+            if self.0 == 1 && !thread::panicking() {
+                on_purpose();
+            }
+        }
+    }
+    impl std::hash::Hash for Bad {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            self.panic_if_one();
+            self.0.hash(state);
+        }
+    }
+    impl std::fmt::Display for Bad {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.panic_if_one();
+            write!(f, "{}", self.0)
+        }
+    }
+    struct BadDrop(u64);
+    impl std::fmt::Display for BadDrop {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{}", self.0)
+        }
+    }
+    impl Drop for BadDrop {
+        fn drop(&mut self) {
+            Bad(self.0).panic_if_one();
+        }
+    }
+
+    let _watchdog = watchdog();
+    let (_provider, tracer, exporter) = telemetry();
+    fn build<R: Send + 'static, E: Send + 'static>() -> BatchProcessorBuilder<u64, R, E> {
+        BatchProcessor::builder("batch").with_max_batch_size(1).with_max_delay(NEVER)
+    }
+
+    // The text of an error.
+    let (submitter, processor) = build().build(tracer.clone()).unwrap();
+    let handle = processor.spawn_each(|n: u64, _| Err::<(), _>(Bad(n))).unwrap();
+    for n in [1, 2] {
+        assert_eq!(submitter.call_blocking(n), Err(CallError::Failed(Bad(n))));
+    }
+    handle.shutdown().unwrap();
+    let texts: Vec<_> = spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
+    assert_eq!(texts, [Status::error("(its text panicked)"), Status::error("2")]);
+
+    // The hash of a key.
+    let (submitter, processor) = build().with_key(|n: &u64| Bad(*n)).build(tracer.clone()).unwrap();
+    let handle = processor.spawn_each(|n: u64, _| Ok::<_, Text>(n)).unwrap();
+    for n in [1, 2] {
+        assert_eq!(submitter.call_blocking(n), Ok(n));
+    }
+    handle.shutdown().unwrap();
+
+    // The drop of a result, or of an error, that nobody waits for any more.
+    for fails in [false, true] {
+        let (submitter, processor) = build().build(tracer.clone()).unwrap();
+        let (go, gone) = mpsc::channel();
+        let handle = processor
+            .spawn_each(move |n: u64, _| {
+                gone.recv().unwrap();
+                if fails { Err(BadDrop(n)) } else { Ok(BadDrop(n)) }
+            })
+            .unwrap();
+        let submit = |n| {
+            let call = submitter.call_blocking_timeout(n, Duration::from_millis(1));
+            assert!(matches!(call, Err(CallError::Timeout)), "nobody answers before the caller gives up");
+            go.send(()).unwrap();
+        };
+        [1, 2].into_iter().for_each(submit);
+        handle.shutdown().unwrap();
+        let stats = submitter.stats();
+        assert_eq!((stats.succeeded(), stats.failed()), if fails { (0, 2) } else { (2, 0) });
+    }
+}
+
+/// Of payloads that were divided and not given out, as of those in the rings.
+#[test]
+fn dropped_processor_counts_parts() {
+    struct Payload(Arc<AtomicU64>);
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            on_purpose();
+        }
+    }
+
+    let (_provider, tracer, _exporter) = telemetry();
+    let mut key = 0;
+    let (submitter, mut processor) = BatchProcessor::<Payload, (), Text>::builder("batch")
+        .with_max_batch_size(3)
+        .with_shards(1)
+        .with_key(move |_| {
+            key += 1;
+            key
+        })
+        .build(tracer)
+        .unwrap();
+    let dropped = Arc::new(AtomicU64::new(0));
+    (0..5).for_each(|_| submitter.submit(Payload(Arc::clone(&dropped))).unwrap());
+    let mut batch = processor.next_batch().unwrap().into_iter();
+    let (payload, answer) = batch.next().unwrap().into_parts();
+    answer.succeed(());
+    drop(batch);
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+    drop(processor);
+    assert_eq!(dropped.load(Ordering::Relaxed), 5);
+    let stats = submitter.stats();
+    assert_eq!((stats.queue().received(), stats.succeeded(), stats.failed()), (5, 1, 4));
+}
+
+/// A sampler or span processor that panics costs spans, not items, nor the process while a handler unwinds.
+#[test]
+fn telemetry_panics_cost_spans() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Panics {
+        Start,
+        End,
+    }
+    #[derive(Debug)]
+    struct Broken(Panics);
+    impl SpanProcessor for Broken {
+        fn on_start(&self, _: &mut Span, _: &Context) {
+            if self.0 == Panics::Start {
+                on_purpose();
+            }
+        }
+        fn on_end(&self, _: SpanData) {
+            if self.0 == Panics::End {
+                on_purpose();
+            }
+        }
+        fn force_flush(&self) -> OTelSdkResult {
+            Ok(())
+        }
+        fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+            Ok(())
+        }
+    }
+
+    let _watchdog = watchdog();
+    for panics in [Panics::Start, Panics::End] {
+        let provider = SdkTracerProvider::builder().with_span_processor(Broken(panics)).build();
+        let (submitter, processor) = of_size(1, provider.tracer("test"));
+        let handle = processor
+            .spawn(|batch| {
+                if batch.payloads().next() == Some(&1) {
+                    on_purpose();
+                }
+                batch.succeed_all(|n| n + 1);
+            })
+            .unwrap();
+        assert_eq!(submitter.call_blocking(1), Err(CallError::Panicked));
+        assert_eq!(submitter.call_blocking(2), Ok(3));
+        handle.shutdown().unwrap();
+        let (submitter, processor) = of_size(1, provider.tracer("test"));
+        let handle = processor.spawn_each(|n, _| Ok(n + 1)).unwrap();
+        assert_eq!([1, 2].map(|n| submitter.call_blocking(n)), [Ok(2), Ok(3)]);
+        handle.shutdown().unwrap();
+    }
+}
