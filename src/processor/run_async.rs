@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::run::BatchProcessor;
 use super::{Outcomes, scope};
+use crate::queue::coop;
 use crate::sync::Arc;
 use futures_core::Stream;
 use opentelemetry::Context;
@@ -12,7 +13,7 @@ use std::fmt::Display;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 
 impl<T, R, E> BatchProcessor<T, R, E>
 where
@@ -29,11 +30,10 @@ where
     /// [`next`](Self::next) for those who write their own `poll`.
     pub fn poll_next_batch(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Batch<T, R, E>>> {
         if self.parts.is_empty() {
-            match self.receiver.poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(due)) => self.take(due),
-            }
+            let Some(due) = ready!(self.receiver.poll(cx)) else { return Poll::Ready(None) };
+            self.take(due);
+        } else {
+            ready!(coop::poll_proceed(cx, coop::BATCH));
         }
         Poll::Ready(self.next_part())
     }
@@ -64,6 +64,7 @@ where
             // It ends after its items' spans.
             let whole = Arc::clone(&batch.span);
             for item in batch {
+                poll_fn(|cx| coop::poll_proceed(cx, coop::PUSH)).await;
                 let (payload, span) = self.start_item(item, whole.context());
                 let context = span.context().clone();
                 let call = async { handler(payload, context.clone()).await };

@@ -4,12 +4,12 @@
 //! the task's cooperative budget, as those of tokio's own types do; on any executor, a thread that
 //! has seen [`LIMIT`] units of ready results makes the next future yield.
 
-/// What a push costs.
-pub(super) const PUSH: u32 = 1;
+/// What a push costs, or one item that a handler processed.
+pub(crate) const PUSH: u32 = 1;
 
 /// What a batch costs: the work of its handler stands behind it.
 #[cfg(feature = "tokio")]
-pub(super) const BATCH: u32 = 8;
+pub(crate) const BATCH: u32 = 8;
 
 /// Units of ready results on one thread between two yields.
 #[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
@@ -28,7 +28,7 @@ mod real {
 
     /// Returns `Ready` if a result of `cost` units may be returned now. Otherwise the task has been
     /// scheduled to be polled again, after others.
-    pub(in crate::queue) fn poll_proceed(cx: &mut Context<'_>, cost: u32) -> Poll<()> {
+    pub(crate) fn poll_proceed(cx: &mut Context<'_>, cost: u32) -> Poll<()> {
         thread_local!(static SPENT: Cell<u32> = const { Cell::new(0) });
         #[cfg(feature = "tokio")]
         for _ in 0..cost * super::TOKIO_UNITS {
@@ -45,10 +45,10 @@ mod real {
 }
 
 #[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
-pub(super) use real::poll_proceed;
+pub(crate) use real::poll_proceed;
 
 /// Checkers schedule as they like.
 #[cfg(any(batchlink_loom, batchlink_shuttle))]
-pub(super) fn poll_proceed(_cx: &mut std::task::Context<'_>, _cost: u32) -> std::task::Poll<()> {
+pub(crate) fn poll_proceed(_cx: &mut std::task::Context<'_>, _cost: u32) -> std::task::Poll<()> {
     std::task::Poll::Ready(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here depends on OpenTelemetry, on links or on configuration.
 
-mod coop;
+pub(crate) mod coop;
 pub(crate) mod drain;
 mod handle;
 #[cfg(feature = "tokio")]

@@ -20,7 +20,6 @@ mod panics;
 mod payloads;
 mod reporting;
 mod shutdown;
-mod shutdown;
 mod stress;
 mod submitting;
 mod support;
@@ -28,3 +27,5 @@ mod suppression;
 #[cfg(feature = "tokio")]
 mod tasks;
 mod weight;
+#[cfg(feature = "tokio")]
+mod yielding;
