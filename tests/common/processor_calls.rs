@@ -289,7 +289,8 @@ struct Caller {
     woken: Arc<Woken>,
 }
 
-/// Whether somebody was woken since this was last asked.
+/// Whether the task was woken since it was polled.
+#[derive(Default)]
 struct Woken(AtomicBool);
 
 impl Wake for Woken {
@@ -569,7 +570,7 @@ impl Session {
             How::WithContext => submitter.submit_with_context(payload, &context),
             How::WaitTimeout => submitter.submit_wait_timeout(payload, Duration::ZERO),
             How::WaitAsync => {
-                let accepted = poll(&mut Box::pin(submitter.submit_wait_async(payload)), Waker::noop());
+                let accepted = poll(&mut Box::pin(submitter.submit_wait_async(payload)), &Arc::default());
                 return assert_eq!(accepted.map_err(given_back), self.model.offer(id));
             }
             How::CallTimeout => {
@@ -605,13 +606,15 @@ impl Session {
             return;
         }
         let which = which % self.callers.len();
+        let is_woken = |caller: &Caller| caller.woken.0.load(Ordering::Relaxed);
+        // One waiter is woken for each slot: another may have been for this one.
+        let others = self.callers.iter().any(|caller| caller.outside && is_woken(caller));
         let caller = &mut self.callers[which];
-        let waker = Waker::from(Arc::clone(&caller.woken));
-        let woken = caller.woken.0.swap(false, Ordering::Relaxed);
+        let woken = is_woken(caller);
         if caller.outside {
             match self.model.offer(caller.id) {
-                Poll::Pending => return assert!(poll(&mut caller.future, &waker).is_pending()),
-                Poll::Ready(Ok(())) => assert!(woken, "there is room, and it was not woken"),
+                Poll::Pending => return assert!(poll(&mut caller.future, &caller.woken).is_pending()),
+                Poll::Ready(Ok(())) => assert!(others, "a slot is free, and no waiter was woken"),
                 Poll::Ready(Err(reason)) => {
                     self.model.items[caller.id].reply = Some(Err(Self::refusal(reason)))
                 }
@@ -620,7 +623,7 @@ impl Session {
         }
         let reply = self.model.items[caller.id].reply;
         assert!(woken || reply.is_none(), "there is a reply, and it was not woken");
-        assert_eq!(poll(&mut caller.future, &waker), reply.map_or(Poll::Pending, Poll::Ready));
+        assert_eq!(poll(&mut caller.future, &caller.woken), reply.map_or(Poll::Pending, Poll::Ready));
         if reply.is_some() {
             self.callers.swap_remove(which);
         }
@@ -890,14 +893,14 @@ impl Model {
             HowToEnd::RunEach => processor.run_each(|payload, cx| handle(payload, cx).expect(waits)),
             HowToEnd::RunEachAsync => {
                 let run = processor.run_each_async(|payload, cx| ready(handle(payload, &cx).expect(waits)));
-                assert!(poll(&mut Box::pin(run), Waker::noop()).is_ready(), "it waits, closed");
+                assert!(poll(&mut Box::pin(run), &Arc::default()).is_ready(), "it waits, closed");
             }
             HowToEnd::Cancel => loop {
                 let run = processor.run_each_async(|payload, cx| {
                     let result = handle(payload, &cx);
                     async move { if let Some(result) = result { result } else { pending().await } }
                 });
-                if poll(&mut Box::pin(run), Waker::noop()).is_ready() {
+                if poll(&mut Box::pin(run), &Arc::default()).is_ready() {
                     break;
                 }
             },
@@ -973,8 +976,17 @@ fn add_place(link: &mut Link, place: usize) {
     link.attributes.insert(0, KeyValue::new(PLACE, place as i64));
 }
 
-fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>, waker: &Waker) -> Poll<F::Output> {
-    future.as_mut().poll(&mut task::Context::from_waker(waker))
+/// Polls once more where the future only yields to other tasks: it has woken its own.
+fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>, woken: &Arc<Woken>) -> Poll<F::Output> {
+    let waker = Waker::from(Arc::clone(woken));
+    let mut cx = task::Context::from_waker(&waker);
+    loop {
+        woken.0.store(false, Ordering::Relaxed);
+        let poll = future.as_mut().poll(&mut cx);
+        if poll.is_ready() || !woken.0.load(Ordering::Relaxed) {
+            return poll;
+        }
+    }
 }
 
 /// Batch spans say what became of the batch, in the order in which they ended; item spans are below
