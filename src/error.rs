@@ -11,7 +11,8 @@ use std::ops::RangeInclusive;
 /// ```
 /// use batchlink::{LinkCollector, PushError};
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-/// # let context = SpanContext::new(TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
+/// # let context = SpanContext::new(
+/// #     TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
 ///
 /// let builder = LinkCollector::builder().with_max_batch_size(1).with_queue_capacity(1);
 /// let (collector, _flusher) = builder.with_shards(1).build()?;
@@ -49,7 +50,8 @@ impl Error for PushError {}
 /// ```
 /// use batchlink::{LinkCollector, PushError, links};
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-/// # let context = SpanContext::new(TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
+/// # let context = SpanContext::new(
+/// #     TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
 ///
 /// let (collector, _flusher) = LinkCollector::builder().build()?;
 /// collector.close();
@@ -64,7 +66,13 @@ pub struct RejectedLink {
     reason: PushError,
 }
 
-/// [`RejectedLink`] under a name that ends as the other errors' do.
+/// Names [`RejectedLink`] as the other errors are named.
+///
+/// ```
+/// fn reason(error: batchlink::PushLinkError) -> batchlink::PushError {
+///     error.reason()
+/// }
+/// ```
 pub type PushLinkError = RejectedLink;
 
 impl RejectedLink {
@@ -170,7 +178,11 @@ pub(crate) fn within(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timeout;
 
-/// [`Timeout`] under a name that ends as the other errors' do.
+/// Names [`Timeout`] as the other errors are named.
+///
+/// ```
+/// assert_eq!(batchlink::Timeout, batchlink::TimeoutError {});
+/// ```
 pub type TimeoutError = Timeout;
 
 impl fmt::Display for Timeout {
@@ -238,7 +250,8 @@ impl Error for ShutdownError {}
 /// use batchlink::{FlushError, LinkCollector};
 /// use std::time::Duration;
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-/// # let context = SpanContext::new(TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
+/// # let context = SpanContext::new(
+/// #     TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
 ///
 /// let (collector, flusher) = LinkCollector::builder().build()?;
 /// collector.push(&context)?;

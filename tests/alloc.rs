@@ -129,7 +129,8 @@ fn threads_allocate_no_more() {
     handle.shutdown().unwrap();
     drop(handle);
     let per_flush: Vec<u64> = per_flush.iter().collect();
-    // The first of them may still have grown the set; and the first refusal is logged, if that is on.
+    // The first of them may still have grown the set; and the first refusal is logged, if that is
+    // on.
     assert!(per_flush.len() > 300);
     let others = per_flush[2..].iter().filter(|&&count| count != 1).count();
     assert!(others <= usize::from(cfg!(feature = "internal-logs")), "{per_flush:?}");

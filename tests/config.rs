@@ -98,7 +98,7 @@ fn range_ends_are_allowed() {
     }
 }
 
-/// How many contexts one shard takes, from a thread whose shard nobody else uses.
+/// Returns how many contexts one shard takes, from a thread that has it to itself.
 fn slots(builder: LinkCollectorBuilder) -> usize {
     let (collector, _flusher) = builder.build().expect("valid");
     (1..).take_while(|&number| collector.push(&context(number)).is_ok()).count()
@@ -284,8 +284,8 @@ fn build_error_names_the_variable() {
     assert_eq!(error.field(), "queue_capacity");
 }
 
-/// By OpenTelemetry's specification: a wrong value is ignored. 0 is a limit of the SDK's; here it is
-/// the smallest bound.
+/// By OpenTelemetry's specification: a wrong value is ignored. 0 is a limit of the SDK's; here it
+/// is the smallest bound.
 #[test]
 fn sdk_limit_follows_the_specification() {
     let sdk = NAMES[5];

@@ -1,5 +1,5 @@
-//! What is around the collector goes wrong: handlers panic, exporters are down, the process is stopped, the
-//! clock jumps or stands still. Everything accepted is accounted for all the same.
+//! What is around the collector goes wrong: handlers panic, exporters are down, the process is
+//! stopped, the clock jumps or stands still. Everything accepted is accounted for all the same.
 //!
 //! Memory under such conditions is `memory.rs`'s, frozen threads are `starvation.rs`'s.
 #![allow(clippy::unwrap_used)] // in the helpers of tests, as in tests
@@ -13,8 +13,8 @@ use batchlink::{LinkBatch, Stats};
 use common::*;
 use std::sync::mpsc;
 
-/// Batches by size, all full. Pushes `batches` of them one after the other, so that none is refused, and
-/// shuts down; what the handler was given, and the last counters.
+/// Batches by size, all full. Pushes `batches` of them one after the other, so that none is
+/// refused, and shuts down; what the handler was given, and the last counters.
 fn run_batches(batches: u64, mut handler: impl FnMut(u64, LinkBatch) + Send + 'static) -> Stats {
     const SIZE: usize = 5;
     let (collector, flusher) = by_size(SIZE).with_shards(1).build().unwrap();
@@ -348,7 +348,8 @@ mod clock {
         assert!(stats.wake_ups() <= most, "{stats:?}, of at most {most}");
     }
 
-    /// Size, flush and close need no clock. The wait for a deadline that does not come nearer is no busy one.
+    /// Size, flush and close need no clock. The wait for a deadline that does not come nearer is no
+    /// busy one.
     #[test]
     fn stopped_clock_stops_timeouts_only() {
         const DELAY: Duration = Duration::from_millis(20);

@@ -1,4 +1,5 @@
-//! What is logged, and that no flood of contexts becomes a flood of warnings (feature `internal-logs`).
+//! What is logged, and that no flood of contexts becomes a flood of warnings (feature
+//! `internal-logs`).
 #![cfg(feature = "internal-logs")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Promise 5: memory is bounded, by the formula in docs/GUIDE.md, whatever goes on. Counted in bytes for the
-//! whole process, therefore in one test, one check after the other.
+//! Promise 5: memory is bounded, by the formula in docs/GUIDE.md, whatever goes on. Counted in
+//! bytes for the whole process, therefore in one test, one check after the other.
 //!
 //! `BATCHLINK_TEST_SECONDS` is for how long the two checks that go on for a while do so.
 
@@ -26,7 +26,7 @@ const LAST_BYTES: usize = 4096;
 #[test]
 fn memory_is_bounded() {
     let _watchdog = watchdog_for(2 * seconds() + Duration::from_secs(120));
-    // What is made once per process, by whoever comes first.
+    // What is made once per process, by the first use.
     warm_up();
     for (name, check) in [
         ("a_collector_takes_what_is_documented", a_collector_takes_what_is_documented as fn()),
@@ -169,8 +169,8 @@ fn a_full_collector_stays_within_the_formula() {
     }
 }
 
-/// More input than the handler can take, for seconds or a minute: refused and counted, what was accepted
-/// is delivered, and memory is as flat as on the first day.
+/// More input than the handler can take, for seconds or a minute: refused and counted, what was
+/// accepted is delivered, and memory is as flat as on the first day.
 fn a_slow_handler_does_not_make_memory_grow() {
     const THREADS: usize = 2;
     let config = Config::new(64, 1024, 2, true);

@@ -130,7 +130,7 @@ fn texts_are_the_documented_ones() {
     assert_eq!(ShutdownError::AlreadyShutdown.to_string(), "the flusher was already shut down");
 }
 
-/// Whoever walks the chain of errors comes to the reason.
+/// The chain of errors leads to the reason.
 #[test]
 fn rejected_link_has_a_source() {
     let (collector, flusher) = LinkCollector::builder().build().unwrap();

@@ -148,8 +148,8 @@ fn duplicates_share_is_kept() {
     let none = json("--contexts 2000 --duplicates 0 --max-delay-ms 10");
     none.assert_adds_up(2000, 128, 128);
     assert_eq!(none.total("duplicates"), 0);
-    // All but the first context of each worker, and those of late requests, are repetitions; a batch
-    // links what it sees for the first time.
+    // All but the first context of each worker, and those of late requests, are repetitions; a
+    // batch links what it sees for the first time.
     let all = json("--contexts 2000 --duplicates 1 --max-delay-ms 10 --threads 2 --queue-capacity 4096");
     all.assert_adds_up(2000, 128, 128);
     assert!(all.total("linked") <= 3 * all.total("batches"));
@@ -313,7 +313,7 @@ fn otlp_exports_every_batch_span() {
 
 #[test]
 fn failing_endpoint_is_an_error() {
-    // A port that was free a moment ago, and that nobody listens on.
+    // A port that was free a moment ago, on which nothing listens.
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let closed = format!("http://{}", closed.expect("a free port"));
     let (refusing, _) = receiver("400 Bad Request");

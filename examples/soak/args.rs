@@ -3,8 +3,8 @@
 use clap::Parser;
 use std::time::Duration;
 
-/// Random load on several collectors at once, for as long as you like. Every context is accounted for
-/// and every byte is held against the documented bound.
+/// Random load on several collectors at once, for as long as you like. Every context is accounted
+/// for and every byte is held against the documented bound.
 ///
 /// Exit status: 0 if everything held, 1 if not, 2 for a bad flag.
 #[derive(Debug, Parser)]

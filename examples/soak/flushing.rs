@@ -28,7 +28,8 @@ struct Handler {
     slow: Arc<AtomicBool>,
     batch_size: usize,
     max_links: usize,
-    /// Empty between calls; as large as the links of a batch are many if duplicates are to be expected.
+    /// Empty between calls; as large as the links of a batch are many if duplicates are to be
+    /// expected.
     numbers: Vec<u64>,
 }
 

@@ -102,7 +102,7 @@ impl Life<'_> {
         PushedSum::of(self.pushed.iter().map(|tally| &**tally))
     }
 
-    /// While everybody is at work.
+    /// While all threads are at work.
     fn look(&self) -> Result<(), String> {
         let handled_before = self.handled.received.load(Ordering::SeqCst);
         let before = self.sum();

@@ -1,14 +1,15 @@
-//! A soak test: random load on several collectors at once, for minutes or hours. Everything is counted
-//! twice, by the collectors and here, and must agree all the time; memory must stay within the bound that
-//! docs/GUIDE.md gives, and must all come back.
+//! A soak test: random load on several collectors at once, for minutes or hours. Everything is
+//! counted twice, by the collectors and here, and must agree all the time; memory must stay within
+//! the bound that docs/GUIDE.md gives, and must all come back.
 //!
 //! ```text
 //! cargo run --release --features tokio --example soak -- --minutes 30
 //! ```
 //!
-//! An *epoch* takes ten seconds and one line of output. In it a few *lanes* (`lane.rs`) build one collector
-//! after the other, as planned by chance (`plan.rs`), push from threads that come and go (`producer.rs`), and
-//! take batches in every way there is (`flushing.rs`). `tally.rs` is our own account of it all.
+//! An *epoch* takes ten seconds and one line of output. In it a few *lanes* (`lane.rs`) build one
+//! collector after the other, as planned by chance (`plan.rs`), push from threads that come and go
+//! (`producer.rs`), and take batches in every way there is (`flushing.rs`). `tally.rs` is our own
+//! account of it all.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -99,8 +100,8 @@ fn epoch(random: &mut Random, until: Instant, shared: &Shared) -> Result<Memory,
     shared.verdict().map(|()| most)
 }
 
-/// Holds the memory against its bound every second until all lanes are done. Ends the process if they
-/// never are.
+/// Holds the memory against its bound every second until all lanes are done. Ends the process if
+/// they never are.
 fn watch(over: &Receiver<()>, until: Instant, shared: &Shared) -> Memory {
     let mut most = Memory::default();
     loop {

@@ -1,4 +1,5 @@
-//! What is left to chance: the configuration of a collector, what is pushed into it, and how it ends.
+//! What is left to chance: the configuration of a collector, what is pushed into it, and how it
+//! ends.
 
 use crate::common::{NEVER, Random};
 use batchlink::{ConfigError, Flusher, LinkCollector, LinkPolicy};
@@ -79,7 +80,7 @@ pub(crate) enum Phase {
     Quiet,
     /// A burst, with a handler that takes its time.
     SlowHandler,
-    /// A burst, with somebody who asks for a flush all the time.
+    /// A burst, with a thread that asks for flushes all the time.
     Flushes,
 }
 

@@ -1,4 +1,5 @@
-//! What the lanes have in common: totals, the memory that is allowed, the first thing that went wrong.
+//! What the lanes have in common: totals, the memory that is allowed, the first thing that went
+//! wrong.
 
 use crate::memory;
 use batchlink::Stats;

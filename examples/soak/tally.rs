@@ -95,8 +95,8 @@ impl PushedSum {
         self.accepted + self.refused + self.invalid
     }
 
-    /// While threads push: what was done before a look at the collector is in its counters, and what is
-    /// in its counters has begun by now.
+    /// While threads push: what was done before a look at the collector is in its counters, and
+    /// what is in its counters has begun by now.
     pub(crate) fn check_around(before: &Self, stats: &Stats, after: &Self) -> Result<(), String> {
         let open = after.begun - after.done();
         let holds = |least: u64, counted: u64, most: u64| least <= counted && counted <= most + open;
@@ -107,7 +107,7 @@ impl PushedSum {
         ensure(all, || format!("the counters ran off:\n  {before:?}\n  {stats:?}\n  {after:?}"))
     }
 
-    /// While nobody pushes.
+    /// While no thread pushes.
     pub(crate) fn check(&self, stats: &Stats) -> Result<(), String> {
         let refused = stats.rejected_full() + stats.rejected_closed();
         let counted = [stats.accepted(), refused, stats.invalid(), stats.pushed()];

@@ -12,8 +12,8 @@ are counted; if OTEL_EXPORTER_OTLP_ENDPOINT is set (to http://localhost:4318, sa
 
 Exit status: 0 if every context is accounted for, 1 if not or if spans cannot be exported, 2 for a bad flag.";
 
-/// Worker threads push the contexts of their request spans; every batch span links to the requests that
-/// it served.
+/// Worker threads push the contexts of their request spans; every batch span links to the requests
+/// that it served.
 #[derive(Debug, Parser)]
 #[command(name = "worker_pool", after_help = MORE_HELP)]
 pub(crate) struct Args {
@@ -81,7 +81,8 @@ impl Args {
     }
 }
 
-/// Ends the process as for any other bad flag. The library's error names its field, so the flag is known.
+/// Ends the process as for any other bad flag. The library's error names its field, so the flag is
+/// known.
 pub(crate) fn exit_for(error: &ConfigError) -> ! {
     let flag = |field: &str| format!("--{}", field.replace('_', "-")).replace("max-batch-size", "batch-size");
     let allowed = error.allowed().replace("max_batch_size", &flag("max_batch_size"));

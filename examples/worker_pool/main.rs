@@ -7,10 +7,10 @@
 //! OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run --release --example worker_pool
 //! ```
 //!
-//! All there is to batchlink is `build`, `spawn` and `start` in this file and `push` in `worker.rs`.
-//! The rest makes it a demonstration: `args.rs` has the flags, `telemetry.rs` sets up the
-//! OpenTelemetry SDK and reads back what was exported, `report.rs` checks that all numbers agree;
-//! `../common` is what all examples share.
+//! All there is to batchlink is `build`, `spawn` and `start` in this file and `push` in
+//! `worker.rs`. The rest makes it a demonstration: `args.rs` has the flags, `telemetry.rs` sets up
+//! the OpenTelemetry SDK and reads back what was exported, `report.rs` checks that all numbers
+//! agree; `../common` is what all examples share.
 
 mod args;
 #[path = "../common/mod.rs"]
@@ -136,7 +136,7 @@ fn finish(handle: &FlusherHandle, telemetry: &Telemetry) -> Result<(), Box<dyn E
     telemetry.shutdown()
 }
 
-/// Drawn only for somebody who looks at a terminal.
+/// Drawn on a terminal only.
 fn progress_bar(contexts: u64) -> Result<ProgressBar, Box<dyn Error>> {
     let watched = io::stdout().is_terminal() && io::stderr().is_terminal();
     let target = if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

@@ -199,7 +199,8 @@ impl<'a> Report<'a> {
             ];
             check(&mut wrong, format_args!("batch {}: ", row.batch), &equations);
         }
-        // One thread starts and ends the batch spans, so they are exported in the order of the batches.
+        // One thread starts and ends the batch spans, so they are exported in the order of the
+        // batches.
         for (row, span) in self.rows.iter().zip(&self.exported.batches) {
             let said = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
             let equations = [

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub(crate) const REQUEST_SPAN: &str = "request";
 pub(crate) const BATCH_SPAN: &str = "process_batch";
-/// Sent ahead to see whether anybody listens.
+/// Sent ahead to see whether a collector listens.
 const HELLO_SPAN: &str = "worker_pool";
 
 /// Share of requests that are sampled.
@@ -119,8 +119,8 @@ fn lock(exported: &Mutex<Exported>) -> MutexGuard<'_, Exported> {
     exported.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Samples nine requests in ten, and every other trace. A batch span has a trace of its own: if it were
-/// subject to the ratio, one batch in ten would be lost with all its links.
+/// Samples nine requests in ten, and every other trace. A batch span has a trace of its own: if it
+/// were subject to the ratio, one batch in ten would be lost with all its links.
 #[derive(Clone, Debug)]
 struct RootSampler;
 
@@ -225,7 +225,8 @@ pub(crate) fn attribute<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> 
     span.attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|attribute| &attribute.value)
 }
 
-/// For OTLP: batch spans do not share a queue with the crowd of request spans, and are never dropped.
+/// For OTLP: batch spans do not share a queue with the crowd of request spans, and are never
+/// dropped.
 #[derive(Debug)]
 struct TwoQueues {
     batches: BatchSpanProcessor,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// One request in so many is a health check, which nobody traces.
+/// One request in so many is a health check, which is not traced.
 const HEALTH_CHECK_EVERY: u64 = 64;
 /// Contexts that may be repeated: so few that they are mostly in the same batch still.
 const RECENT: usize = 4;
@@ -108,8 +108,8 @@ impl Worker {
         self.serve_request();
     }
 
-    /// A request has a trace of its own, with a child span or two. Its contexts go to the batch that
-    /// will store its result.
+    /// A request has a trace of its own, with a child span or two. Its contexts go to the batch
+    /// that will store its result.
     fn serve_request(&mut self) {
         let Self { tracer, feed, requests } = self;
         tracer.in_span(REQUEST_SPAN, |request| {
@@ -187,8 +187,8 @@ struct Round {
     pause: bool,
 }
 
-/// A worker's rounds. Each has `pause_every` contexts, the last one perhaps fewer; one of them is left
-/// for the late request, the others are divided among the workers.
+/// A worker's rounds. Each has `pause_every` contexts, the last one perhaps fewer; one of them is
+/// left for the late request, the others are divided among the workers.
 struct Plan {
     left: u64,
     pause_every: u64,
@@ -235,9 +235,9 @@ impl Pauses {
         if self.meeting.wait().is_leader() {
             let started = Instant::now();
             if self.pause > self.max_delay {
-                // What is left of the rush may by chance fill its last batch, which then leaves by size.
-                // A single context after that can leave by timeout only, whatever the scheduler does
-                // (if a batch holds more than one).
+                // What is left of the rush may by chance fill its last batch, which then leaves by
+                // size. A single context after that can leave by timeout only, whatever the
+                // scheduler does (if a batch holds more than one).
                 self.wait_until_empty();
                 late_request();
                 self.wait_until_empty();

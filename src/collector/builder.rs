@@ -59,13 +59,13 @@ impl LinkCollectorBuilder {
     /// | `BATCHLINK_MAX_LINKS` | links | [`with_max_links`](Self::with_max_links) |
     /// | `OTEL_SPAN_LINK_COUNT_LIMIT` | links | its default, because the SDK cuts there |
     ///
-    /// A variable that is unset or empty is not used. One that begins with `BATCHLINK_` and is not in
-    /// the table is logged (feature `internal-logs`).
+    /// A variable that is unset or empty is not used. One that begins with `BATCHLINK_` and is not
+    /// in the table is logged (feature `internal-logs`).
     ///
     /// `OTEL_SPAN_LINK_COUNT_LIMIT` is used if `BATCHLINK_MAX_LINKS` is not, as the
     /// [specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)
-    /// says: a value that is no whole number is logged and ignored, and with `OTEL_CONFIG_FILE` it is
-    /// not read. With 0 the SDK keeps no link at all; `max_links` is then 1, its smallest value.
+    /// says: a value that is no whole number is logged and ignored, and with `OTEL_CONFIG_FILE` it
+    /// is not read. With 0 the SDK keeps no link at all; `max_links` is then 1, its smallest value.
     ///
     /// ```
     /// let builder = batchlink::LinkCollectorBuilder::from_env()?.with_max_batch_size(64);
@@ -75,9 +75,9 @@ impl LinkCollectorBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a `BATCHLINK_` variable that is no whole number in the allowed range, with
-    /// its name, value and range. How values fit together is checked in [`build`](Self::build), whose
-    /// error names the variable too.
+    /// [`ConfigError`] for a `BATCHLINK_` variable that is no whole number in the allowed range,
+    /// with its name, value and range. How values fit together is checked in
+    /// [`build`](Self::build), whose error names the variable too.
     pub fn from_env() -> Result<Self, ConfigError> {
         env::read()
     }
@@ -108,8 +108,9 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// Sets the most links of one batch; defaults to 128. Further contexts are counted as truncated,
-    /// and the batch span says so. See [`LinkPolicy::with_max_links`] for the SDK's own limit.
+    /// Sets the most links of one batch; defaults to 128. Further contexts are counted as
+    /// truncated, and the batch span says so. See [`LinkPolicy::with_max_links`] for the SDK's own
+    /// limit.
     pub fn with_max_links(mut self, links: usize) -> Self {
         self.links = self.links.with_max_links(links);
         self
@@ -118,16 +119,17 @@ impl LinkCollectorBuilder {
     /// Sets how many contexts can wait, in all shards together.
     ///
     /// **The capacity is divided among the shards, and a thread uses one of them.** Every shard has
-    /// `next_power_of_two(max(queue_capacity / shards, max_batch_size))` slots of 32 bytes, and a push
-    /// to a full shard is refused though others have free slots: a push that tried the others would
-    /// lose its thread's order. With the defaults one thread can have 1024 contexts waiting with
-    /// 2 shards, and 256 with 8. For a single producing thread set
+    /// `next_power_of_two(max(queue_capacity / shards, max_batch_size))` slots of 32 bytes, and a
+    /// push to a full shard is refused though others have free slots: a push that tried the others
+    /// would lose its thread's order. With the defaults one thread can have 1024 contexts waiting
+    /// with 2 shards, and 256 with 8. For a single producing thread set
     /// [`with_shards(1)`](Self::with_shards), which gives it the whole capacity.
     /// [`Stats::fullest_shard`](crate::Stats::fullest_shard) tells how near the next refusal is.
     ///
     /// ```
     /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    /// # let context = SpanContext::new(TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
+    /// # let context = SpanContext::new(
+    /// #     TraceId::from(1), SpanId::from(1), TraceFlags::SAMPLED, false, TraceState::NONE);
     /// let builder = batchlink::LinkCollector::builder().with_queue_capacity(2048);
     /// let (collector, _flusher) = builder.with_shards(2).build()?;
     /// assert_eq!(collector.push_all(&vec![context; 2048]), 1024);
@@ -147,7 +149,17 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// Sets how contexts become links. A bound that was set before stays, unless the policy has one.
+    /// Sets how contexts become links. A bound that was set before stays, unless the policy has
+    /// one.
+    ///
+    /// ```
+    /// use batchlink::{Duplicates, LinkCollector, LinkPolicy};
+    ///
+    /// let policy = LinkPolicy::new().with_duplicates(Duplicates::Keep);
+    /// let (collector, flusher) = LinkCollector::builder().with_link_policy(policy).build()?;
+    /// # drop((collector, flusher));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn with_link_policy(mut self, policy: LinkPolicy) -> Self {
         self.links = policy.after(&self.links);
         self
@@ -155,10 +167,17 @@ impl LinkCollectorBuilder {
 
     /// Checks the configuration and allocates all memory that the collector will use.
     ///
+    /// ```
+    /// let builder = batchlink::LinkCollector::builder().with_queue_capacity(100);
+    /// let error = builder.build().unwrap_err();
+    /// let text = "invalid queue_capacity: 100 (allowed: max_batch_size = 128 to 16777216)";
+    /// assert_eq!(error.to_string(), text);
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`ConfigError`] for the first field found outside what is allowed. A value that came from the
-    /// environment is named by its variable.
+    /// [`ConfigError`] for the first field found outside what is allowed. A value that came from
+    /// the environment is named by its variable.
     pub fn build(self) -> Result<(LinkCollector, Flusher), ConfigError> {
         Ok(LinkCollector::from_config(self.validate()?))
     }

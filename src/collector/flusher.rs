@@ -29,7 +29,8 @@ use std::{fmt, io};
 /// ```
 /// use batchlink::{LinkCollector, Trigger};
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-/// # let context = |n| SpanContext::new(TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+/// # let context = |n| SpanContext::new(
+/// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
 ///
 /// let builder = LinkCollector::builder().with_max_batch_size(2);
 /// let (collector, mut flusher) = builder.build()?;
@@ -76,6 +77,17 @@ impl Flusher {
     /// Returns `None` if nothing is. Does not wait.
     ///
     /// `None` does not mean that the collector is closed; [`next_batch`](Self::next_batch) tells.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    /// let (collector, mut flusher) = batchlink::LinkCollector::builder().build()?;
+    /// assert!(flusher.try_next().is_none());
+    /// collector.push(&context(1))?;
+    /// assert_eq!(flusher.try_next().unwrap().linked(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_next(&mut self) -> Option<LinkBatch> {
         self.finish_last();
         self.receiver.available().map(|due| self.take(due))
@@ -91,6 +103,18 @@ impl Flusher {
     }
 
     /// Waits as [`next_batch`](Self::next_batch) does, for at most `timeout`. Zero does not wait.
+    ///
+    /// ```
+    /// use batchlink::{LinkCollector, Timeout};
+    /// use std::time::Duration;
+    ///
+    /// let (collector, mut flusher) = LinkCollector::builder().build()?;
+    /// let late = flusher.next_batch_timeout(Duration::from_millis(1));
+    /// assert_eq!(late.unwrap_err(), Timeout);
+    /// collector.close();
+    /// assert!(flusher.next_batch_timeout(Duration::MAX)?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -153,8 +177,8 @@ impl Flusher {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// In a task, `Context::current_with_span(span)` and OpenTelemetry's `FutureExt::with_context` do
-    /// the same.
+    /// In a task, `Context::current_with_span(span)` and OpenTelemetry's `FutureExt::with_context`
+    /// do the same.
     ///
     /// # Errors
     ///

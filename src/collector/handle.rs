@@ -65,7 +65,9 @@ enum Run {
 
 /// What a handle does with a queue, whatever is in it.
 pub(crate) trait Control: Send + Sync {
+    /// Closes the queue.
     fn close(&self);
+    /// Returns a snapshot of the counters.
     fn stats(&self) -> Stats;
     /// Returns how many entries were taken from the queue and are not finished.
     fn in_flight(&self) -> u64;
@@ -106,9 +108,23 @@ impl FlusherHandle {
     /// Closes the collector, waits until everything accepted was handled, and returns the final
     /// counters.
     ///
-    /// **Blocks the thread**; in async code use [`shutdown_async`](Self::shutdown_async). A call that
-    /// timed out can be repeated. Called by the handler itself it cannot wait: it closes and times
-    /// out at once.
+    /// **Blocks the thread**; in async code use [`shutdown_async`](Self::shutdown_async). A call
+    /// that timed out can be repeated. Called by the handler itself it cannot wait: it closes and
+    /// times out at once.
+    ///
+    /// ```
+    /// use batchlink::{LinkCollector, ShutdownError};
+    /// use std::time::Duration;
+    ///
+    /// let (_collector, flusher) = LinkCollector::builder().build()?;
+    /// let handle = flusher.spawn(|batch| drop(batch))?;
+    /// match handle.shutdown_with_timeout(Duration::from_secs(5)) {
+    ///     Ok(stats) => println!("{} contexts in {} batches", stats.received(), stats.batches()),
+    ///     Err(ShutdownError::Timeout { pending, in_flight }) => println!("{} left", pending + in_flight),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -165,6 +181,13 @@ impl FlusherHandle {
     }
 
     /// Lets the thread run until the collector is closed and everything was handled.
+    ///
+    /// ```
+    /// let (collector, flusher) = batchlink::LinkCollector::builder().build()?;
+    /// flusher.spawn(|batch| println!("{} links", batch.linked()))?.detach();
+    /// drop(collector); // ends the thread
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn detach(self) {
         self.settled.store(true, Ordering::Relaxed);
     }
@@ -251,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drop_inside_runtime_does_not_wait() {
+    fn drop_in_task_returns() {
         assert_eq!(patience(), DROP_TIMEOUT);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         assert_eq!(runtime.block_on(async { patience() }), Duration::ZERO);

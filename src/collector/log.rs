@@ -3,8 +3,8 @@
 use crate::panic::caught;
 use crate::stats::Stats;
 
-/// Logs, through the user's subscriber: its panic must not cost a batch, nor end the process when it
-/// comes out of a drop.
+/// Logs, through the user's subscriber: its panic must not cost a batch, nor end the process when
+/// it comes out of a drop.
 pub(crate) fn logged(log: impl FnOnce()) {
     let _ = caught(log);
 }

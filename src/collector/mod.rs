@@ -45,8 +45,8 @@ use std::time::Duration;
 ///
 /// No method panics. Only those that say so block: [`push_wait`](Self::push_wait),
 /// [`push_wait_timeout`](Self::push_wait_timeout) and [`flush_and_wait`](Self::flush_and_wait). All
-/// others are lock-free, except that [`close`](Self::close), and dropping the last clone, take a lock
-/// if a producer waits for a free slot.
+/// others are lock-free, except that [`close`](Self::close), and dropping the last clone, take a
+/// lock if a producer waits for a free slot.
 ///
 /// ```
 /// use batchlink::LinkCollector;
@@ -91,8 +91,8 @@ impl LinkCollector {
 
     /// Pushes a context for the next batch. Reads it, and clones only its trace state.
     ///
-    /// An invalid context (no active span, tracing off) is counted and otherwise ignored, unless the
-    /// policy for [`Invalid`](crate::Invalid) contexts keeps it.
+    /// An invalid context (no active span, tracing off) is counted and otherwise ignored, unless
+    /// the policy for [`Invalid`](crate::Invalid) contexts keeps it.
     ///
     /// Does not block. Cost: one uncontended read-modify-write on the thread's shard and 32 bytes
     /// written; no allocation without trace state. About one push in a hundred also scans the other
@@ -111,6 +111,18 @@ impl LinkCollector {
 
     /// Pushes a link. Its attributes are boxed, which is one allocation. Does not block.
     ///
+    /// ```
+    /// use batchlink::{LinkCollector, links};
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    ///
+    /// let (collector, mut flusher) = LinkCollector::builder().build()?;
+    /// collector.push_link(links::batch_item(&context(1), 0))?;
+    /// assert_eq!(flusher.try_next().unwrap().linked(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RejectedLink`] with the link, for [`PushError::Full`] or [`PushError::Closed`].
@@ -120,6 +132,16 @@ impl LinkCollector {
 
     /// Pushes the active span of the current [`Context`](opentelemetry::Context). With
     /// `tracing-opentelemetry`, that is the entered `tracing` span. Does not block.
+    ///
+    /// ```
+    /// use opentelemetry::{global, trace::Tracer};
+    ///
+    /// let (collector, _flusher) = batchlink::LinkCollector::builder().build()?;
+    /// global::tracer("worker").in_span("request", |_cx| collector.push_current())?;
+    /// collector.push_current()?; // no active span: counted as invalid
+    /// assert_eq!(collector.stats().invalid(), 2); // no SDK is installed here
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -131,6 +153,17 @@ impl LinkCollector {
     /// Pushes the context of an `Option<SpanContext>`, a [`Context`](opentelemetry::Context) or the
     /// like. If there is none, nothing happens and nothing is counted. Does not block.
     ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    /// let (collector, _flusher) = batchlink::LinkCollector::builder().build()?;
+    /// collector.push_optional(Some(context(1)))?;
+    /// collector.push_optional(None::<SpanContext>)?;
+    /// assert_eq!(collector.stats().pushed(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`PushError::Full`], [`PushError::Closed`].
@@ -138,9 +171,20 @@ impl LinkCollector {
         context.with(|context| self.push(context)).unwrap_or(Ok(()))
     }
 
-    /// Pushes contexts up to the first refusal, with one claim for as many as the shard lets through
-    /// at once. Returns how many were accepted or counted as invalid. The others are counted as
-    /// refused. Does not block.
+    /// Pushes contexts up to the first refusal, with one claim for as many as the shard lets
+    /// through at once. Returns how many were accepted or counted as invalid. The others are
+    /// counted as refused. Does not block.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    /// let builder = batchlink::LinkCollector::builder().with_max_batch_size(2);
+    /// let (collector, _flusher) = builder.with_queue_capacity(2).build()?;
+    /// assert_eq!(collector.push_all(&[1, 2, 3].map(context)), 2);
+    /// assert_eq!(collector.stats().rejected_full(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn push_all(&self, contexts: &[SpanContext]) -> usize {
         self.inlet().push_all(contexts)
     }
@@ -149,8 +193,9 @@ impl LinkCollector {
     /// [`PushError::Full`].
     ///
     /// **Blocks the thread.** Do not call it from the flusher's handler, which would wait for
-    /// itself, nor in async code, which has [`push_wait_async`](Self::push_wait_async). Costs no more
-    /// than [`push`](Self::push) if a slot is free. No order is promised among waiting threads.
+    /// itself, nor in async code, which has [`push_wait_async`](Self::push_wait_async). Costs no
+    /// more than [`push`](Self::push) if a slot is free. No order is promised among waiting
+    /// threads.
     ///
     /// # Errors
     ///
@@ -159,10 +204,25 @@ impl LinkCollector {
         self.inlet().push_wait(context, None)
     }
 
-    /// Waits as [`push_wait`](Self::push_wait) does, for at most `timeout`, and pushes. Zero does not
-    /// wait.
+    /// Waits as [`push_wait`](Self::push_wait) does, for at most `timeout`, and pushes. Zero does
+    /// not wait.
     ///
     /// **Blocks the thread.**
+    ///
+    /// ```
+    /// use batchlink::{LinkCollector, PushError};
+    /// use std::time::Duration;
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    ///
+    /// let builder = LinkCollector::builder().with_max_batch_size(1).with_queue_capacity(1);
+    /// let (collector, _flusher) = builder.build()?;
+    /// collector.push_wait(&context(1))?;
+    /// let late = collector.push_wait_timeout(&context(2), Duration::from_millis(1));
+    /// assert_eq!(late, Err(PushError::Full));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -174,8 +234,8 @@ impl LinkCollector {
         self.inlet().push_wait(context, Some(timeout))
     }
 
-    /// Waits until the shard of the thread that first polls it has a free slot, and pushes. For tasks
-    /// of any executor.
+    /// Waits until the shard of the thread that first polls it has a free slot, and pushes. For
+    /// tasks of any executor.
     ///
     /// Cancel-safe: dropped before it is ready, it has pushed and counted nothing. A task that
     /// moves between threads changes its shard: for an order, use
@@ -194,9 +254,22 @@ impl LinkCollector {
         Producer { queue: self.queue.clone(), shard: self.queue.next_shard(), invalid: self.invalid }
     }
 
-    /// Asks the flusher to deliver what is pending, as [`Trigger::Manual`](crate::Trigger). Does not
-    /// wait. Every context whose push returned before this call is delivered without waiting for
-    /// size or timeout.
+    /// Asks the flusher to deliver what is pending, as [`Trigger::Manual`](crate::Trigger). Does
+    /// not wait. Every context whose push returned before this call is delivered without waiting
+    /// for size or timeout.
+    ///
+    /// ```
+    /// use batchlink::{LinkCollector, Trigger};
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    ///
+    /// let (collector, mut flusher) = LinkCollector::builder().build()?;
+    /// collector.push(&context(1))?;
+    /// collector.flush();
+    /// assert_eq!(flusher.next_batch().unwrap().trigger(), Trigger::Manual);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn flush(&self) {
         self.queue.trigger.ask_flush();
     }
@@ -205,8 +278,8 @@ impl LinkCollector {
     /// delivered. Returns the counters after that.
     ///
     /// Delivered means: the handler given to [`Flusher::spawn`] has returned, or panicked. For
-    /// batches that are taken one by one, with `next_batch` or `next`, it means that the flusher was
-    /// asked for another batch after it, or was dropped. A loop that hands its batches to other
+    /// batches that are taken one by one, with `next_batch` or `next`, it means that the flusher
+    /// was asked for another batch after it, or was dropped. A loop that hands its batches to other
     /// threads or tasks must wait for these itself. What is accepted during the wait is not waited
     /// for.
     ///
@@ -237,7 +310,8 @@ impl LinkCollector {
         self.queue.flush_and_wait(timeout).map(|()| self.stats())
     }
 
-    /// Flushes and waits as [`flush_and_wait`](Self::flush_and_wait) does, in a task of any executor.
+    /// Flushes and waits as [`flush_and_wait`](Self::flush_and_wait) does, in a task of any
+    /// executor.
     ///
     /// Cancel-safe. The timeout is kept by the process's one timer thread;
     /// [`Duration::MAX`] needs none, for use inside a runtime's own timeout.
@@ -249,8 +323,23 @@ impl LinkCollector {
         self.queue.flush_and_wait_async(timeout).await.map(|()| self.stats())
     }
 
-    /// Closes the collector, for all clones: no push succeeds after it. Everything accepted is still
-    /// delivered. Further calls do nothing. Does not wait.
+    /// Closes the collector, for all clones: no push succeeds after it. Everything accepted is
+    /// still delivered. Further calls do nothing. Does not wait.
+    ///
+    /// ```
+    /// use batchlink::{LinkCollector, PushError};
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    ///
+    /// let (collector, mut flusher) = LinkCollector::builder().build()?;
+    /// collector.push(&context(1))?;
+    /// collector.close();
+    /// assert_eq!(collector.push(&context(2)), Err(PushError::Closed));
+    /// assert_eq!(flusher.next_batch().unwrap().received(), 1);
+    /// assert!(flusher.next_batch().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close(&self) {
         self.queue.close();
     }

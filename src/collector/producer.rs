@@ -19,7 +19,8 @@ use std::time::Duration;
 /// ```
 /// use batchlink::LinkCollector;
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-/// # let context = |n| SpanContext::new(TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+/// # let context = |n| SpanContext::new(
+/// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
 ///
 /// let (collector, mut flusher) = LinkCollector::builder().build()?;
 /// let producer = collector.producer();
@@ -93,8 +94,8 @@ impl Producer {
         self.inlet().push_wait(context, None)
     }
 
-    /// **Blocks the thread** until the shard has a free slot, for at most `timeout`, and pushes; see
-    /// [`LinkCollector::push_wait_timeout`](crate::LinkCollector::push_wait_timeout).
+    /// **Blocks the thread** until the shard has a free slot, for at most `timeout`, and pushes;
+    /// see [`LinkCollector::push_wait_timeout`](crate::LinkCollector::push_wait_timeout).
     ///
     /// # Errors
     ///

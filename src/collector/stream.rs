@@ -11,9 +11,9 @@ impl Flusher {
     /// Waits until a batch is due. Returns `None` once the collector is closed and everything was
     /// delivered.
     ///
-    /// Cancel-safe: a future that is dropped has taken nothing. The delay is timed by the process's one
-    /// timer thread, on any executor, and by tokio on its paused clock. A loop whose batches are always
-    /// ready yields after a few of them, inside tokio by its cooperative budget.
+    /// Cancel-safe: a future that is dropped has taken nothing. The delay is timed by the process's
+    /// one timer thread, on any executor, and by tokio on its paused clock. A loop whose batches
+    /// are always ready yields after a few of them, inside tokio by its cooperative budget.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -328,8 +328,8 @@ fn panicking_waker_is_contained() {
     thread.join().unwrap();
 }
 
-/// Whatever of a waker panics, the flusher is woken by the next one: it would sleep for ever if the panic
-/// had left the registration half done.
+/// Whatever of a waker panics, the flusher is woken by the next one: it would sleep for ever if the
+/// panic had left the registration half done.
 #[test]
 fn unclonable_waker_is_contained() {
     struct Dropping;
@@ -367,7 +367,8 @@ fn unclonable() -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) }
 }
 
-/// An idle flusher has no timer: a paused clock goes on to the next timer there is, however far away.
+/// An idle flusher has no timer: a paused clock goes on to the next timer there is, however far
+/// away.
 #[tokio::test(start_paused = true)]
 async fn idle_flusher_has_no_timer() {
     let (collector, mut flusher) =

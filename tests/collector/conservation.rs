@@ -116,7 +116,7 @@ fn overload_loses_nothing() {
     }
 }
 
-/// 4 threads push until they are refused; somebody closes in between.
+/// 4 threads push until they are refused. Another closes in between.
 fn close_while_pushing(close: impl Fn(&LinkCollector) + Sync) {
     let _watchdog = watchdog();
     for round in 0..150 {
@@ -245,7 +245,8 @@ fn run_stops_at_first_refusal() {
     // 16 valid ones and the invalid one among them.
     assert_eq!(collector.push_all(&run), 17);
     assert_eq!((collector.stats().accepted(), collector.stats().rejected_full()), (16, 23));
-    // With the shard full, an alone-goer is refused no differently, and an invalid one still costs nothing.
+    // With the shard full, an alone-goer is refused no differently, and an invalid one still costs
+    // nothing.
     assert_eq!(collector.push_all(&run[7..9]), 0);
     assert_eq!(collector.push_all(&[SpanContext::NONE, context(50)]), 1);
     assert_eq!(collector.push_all(&[]), 0);

@@ -28,7 +28,7 @@ fn flush_waits_for_the_handler() {
 
 /// A batch that the handler has, and those behind it, each by its name.
 #[test]
-fn flush_timeout_counts_what_is_missing() {
+fn flush_timeout_counts_missing() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(2).with_shards(1).build().unwrap();
     let (begin, begun) = mpsc::channel();
@@ -62,7 +62,7 @@ fn flush_timeout_counts_what_is_missing() {
 
 /// Taken one by one, a batch is done with when the flusher is asked for another.
 #[test]
-fn taken_batch_ends_with_the_next() {
+fn batch_ends_with_next() {
     let (collector, mut flusher) = by_size(9).build().unwrap();
     collector.push(&context(1)).unwrap();
     let batch = flusher.try_next().unwrap();

@@ -229,8 +229,8 @@ fn kept_link_can_be_refused() {
     assert_stats(&collector.stats(), 1, 4, 1, 3);
 }
 
-/// Random contexts, valid and not, with and without attributes, under every combination of policies:
-/// a set and a collector do with them what a plain list and a few rules would.
+/// Random contexts, valid and not, with and without attributes, under every combination of
+/// policies: a set and a collector do with them what a plain list and a few rules would.
 #[test]
 fn all_policy_combinations_hold() {
     let mut random = Random(11);

@@ -118,8 +118,8 @@ mod tokio {
         });
     }
 
-    /// It closes, and what was accepted is delivered after it. (That it does not wait is a unit test of
-    /// the handle, for a drop that waits differs by its time only.)
+    /// It closes, and what was accepted is delivered after it. (That it does not wait is a unit
+    /// test of the handle, for a drop that waits differs by its time only.)
     #[test]
     fn drop_inside_runtime_delivers() {
         let _watchdog = watchdog();

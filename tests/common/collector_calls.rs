@@ -23,8 +23,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Small, so that it is soon full. With several shards nobody can say which of them a
-    /// batch takes how much from: then the policy lets all contexts through, and the links tell.
+    /// Small, so that it is soon full. With several shards the batch alone
+    /// tells which of them it took how much from: the policy then lets all contexts through.
     pub fn choose(choices: &mut impl Choices) -> Self {
         let size = 1 + choices.below(20) as usize;
         let shards = 1 + choices.below(4) as usize;
@@ -283,7 +283,7 @@ impl Session {
         self.check_stats();
     }
 
-    /// Everybody goes but the flusher, which delivers what is left.
+    /// Drops all but the flusher, which delivers what is left.
     pub fn end(mut self) {
         while !self.handles.is_empty() {
             self.call(&Call::Drop(0));
@@ -354,8 +354,8 @@ impl Session {
     }
 }
 
-/// The shard of this thread in every collector with so many: the one that a producer finds full after
-/// the thread has pushed.
+/// The shard of this thread in every collector with so many: the one that a producer finds full
+/// after the thread has pushed.
 fn own_shard(shards: usize) -> usize {
     let builder = by_size(1).with_shards(shards).with_queue_capacity(shards);
     let (collector, _flusher) = builder.build().expect("valid");
