@@ -128,7 +128,7 @@ impl Flusher {
     pub(super) fn take(&mut self, Due { count, trigger }: Due) -> LinkBatch {
         self.last = Some(Progress::begin(&self.receiver.queue().progress, count));
         let set = &mut self.set;
-        set.make_room(count as usize);
+        set.reserve(count as usize);
         self.receiver.drain.take(count, |records| set.insert_records(records));
         let batch = self.set.finish_as(trigger);
         let queue = self.receiver.queue();

@@ -282,7 +282,7 @@ where
         let items = self.parts.pop_front()?;
         // The last part has the processor's own.
         let ticket = if self.parts.is_empty() { self.ticket.take() } else { self.ticket.clone() };
-        self.set.make_room(items.len());
+        self.set.reserve(items.len());
         for item in &items {
             self.set.insert_bounded(&item.request);
         }

@@ -1,0 +1,49 @@
+//! From builder calls to a link set.
+
+use super::{LinkPolicy, LinkSet};
+use crate::error::ConfigError;
+
+/// Configures a [`LinkSet`]; made by [`LinkSet::builder`].
+///
+/// ```
+/// use batchlink::{LinkPolicy, LinkSet, links::Relation};
+///
+/// let policy = LinkPolicy::new().with_link_type(Relation::ConsumedFrom);
+/// let set = LinkSet::builder().with_link_policy(policy).with_max_links(64).build()?;
+/// # drop(set);
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct LinkSetBuilder(LinkPolicy);
+
+impl LinkSetBuilder {
+    /// Bounds the links of one batch; see [`LinkPolicy::with_max_links`].
+    pub fn with_max_links(mut self, links: usize) -> Self {
+        self.0 = self.0.with_max_links(links);
+        self
+    }
+
+    /// Sets how contexts become links. A bound that was set before stays, unless the policy has one.
+    pub fn with_link_policy(mut self, policy: LinkPolicy) -> Self {
+        self.0 = policy.after(&self.0);
+        self
+    }
+
+    /// Checks the policy and allocates the table: 16 to 32 bytes per possible link. The links
+    /// themselves, 96 bytes each, belong to the batch.
+    ///
+    /// ```
+    /// let error = batchlink::LinkSet::builder().with_max_links(0).build().unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid max_links: 0 (allowed: 1 to 1048576)");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming `max_links` if it is not between 1 and 1 048 576, or `link_type_key`
+    /// if it is empty.
+    pub fn build(self) -> Result<LinkSet, ConfigError> {
+        let bound = self.0.max_links();
+        Ok(LinkSet::new(self.0.validate()?, bound))
+    }
+}

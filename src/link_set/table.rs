@@ -1,0 +1,208 @@
+//! The table that finds duplicates: open addressing, keyed.
+
+use super::record::Ids;
+use ahash::RandomState;
+use opentelemetry::trace::Link;
+use std::hash::{BuildHasher, Hasher};
+
+/// Slots that are filled in about the time of one look-up.
+const SLOTS_PER_LOOKUP: usize = 64;
+
+/// The ids of the links of one batch.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// At most a quarter full, so that most look-ups read one slot. 0 is empty. Otherwise the low
+    /// bits are the index of the link plus one, and the high bits those of the hash.
+    pub(super) slots: Box<[u32]>,
+    /// Invariant: keyed-table. Trace ids come from the network.
+    pub(super) hasher: RandomState,
+    /// Slots read so far.
+    #[cfg(test)]
+    pub(super) reads: std::cell::Cell<u64>,
+    /// Slots that the last `clear` wrote.
+    #[cfg(test)]
+    cleared: std::cell::Cell<usize>,
+}
+
+/// Where a key is, or would be, in the table.
+pub(super) enum Probe {
+    Found,
+    Free { slot: usize, tag: u32 },
+}
+
+impl Table {
+    /// Returns an empty table for up to `links` links.
+    pub(super) fn new(links: usize) -> Self {
+        Self {
+            slots: vec![0; (4 * links).next_power_of_two().max(8)].into(),
+            hasher: RandomState::new(),
+            #[cfg(test)]
+            reads: Default::default(),
+            #[cfg(test)]
+            cleared: Default::default(),
+        }
+    }
+
+    /// Looks up the ids of one of `links`.
+    #[inline(always)]
+    pub(super) fn find(&self, ids: &Ids, links: &[Link]) -> Probe {
+        let (mut slot, tag) = self.start(ids);
+        loop {
+            #[cfg(test)]
+            self.reads.set(self.reads.get() + 1);
+            let found = self.slots[slot];
+            if found == 0 {
+                return Probe::Free { slot, tag };
+            }
+            let same = || Ids::of(&links[self.index(found)].span_context) == *ids;
+            if found & !self.mask() as u32 == tag && same() {
+                return Probe::Found;
+            }
+            slot = self.next(slot);
+        }
+    }
+
+    /// Fills a free slot with the index of a link.
+    #[inline(always)]
+    pub(super) fn fill(&mut self, slot: usize, tag: u32, index: usize) {
+        // It fits in the low bits: there are four times as many slots as links.
+        self.slots[slot] = tag | (index as u32 + 1);
+    }
+
+    /// Empties a table that holds these links, or some of them. Clears the slots of a few links one by
+    /// one, as to fill a large table takes long.
+    pub(super) fn clear(&mut self, links: &[Link]) {
+        #[cfg(test)]
+        self.cleared.set(0);
+        if links.len() >= self.slots.len() / SLOTS_PER_LOOKUP {
+            #[cfg(test)]
+            self.cleared.set(self.slots.len());
+            return self.slots.fill(0);
+        }
+        // From the last to the first: the search for a link passed only earlier ones.
+        for (index, link) in links.iter().enumerate().rev() {
+            let mut slot = self.start(&Ids::of(&link.span_context)).0;
+            while self.slots[slot] != 0 {
+                if self.index(self.slots[slot]) == index {
+                    self.slots[slot] = 0;
+                    #[cfg(test)]
+                    self.cleared.set(self.cleared.get() + 1);
+                    break;
+                }
+                slot = self.next(slot);
+            }
+        }
+    }
+
+    /// Returns where the search for a key starts, and the tag in its slot.
+    #[inline(always)]
+    fn start(&self, ids: &Ids) -> (usize, u32) {
+        let hash = hash(&self.hasher, ids);
+        ((hash >> 32) as usize & self.mask(), hash as u32 & !self.mask() as u32)
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> usize {
+        self.slots.len() - 1
+    }
+
+    #[inline(always)]
+    fn next(&self, slot: usize) -> usize {
+        (slot + 1) & self.mask()
+    }
+
+    /// Returns the index of the link in a slot that is not empty.
+    #[inline(always)]
+    fn index(&self, found: u32) -> usize {
+        (found as usize & self.mask()) - 1
+    }
+}
+
+#[inline(always)]
+pub(super) fn hash(keyed: &RandomState, ids: &Ids) -> u64 {
+    let mut hasher = keyed.build_hasher();
+    hasher.write_u128(u128::from_ne_bytes(ids.trace));
+    hasher.write_u64(u64::from_ne_bytes(ids.span));
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Duplicates, Invalid, LinkPolicy, LinkSet, Outcome};
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+
+    fn context(number: u64) -> SpanContext {
+        let (trace, span) = (TraceId::from(1_u128), SpanId::from(number));
+        SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE)
+    }
+
+    fn filled(links: usize) -> LinkSet {
+        let mut set = LinkSet::builder().with_max_links(links).build().unwrap();
+        assert!((1..=links as u64).all(|number| set.insert(&context(number)) == Outcome::Linked));
+        set
+    }
+
+    fn is_empty(set: &LinkSet) -> bool {
+        set.table.slots.iter().all(|&slot| slot == 0)
+    }
+
+    #[test]
+    fn table_is_quarter_full() {
+        for links in [1, 2, 3, 4, 5, 127, 128, 129] {
+            let mut set = filled(links);
+            let size = set.table.slots.len();
+            assert!(size >= 4 * links && size <= (8 * links).max(8), "{size} slots for {links} links");
+            assert_eq!(set.table.slots.iter().filter(|&&slot| slot != 0).count(), links);
+            drop(set.finish());
+            assert!(set.table.slots.len() == size && is_empty(&set));
+        }
+    }
+
+    /// In a large table, few links have few slots cleared, and these are all that were used.
+    #[test]
+    fn few_links_clear_few_slots() {
+        let mut set = filled(1 << 18);
+        assert!(set.finish().linked() == 1 << 18 && set.table.cleared.get() == set.table.slots.len());
+        for links in [0, 1, 2, 1000, 16_000] {
+            for _ in 0..2 {
+                (1..=links).for_each(|number| _ = set.insert(&context(number)));
+            }
+            assert_eq!(set.finish().linked(), links);
+            assert_eq!(set.table.cleared.get(), links as usize);
+            assert!(is_empty(&set), "{links} links");
+        }
+    }
+
+    /// Links that are not in the table: those kept without a trace id, and all if duplicates are kept.
+    #[test]
+    fn unlisted_links_clear_nothing() {
+        let (trace, span) = (TraceId::INVALID, SpanId::from(1));
+        let nameless = SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE);
+        let policy = LinkPolicy::new().with_max_links(10_000).with_invalid(Invalid::Keep);
+        for (duplicates, slots) in [(Duplicates::Drop, 1), (Duplicates::Keep, 0)] {
+            let policy = policy.clone().with_duplicates(duplicates);
+            let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
+            for context in [&nameless, &context(1), &nameless] {
+                set.insert(context);
+            }
+            assert_eq!((set.finish().linked(), set.table.cleared.get()), (3, slots));
+            assert!(is_empty(&set));
+        }
+    }
+
+    /// All in one run would be as slow as a list.
+    #[test]
+    fn links_are_spread() {
+        let set = filled(100);
+        let slots = &set.table.slots;
+        let taken = |slot: usize| slots[slot % slots.len()] != 0;
+        let runs = (0..slots.len()).filter(|&slot| taken(slot) && !taken(slot + 1)).count();
+        assert!(runs > 25, "{runs} runs");
+    }
+
+    #[test]
+    fn batch_size_bounds_the_table() {
+        let policy = LinkPolicy::new().with_max_links(1 << 20);
+        assert_eq!(LinkSet::new(policy, 10).table.slots.len(), 64);
+    }
+}
