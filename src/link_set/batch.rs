@@ -1,4 +1,4 @@
-//! The links of one batch, what became of every context, and the way to a span.
+//! The links of one batch, what became of every context, and the span that carries them.
 
 use super::policy::SpanLimit;
 use crate::links::int;
@@ -27,7 +27,7 @@ const MAX_UNCOUNTED: u64 = 1 << 16;
 #[must_use = "a batch that is dropped links nothing"]
 pub struct LinkBatch {
     pub(super) links: Vec<Link>,
-    /// What all links had in common, if it was moved to the span.
+    /// Attributes that were moved from the links to the span.
     pub(super) hoisted: Vec<KeyValue>,
     pub(super) counts: Counts,
     trigger: Trigger,
@@ -39,57 +39,57 @@ impl LinkBatch {
         Self { links, hoisted: Vec::new(), counts, trigger, span_limit }
     }
 
-    /// The links: no two to the same span, at most `max_links`, each producer's in its order. With
-    /// [`Invalid::Keep`](crate::Invalid) or `KeepWithAttributes` among them those that were kept,
-    /// in their place.
+    /// Returns the links: at most `max_links`, no two to the same span unless
+    /// [`Duplicates::Keep`](crate::Duplicates) keeps them, in order of arrival. Links to invalid
+    /// contexts are among them if the policy ([`Invalid`](crate::Invalid)) keeps these.
     pub fn links(&self) -> &[Link] {
         &self.links
     }
 
-    /// The links, for a span that you build yourself. Its [`attributes`](Self::attributes) are for it
-    /// too. (`SpanBuilder::with_links` throws those to invalid contexts away; its field `links` does not.)
+    /// Returns the links, for a span that you build yourself. Add the
+    /// [`attributes`](Self::attributes) to it too. `SpanBuilder::with_links` drops links to invalid
+    /// contexts; its field `links` does not.
     pub fn into_links(self) -> Vec<Link> {
         self.links
     }
 
-    /// What ended the batch.
+    /// Returns the reason for the batch.
     pub fn trigger(&self) -> Trigger {
         self.trigger
     }
 
-    /// All counts, as a copy that outlives the batch.
+    /// Returns all counts, as a copy that outlives the batch.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Contexts that the batch took: `linked + duplicates + truncated + invalid + unsampled`.
+    /// Returns contexts taken into the batch: `linked + duplicates + truncated + invalid + unsampled`.
     pub fn received(&self) -> u64 {
         self.counts.received
     }
 
-    /// Contexts that became a link.
+    /// Returns contexts that became a link.
     pub fn linked(&self) -> u64 {
         self.counts.linked
     }
 
-    /// Contexts whose span was linked already.
+    /// Returns contexts whose span was linked already.
     pub fn duplicates(&self) -> u64 {
         self.counts.duplicates
     }
 
-    /// Contexts over `max_links`.
+    /// Returns contexts over `max_links`.
     pub fn truncated(&self) -> u64 {
         self.counts.truncated
     }
 
-    /// Contexts without a trace id or span id, given to a [`LinkSet`](crate::LinkSet) directly, that
-    /// its policy ([`Invalid`](crate::Invalid)) did not keep. A collector counts those in
-    /// [`Stats::invalid`](crate::Stats::invalid) and never takes them.
+    /// Returns contexts without a trace id or span id that the policy ([`Invalid`](crate::Invalid))
+    /// did not keep. A collector never takes these: see [`Stats::invalid`](crate::Stats::invalid).
     pub fn invalid(&self) -> u64 {
         self.counts.invalid
     }
 
-    /// Contexts that were not sampled.
+    /// Returns contexts that were not sampled.
     pub fn unsampled(&self) -> u64 {
         self.counts.unsampled
     }
@@ -164,7 +164,8 @@ impl LinkBatch {
         span
     }
 
-    /// How many empty links the started span is to be given: it is full, and counts each as dropped.
+    /// Returns how many empty links to give to the started span, which is full and counts each as
+    /// dropped.
     pub(crate) fn uncounted(&self) -> u64 {
         match self.span_limit {
             SpanLimit::Told(limit) if self.counts.linked >= limit => self.counts.truncated.min(MAX_UNCOUNTED),
@@ -173,7 +174,7 @@ impl LinkBatch {
     }
 }
 
-/// Adds what has a new key.
+/// Adds the attributes that have a new key.
 pub(crate) fn add_new(attributes: &mut Vec<KeyValue>, others: impl IntoIterator<Item = KeyValue>) {
     for other in others {
         if !attributes.iter().any(|known| known.key == other.key) {

@@ -1,4 +1,4 @@
-//! Promise 8: ids that an attacker chose cost no more than others. Counted in places looked at, not in time.
+//! Promise 8: crafted ids cost no more than others, counted in slots that are read.
 
 use super::table::hash;
 use super::*;
@@ -9,9 +9,9 @@ use std::env;
 use std::process::Command;
 
 const IDS: usize = 100_000;
-/// The attacker's guess.
+/// A key that the attacker knows.
 const KNOWN: [u64; 4] = [1, 2, 3, 4];
-/// Set in the process that [`the_keys_of_two_processes_differ`] starts.
+/// Set in the process that [`processes_share_no_key`] starts.
 const PRINT: &str = "BATCHLINK_TEST_PRINT_LAYOUT";
 
 fn known_key() -> RandomState {
@@ -27,8 +27,8 @@ fn new_set(links: usize) -> LinkSet {
     LinkSet::builder().with_link_policy(policy).build().unwrap()
 }
 
-/// Places looked at per id, while all of them are inserted and then looked up once more; or until there
-/// is no doubt any more that it is too many.
+/// Returns slots read per id, while all of them are inserted and then looked up once more. Stops when
+/// they are too many beyond doubt.
 fn probes(mut set: LinkSet, ids: &[Ids]) -> f64 {
     const TOO_MANY: u64 = 100 * IDS as u64;
     let mut asked = 0;
@@ -47,7 +47,7 @@ fn probes(mut set: LinkSet, ids: &[Ids]) -> f64 {
     set.table.reads.get() as f64 / f64::from(asked)
 }
 
-/// As good as random, and the same every time.
+/// Mixes the bits of a number.
 fn mixed(number: u64) -> u64 {
     let mixed = (number ^ number >> 31).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ mixed >> 32
@@ -58,13 +58,12 @@ fn random_ids() -> Vec<Ids> {
     (0..IDS as u64).map(|number| ids(trace(3 * number), mixed(3 * number + 2) | 1)).collect()
 }
 
-/// Against tables that take the place from the id itself: all these agree in the low half of everything,
-/// whichever end that is.
+/// Crafted for tables that take the slot from the id itself: all agree in the low half, from either end.
 fn ids_for_an_unkeyed_table() -> Vec<Ids> {
     (1..=IDS as u64).map(|number| ids(7 << 96 | 7, number << 24 | 1)).collect()
 }
 
-/// Against a table whose key is known: of a set for [`IDS`], all begin their search in one 64th.
+/// Crafted for a known key: in a set for [`IDS`], all searches start in one 64th of the table.
 fn ids_for_a_known_key() -> Vec<Ids> {
     let (key, mask) = (known_key(), new_set(IDS).table.slots.len() - 1);
     let begins_low = |ids: &Ids| (hash(&key, ids) >> 32) as usize & mask < mask / 64;
@@ -72,18 +71,18 @@ fn ids_for_a_known_key() -> Vec<Ids> {
 }
 
 #[test]
-fn crafted_ids_cost_no_more_than_random_ones() {
+fn crafted_ids_cost_no_more() {
     let random = probes(new_set(IDS), &random_ids());
     for (attack, ids) in [("unkeyed", ids_for_an_unkeyed_table()), ("known key", ids_for_a_known_key())] {
         let crafted = probes(new_set(IDS), &ids);
-        println!("{attack}: {crafted:.3} looks per id, random: {random:.3}");
-        assert!(crafted <= 1.5 * random, "{attack}: {crafted} looks per id instead of {random}");
+        println!("{attack}: {crafted:.3} reads per id, random: {random:.3}");
+        assert!(crafted <= 1.5 * random, "{attack}: {crafted} reads per id instead of {random}");
     }
 }
 
-/// Else the test above would prove nothing.
+/// Otherwise the test above would prove nothing.
 #[test]
-fn the_attacks_work_where_they_should() {
+fn attacks_work_without_a_key() {
     let mask = (new_set(IDS).table.slots.len() - 1) as u64;
     let places: HashSet<u64> =
         ids_for_an_unkeyed_table().iter().map(|ids| u64::from_be_bytes(ids.span) & mask).collect();
@@ -96,11 +95,11 @@ fn the_attacks_work_where_they_should() {
     };
     let random = probes(with_known_key(), &random_ids());
     let crafted = probes(with_known_key(), &ids_for_a_known_key());
-    println!("with the key known: {crafted:.0} looks per id, random: {random:.3}");
-    assert!(crafted > 100.0 * random, "{crafted} looks per id instead of {random}");
+    println!("with the key known: {crafted:.0} reads per id, random: {random:.3}");
+    assert!(crafted > 100.0 * random, "{crafted} reads per id instead of {random}");
 }
 
-/// What can be seen of a set's key: where it puts things.
+/// Returns what a set's key decides: the slots of eight ids.
 fn layout(set: &mut LinkSet) -> Vec<u32> {
     for number in 1..=8 {
         set.insert_record(Record::Plain { ids: ids(1, number), flags: 1, remote: true, state_cut: false });
@@ -110,28 +109,21 @@ fn layout(set: &mut LinkSet) -> Vec<u32> {
 
 /// A layout has more than 20 bits of each of 8 hashes: no two are alike by chance.
 #[test]
-fn no_two_sets_share_a_key() {
-    let layouts: HashSet<Vec<u32>> = (0..1000).map(|_| layout(&mut new_set(64))).collect();
+fn sets_share_no_key() {
+    let policy = LinkPolicy::new().with_max_links(64);
+    let layouts: HashSet<Vec<u32>> =
+        (0..1000).map(|_| layout(&mut LinkSet::new(policy.clone(), 64))).collect();
     assert_eq!(layouts.len(), 1000);
 }
 
-/// Nor do two collectors, of one configuration.
 #[test]
-fn no_two_collectors_share_a_key() {
-    let builder = crate::LinkCollector::builder();
-    let layouts: HashSet<Vec<u32>> =
-        (0..100).map(|_| layout(&mut builder.clone().build().expect("valid").1.set)).collect();
-    assert_eq!(layouts.len(), 100);
-}
-
-#[test]
-fn the_keys_of_two_processes_differ() {
+fn processes_share_no_key() {
     if env::var_os(PRINT).is_some() {
         return println!("layout: {:?}", layout(&mut new_set(64)));
     }
     let print = || {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "link_set::flooding::the_keys_of_two_processes_differ", "--nocapture"]);
+        command.args(["--exact", "link_set::flooding::processes_share_no_key", "--nocapture"]);
         let output = command.env(PRINT, "1").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().find_map(|line| line.split_once("layout: ")).expect("a layout").1.to_owned()

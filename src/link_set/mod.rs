@@ -2,6 +2,7 @@
 //!
 //! Everything here works through `&mut self`: no atomics, no threads.
 
+mod attributes;
 pub(crate) mod batch;
 mod builder;
 #[cfg(test)]

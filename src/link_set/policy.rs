@@ -1,64 +1,87 @@
 //! How contexts become links: which of them, and with which attributes.
 
 use crate::error::{ConfigError, within};
-use crate::link_set::batch::add_new;
+use crate::link_set::attributes::LinkAttributes;
 use crate::link_set::{DEFAULT_MAX_LINKS, MAX_LINKS};
 use crate::links::LINK_TYPE;
-use crate::panic::caught;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId};
 use opentelemetry::{Key, KeyValue};
 use std::borrow::Cow;
-use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::{Arc, LazyLock};
-use std::{env, fmt};
+use std::env;
+use std::sync::LazyLock;
 
-/// What a [`LinkSet`](crate::LinkSet) does with a context whose sampled flag is off.
+/// The treatment of contexts whose sampled flag is off; set by [`LinkPolicy::with_unsampled`].
+///
+/// ```
+/// use batchlink::{LinkPolicy, Unsampled};
+///
+/// let policy = LinkPolicy::new().with_unsampled(Unsampled::Keep);
+/// # drop(policy);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unsampled {
-    /// Count it as unsampled and do not link it (the default): its span is not recorded, so the
-    /// link would lead nowhere, and would take the place of one that does not.
+    /// Counts them as unsampled and does not link them (the default). Their spans are not recorded:
+    /// such a link leads nowhere, and takes the place of another.
     #[default]
     Drop,
-    /// Link it like any other, flags and all: for backends that decide on sampling later.
+    /// Links them like any other, with their flags: for backends that sample later.
     Keep,
 }
 
-/// What a [`LinkSet`](crate::LinkSet) does with a context whose trace id and span id it has linked already.
+/// The treatment of contexts whose trace id and span id the batch links already; set by
+/// [`LinkPolicy::with_duplicates`].
+///
+/// ```
+/// use batchlink::{Duplicates, LinkPolicy};
+///
+/// let policy = LinkPolicy::new().with_duplicates(Duplicates::Keep);
+/// # drop(policy);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Duplicates {
-    /// Count it as a duplicate and keep the first link, with its attributes (the default).
+    /// Counts them as duplicates and keeps the first link, with its attributes (the default).
     #[default]
     Drop,
-    /// Link it again: for links that differ in their attributes, such as message ids.
+    /// Links them again: for links that differ in their attributes, such as message ids.
     Keep,
 }
 
-/// What a collector or [`LinkSet`](crate::LinkSet) does with an invalid context: one whose trace id
-/// or span id is zero.
+/// The treatment of invalid contexts, whose trace id or span id is zero; set by
+/// [`LinkPolicy::with_invalid`].
 ///
-/// One that is kept goes the way of all others: it is accepted, received, and then linked, a
-/// duplicate or truncated. Two things differ. Its sampled flag is not looked at, as there is no span
-/// that it could speak of. And without a trace id it is never a duplicate, as nothing says of what.
+/// A context that is kept is accepted and received like any other, and then linked, a duplicate or
+/// truncated. Its sampled flag is ignored, because it has no span. Without a trace id it is never a
+/// duplicate.
+///
+/// ```
+/// use batchlink::{Invalid, LinkPolicy, LinkSet, Outcome, links};
+/// use opentelemetry::trace::TraceId;
+///
+/// let policy = LinkPolicy::new().with_invalid(Invalid::KeepWithAttributes);
+/// let mut set = LinkSet::builder().with_link_policy(policy).build()?;
+/// assert_eq!(set.insert_link(links::whole_trace(TraceId::from(7u128))), Outcome::Linked);
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Invalid {
-    /// Count it as invalid and do not link it (the default).
+    /// Counts them as invalid and does not link them (the default).
     #[default]
     Drop,
-    /// Link it if it was given with attributes or trace state, as OpenTelemetry's specification
-    /// asks; count it as invalid otherwise. Attributes that set or collector would add do not count.
+    /// Links those with attributes or trace state, as OpenTelemetry's specification asks, and counts
+    /// others as invalid. Attributes that the policy adds do not matter here.
     ///
-    /// This is what [`links::whole_trace`](crate::links::whole_trace) needs.
+    /// [`links::whole_trace`](crate::links::whole_trace) needs this.
     KeepWithAttributes,
-    /// Link it also if it has nothing but a trace id or a span id. Only a context with neither, nor
+    /// Links also those with nothing but a trace id or a span id. A context with neither, nor
     /// attributes, nor trace state (such as that of no active span) is counted as invalid.
     Keep,
 }
 
 impl Invalid {
-    /// Whether a link to an invalid context is kept.
+    /// Returns whether a link to an invalid context is kept.
     pub(crate) fn keeps(self, link: &Link) -> bool {
         let cx = &link.span_context;
         let says_more = || !link.attributes.is_empty() || cx.trace_state().into_iter().next().is_some();
@@ -234,7 +257,7 @@ impl LinkPolicy {
         self
     }
 
-    /// This policy, with the bound of `earlier` if it has none of its own.
+    /// Returns this policy, with the bound of `earlier` if it has none of its own.
     pub(crate) fn after(mut self, earlier: &Self) -> Self {
         self.max_links = self.max_links.or(earlier.max_links);
         self
@@ -259,7 +282,7 @@ impl LinkPolicy {
         Ok(self)
     }
 
-    /// Adds the policy's attributes to a link. `false` if the closure for them panicked.
+    /// Adds the policy's attributes to a link. Returns `false` if the closure for them panicked.
     #[inline(always)]
     pub(super) fn complete(&self, link: &mut Link, index: usize) -> bool {
         let whole = self.attributes.as_ref().is_none_or(|attributes| attributes.add_to(link, index));
@@ -267,7 +290,7 @@ impl LinkPolicy {
         whole
     }
 
-    /// Adds the link's type, unless it says its own.
+    /// Adds the type, unless the link has one.
     #[inline(always)]
     fn add_type(&self, link: &mut Link) {
         let Some(link_type) = &self.link_type else {
@@ -280,7 +303,7 @@ impl LinkPolicy {
         let key = match &self.link_type_key {
             None => Key::from_static_str(LINK_TYPE),
             Some(key) => {
-                // Said with the usual key, by `links` for instance, where this one is in use.
+                // The link has a type under the usual key, as those of `links` do.
                 if let Some(own) = link.attributes.iter_mut().find(|own| own.key.as_str() == LINK_TYPE) {
                     own.key = key.clone();
                     return;
@@ -288,7 +311,7 @@ impl LinkPolicy {
                 key.clone()
             }
         };
-        // Exactly one more: a `Vec` that grows by itself starts with room for four.
+        // Exactly one more: a `Vec` that grows by itself starts with space for four.
         link.attributes.reserve_exact(1);
         link.attributes.push(KeyValue::new(key, link_type.clone()));
     }
@@ -297,9 +320,9 @@ impl LinkPolicy {
 /// How many links the SDK keeps of a span.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SpanLimit {
-    /// By the user's own word.
+    /// As the user set it.
     Told(u64),
-    /// The SDK's default, which code may have changed.
+    /// As the SDK reads it, unless it is set in code.
     Assumed(u64),
 }
 
@@ -311,45 +334,8 @@ impl SpanLimit {
     }
 }
 
-/// Read once, by the SDK's own rule: what is no number is ignored.
+/// Read once, by the SDK's own rule: a value that is no number is ignored.
 static SDK_LIMIT: LazyLock<u64> = LazyLock::new(|| {
     let limit = env::var("OTEL_SPAN_LINK_COUNT_LIMIT").ok();
     limit.and_then(|limit| limit.parse::<u32>().ok()).map_or(DEFAULT_MAX_LINKS as u64, u64::from)
 });
-
-/// The closure that makes attributes for one link, given its place among the batch's links.
-#[derive(Clone)]
-pub(super) struct LinkAttributes(Arc<Make>);
-
-type Make = dyn Fn(&SpanContext, usize, &mut Vec<KeyValue>) + Send + Sync;
-
-// A panic in it is caught here, and the link put right.
-impl UnwindSafe for LinkAttributes {}
-impl RefUnwindSafe for LinkAttributes {}
-
-impl LinkAttributes {
-    fn new<A: IntoIterator<Item = KeyValue>>(
-        make: impl Fn(&SpanContext, usize) -> A + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(move |cx: &SpanContext, index, attributes: &mut Vec<KeyValue>| {
-            add_new(attributes, make(cx, index));
-        }))
-    }
-
-    /// All of them or, if the closure panics, none.
-    #[inline(never)]
-    fn add_to(&self, link: &mut Link, index: usize) -> bool {
-        let own = link.attributes.len();
-        let made = caught(|| (self.0)(&link.span_context, index, &mut link.attributes)).is_some();
-        if !made {
-            link.attributes.truncate(own);
-        }
-        made
-    }
-}
-
-impl fmt::Debug for LinkAttributes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinkAttributes").finish_non_exhaustive()
-    }
-}

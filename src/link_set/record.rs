@@ -26,8 +26,8 @@ pub(crate) enum Record {
     Boxed(PackedBox, bool),
 }
 
-/// What makes two contexts the same. (`SpanContext`'s own equality adds flags, remoteness and
-/// trace state.)
+/// The ids of a context. Invariant: ids-are-the-key. (`SpanContext`'s own equality adds flags,
+/// remoteness and trace state.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ids {
     pub(super) trace: [u8; 16],
@@ -96,7 +96,7 @@ impl Bounded {
     #[cfg(feature = "processor")]
     pub(crate) const NONE: Self = Self { context: SpanContext::NONE, state_cut: false };
 
-    /// A copy of the context, with a trace state that fits.
+    /// Copies the context, with a trace state that fits.
     #[inline]
     pub(crate) fn new(context: &SpanContext) -> Self {
         // Without a state there is nothing to clone, and a clone is a call into another crate.
@@ -111,7 +111,7 @@ impl Bounded {
 }
 
 impl Record {
-    /// Clones trace state within the limit; allocates only then.
+    /// Copies a context. Clones trace state, up to the limit, and allocates only then.
     #[inline]
     pub(crate) fn from_context(context: &SpanContext) -> Self {
         if Self::is_plain(context) {
@@ -128,7 +128,7 @@ impl Record {
         Self::Boxed(PackedBox(Box::new(Link::with_context(context))), state_cut)
     }
 
-    /// Whether [`plain`](Self::plain) says all there is to say.
+    /// Returns whether [`plain`](Self::plain) loses nothing of the context.
     #[inline(always)]
     pub(crate) fn is_plain(context: &SpanContext) -> bool {
         *context.trace_state() == TraceState::NONE
@@ -144,7 +144,7 @@ impl Record {
         }
     }
 
-    /// The record, and the context as it was if its trace state had to be cut, for
+    /// Returns the record and, if trace state had to be cut, the context as it was, for
     /// [`into_original`](Self::into_original). An invalid context is always boxed, so that the
     /// others are unpacked without a check.
     pub(crate) fn from_link(mut link: Link) -> (Self, Option<SpanContext>) {
@@ -180,7 +180,7 @@ impl Record {
     }
 }
 
-/// The link of a plain record.
+/// Returns the link of a plain record.
 #[inline(always)]
 pub(crate) fn plain_link(ids: Ids, flags: u8, remote: bool) -> Link {
     Link::with_context(SpanContext::new(
