@@ -25,7 +25,8 @@ pub enum Trigger {
     /// The first pending context had waited for `max_delay`.
     Timeout,
     /// A call asked for it: [`LinkCollector::flush`](crate::LinkCollector::flush),
-    /// [`Flusher::try_next`](crate::Flusher::try_next) or [`LinkSet::finish`](crate::LinkSet::finish).
+    /// [`Flusher::try_next`](crate::Flusher::try_next) or
+    /// [`LinkSet::finish`](crate::LinkSet::finish).
     Manual,
     /// The collector was closed, and this was left.
     Shutdown,
@@ -142,8 +143,8 @@ impl Stats {
         self.pending
     }
 
-    /// Returns how many contexts are pending in the fullest shard. Producers that use it are refused
-    /// from [`shard_capacity`](Self::shard_capacity) on.
+    /// Returns how many contexts are pending in the fullest shard. Producers that use it are
+    /// refused from [`shard_capacity`](Self::shard_capacity) on.
     pub fn fullest_shard(&self) -> u64 {
         self.fullest_shard
     }
@@ -184,7 +185,8 @@ impl Stats {
         self.flushes[trigger as usize]
     }
 
-    /// Returns the number of panics of the handler given to [`Flusher::spawn`](crate::Flusher::spawn).
+    /// Returns the number of panics of the handler given to
+    /// [`Flusher::spawn`](crate::Flusher::spawn).
     pub fn handler_panics(&self) -> u64 {
         self.handler_panics
     }

@@ -1,8 +1,8 @@
-//! Builder and environment: whatever they say, a collector of just that shape or an error that names
-//! field, value and what is allowed.
+//! Builder and environment: whatever they say, a collector of just that shape or an error that
+//! names field, value and what is allowed.
 //!
-//! The input is text, `NAME=value` in each line: an environment variable or, in lower case, a field of
-//! the builder. What is allowed is said here once more, in numbers that do not overflow.
+//! The input is text, `NAME=value` in each line: an environment variable or, in lower case, a field
+//! of the builder. What is allowed is said here once more, in numbers that do not overflow.
 
 use crate::common::{NEVER, context};
 use batchlink::{ConfigError, LinkCollector, LinkCollectorBuilder, LinkSet};
@@ -15,7 +15,8 @@ const MOST: u128 = 1 << 20;
 const MOST_SLOTS: u128 = 1 << 24;
 const MOST_SHARDS: u128 = 128;
 /// Collectors with more slots than this are not built: half a gigabyte in every run tells nothing
-/// that a smaller one does not. That they are refused if they must be is seen without building them.
+/// that a smaller one does not. That they are refused if they must be is seen without building
+/// them.
 const BUILT_SLOTS: u128 = 1 << 11;
 
 const VARIABLES: [(&str, u128, u128); 6] = [
@@ -118,8 +119,8 @@ fn set_environment(lines: &Lines<'_>) {
     }
 }
 
-/// The environment: links first, then in the order of `VARIABLES`. The SDK's own variable is ignored if
-/// it is no number without blanks around it.
+/// The environment: links first, then in the order of `VARIABLES`. The SDK's own variable is
+/// ignored if it is no number without blanks around it.
 fn from_env(lines: &Lines<'_>) -> Result<Fields, Refusal> {
     let read = |index: usize| {
         let (name, least, most) = VARIABLES[index];

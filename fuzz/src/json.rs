@@ -1,7 +1,7 @@
 //! Contexts in JSON: what is read, what is refused, and that it comes back.
 //!
-//! The input is a JSON document. What is allowed is said here once more, on the document as `serde_json`
-//! reads it.
+//! The input is a JSON document. What is allowed is said here once more, on the document as
+//! `serde_json` reads it.
 
 use crate::w3c;
 use batchlink::carrier::json::Json;

@@ -28,8 +28,8 @@ use common::link_set_calls::{SetCall, SetSession};
 use common::oracle::Policy;
 use operations_calls::{AttemptsSession, FanSession, How};
 
-/// Any calls on a collector of any (small) size, until there is no more input. What is then still in
-/// its rings is dropped, boxes and all.
+/// Any calls on a collector of any (small) size, until there is no more input. What is then still
+/// in its rings is dropped, boxes and all.
 pub fn collector_ops(data: &[u8]) {
     let choices = &mut Bytes(data);
     let mut session = Session::new(Setup::choose(choices));
@@ -51,8 +51,8 @@ pub fn dedup_truncation(data: &[u8]) {
     session.finish();
 }
 
-/// Any calls on a batch processor, its submitters, callers and batches. All that is left then comes to
-/// its end.
+/// Any calls on a batch processor, its submitters, callers and batches. All that is left then comes
+/// to its end.
 pub fn processor(data: &[u8]) {
     let choices = &mut Bytes(data);
     let end = processor_calls::End::choose(choices);

@@ -63,7 +63,8 @@ impl LinkBatch {
         self.counts
     }
 
-    /// Returns contexts taken into the batch: `linked + duplicates + truncated + invalid + unsampled`.
+    /// Returns contexts taken into the batch: `linked + duplicates + truncated + invalid +
+    /// unsampled`.
     pub fn received(&self) -> u64 {
         self.counts.received
     }

@@ -24,7 +24,8 @@ impl LinkSetBuilder {
         self
     }
 
-    /// Sets how contexts become links. A bound that was set before stays, unless the policy has one.
+    /// Sets how contexts become links. A bound that was set before stays, unless the policy has
+    /// one.
     pub fn with_link_policy(mut self, policy: LinkPolicy) -> Self {
         self.0 = policy.after(&self.0);
         self

@@ -27,8 +27,8 @@ fn new_set(links: usize) -> LinkSet {
     LinkSet::builder().with_link_policy(policy).build().unwrap()
 }
 
-/// Returns slots read per id, while all of them are inserted and then looked up once more. Stops when
-/// they are too many beyond doubt.
+/// Returns slots read per id, while all of them are inserted and then looked up once more. Stops
+/// when they are too many beyond doubt.
 fn probes(mut set: LinkSet, ids: &[Ids]) -> f64 {
     const TOO_MANY: u64 = 100 * IDS as u64;
     let mut asked = 0;
@@ -58,7 +58,8 @@ fn random_ids() -> Vec<Ids> {
     (0..IDS as u64).map(|number| ids(trace(3 * number), mixed(3 * number + 2) | 1)).collect()
 }
 
-/// Crafted for tables that take the slot from the id itself: all agree in the low half, from either end.
+/// Crafted for tables that take the slot from the id itself: all agree in the low half, from either
+/// end.
 fn ids_for_an_unkeyed_table() -> Vec<Ids> {
     (1..=IDS as u64).map(|number| ids(7 << 96 | 7, number << 24 | 1)).collect()
 }

@@ -58,9 +58,9 @@ impl LinkBatch {
         self.hoist_where(|key| !key.as_str().starts_with("link."))
     }
 
-    /// Moves attributes as [`hoist`](Self::hoist), but only those whose keys `which` accepts. Use it
-    /// to keep attributes of yours that name one message. It may accept keys of `link.*`; the other
-    /// attributes that `hoist` leaves on the links stay there.
+    /// Moves attributes as [`hoist`](Self::hoist), but only those whose keys `which` accepts. Use
+    /// it to keep attributes of yours that name one message. It may accept keys of `link.*`; the
+    /// other attributes that `hoist` leaves on the links stay there.
     ///
     /// ```
     /// # let batch = batchlink::LinkSet::builder().build()?.finish();

@@ -68,10 +68,10 @@ impl std::fmt::Display for Outcome {
 
 /// The de-duplicated, bounded links of one batch, in order of arrival.
 ///
-/// Use it where the whole batch is at hand, as after a Kafka poll. A [`Flusher`](crate::Flusher) has
-/// one inside. Two contexts are duplicates if trace id and span id agree, and the first one stays. A
-/// truncated context is not remembered: memory is bounded, and a second one with the same ids is
-/// truncated again.
+/// Use it where the whole batch is at hand, as after a Kafka poll. A [`Flusher`](crate::Flusher)
+/// has one inside. Two contexts are duplicates if trace id and span id agree, and the first one
+/// stays. A truncated context is not remembered: memory is bounded, and a second one with the same
+/// ids is truncated again.
 ///
 /// ```
 /// use batchlink::{LinkSet, Outcome};
@@ -145,7 +145,8 @@ impl LinkSet {
         }
     }
 
-    /// Adds a link to a context that waited beside a payload. Call [`reserve`](Self::reserve) before.
+    /// Adds a link to a context that waited beside a payload. Call [`reserve`](Self::reserve)
+    /// before.
     #[cfg(feature = "processor")]
     #[inline]
     pub(crate) fn insert_bounded(&mut self, Bounded { context, state_cut }: &Bounded) -> Outcome {
@@ -180,8 +181,8 @@ impl LinkSet {
         context.with(|context| self.insert(context))
     }
 
-    /// Returns the link that this set would make, for another span; `None` if it would make none. If
-    /// the closure for attributes panics, they are left out and nothing is counted.
+    /// Returns the link that this set would make, for another span; `None` if it would make none.
+    /// If the closure for attributes panics, they are left out and nothing is counted.
     #[cfg(feature = "processor")]
     pub(crate) fn link_to(&self, Bounded { context, state_cut }: &Bounded, index: usize) -> Option<Link> {
         let valid = context.is_valid();
@@ -213,8 +214,9 @@ impl LinkSet {
 
     /// Ends the batch ([`Trigger::Manual`]) and empties the set for the next one.
     ///
-    /// The table is kept, and the `Vec` of links goes with the batch. The next one is made for as many
-    /// links as this had, at least 128: a batch allocates once, and once per link for `link.type`.
+    /// The table is kept, and the `Vec` of links goes with the batch. The next one is made for as
+    /// many links as this had, at least 128: a batch allocates once, and once per link for
+    /// `link.type`.
     pub fn finish(&mut self) -> LinkBatch {
         self.finish_as(Trigger::Manual)
     }
@@ -292,8 +294,8 @@ impl LinkSet {
         self.insert_record(Record::from_link(link).0)
     }
 
-    /// Decides on a context that is valid or to be kept. `identified`: its ids say which span it is.
-    /// Always inlined: a link that is passed on through memory costs more than all the rest.
+    /// Decides on a context that is valid or to be kept. `identified`: its ids say which span it
+    /// is. Always inlined: a link that is passed on through memory costs more than all the rest.
     #[inline(always)]
     fn admit(
         &mut self,

@@ -70,8 +70,8 @@ pub enum Invalid {
     /// Counts them as invalid and does not link them (the default).
     #[default]
     Drop,
-    /// Links those with attributes or trace state, as OpenTelemetry's specification asks, and counts
-    /// others as invalid. Attributes that the policy adds do not matter here.
+    /// Links those with attributes or trace state, as OpenTelemetry's specification asks, and
+    /// counts others as invalid. Attributes that the policy adds do not matter here.
     ///
     /// [`links::whole_trace`](crate::links::whole_trace) needs this.
     KeepWithAttributes,
@@ -163,8 +163,8 @@ impl LinkPolicy {
     /// Bounds the links of one batch; defaults to 128, 1 to 1 048 576 are allowed. Contexts beyond
     /// are counted as truncated, and the batch span says so.
     ///
-    /// The SDK drops links over a limit of its own, 128 by default. To have more, raise that too, by
-    /// `OTEL_SPAN_LINK_COUNT_LIMIT`, or in code and by
+    /// The SDK drops links over a limit of its own, 128 by default. To have more, raise that too,
+    /// by `OTEL_SPAN_LINK_COUNT_LIMIT`, or in code and by
     /// [`with_span_link_limit`](Self::with_span_link_limit). A batch with more links than the SDK
     /// keeps is logged once (feature `internal-logs`).
     pub fn with_max_links(mut self, links: usize) -> Self {
@@ -173,8 +173,8 @@ impl LinkPolicy {
     }
 
     /// Tells how many links the SDK keeps of a span, if that is set in code (by
-    /// `with_max_links_per_span`). Defaults to `OTEL_SPAN_LINK_COUNT_LIMIT`, as the SDK reads it, or
-    /// to 128.
+    /// `with_max_links_per_span`). Defaults to `OTEL_SPAN_LINK_COUNT_LIMIT`, as the SDK reads it,
+    /// or to 128.
     ///
     /// The attributes of a batch span never state more links than that. A limit that is told here
     /// must be the SDK's exactly: [`LinkBatch::start`](crate::LinkBatch::start) then gives a span

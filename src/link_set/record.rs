@@ -53,9 +53,9 @@ fn header_len<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
 
 /// Returns what is left of a trace state over [`MAX_TRACE_STATE`]; `None` if it fits.
 ///
-/// Whole members are cut until it fits: those over [`LONG_MEMBER`] characters first, then the others,
-/// each from the right. The leftmost, which is the last that was changed, and OpenTelemetry's own
-/// (`ot`, where samplers keep their threshold) go after all others.
+/// Whole members are cut until it fits: those over [`LONG_MEMBER`] characters first, then the
+/// others, each from the right. The leftmost, which is the last that was changed, and
+/// OpenTelemetry's own (`ot`, where samplers keep their threshold) go after all others.
 fn shorten(state: &TraceState) -> Option<TraceState> {
     if header_len(state.into_iter()) <= MAX_TRACE_STATE {
         return None;

@@ -69,8 +69,8 @@ impl Table {
         self.slots[slot] = tag | (index as u32 + 1);
     }
 
-    /// Empties a table that holds these links, or some of them. Clears the slots of a few links one by
-    /// one, as to fill a large table takes long.
+    /// Empties a table that holds these links, or some of them. Clears the slots of a few links one
+    /// by one, as to fill a large table takes long.
     pub(super) fn clear(&mut self, links: &[Link]) {
         #[cfg(test)]
         self.cleared.set(0);
@@ -173,7 +173,8 @@ mod tests {
         }
     }
 
-    /// Links that are not in the table: those kept without a trace id, and all if duplicates are kept.
+    /// Links that are not in the table: those kept without a trace id, and all if duplicates are
+    /// kept.
     #[test]
     fn unlisted_links_clear_nothing() {
         let (trace, span) = (TraceId::INVALID, SpanId::from(1));

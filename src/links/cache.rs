@@ -1,4 +1,4 @@
-//! Link templates by source, for as many sources as there is room for (feature `cache`).
+//! A bounded cache of link templates by source (feature `cache`).
 
 use crate::error::ConfigError;
 use crate::error::within;
@@ -13,17 +13,15 @@ use std::sync::Arc;
 
 const CAPACITIES: std::ops::RangeInclusive<usize> = 1..=1 << 20;
 
-/// Templates by key, such as the topic or the service that messages come from, made when a key is
-/// first seen. Bounded: the least used ones go.
+/// A bounded cache of templates by key, such as the topic or service that messages come from. A
+/// template is made when its key is first seen; the least used ones are evicted.
 ///
-/// Share it by reference or `Arc`. A hit takes a shared lock on one shard of the cache, for the time of
-/// a look-up; nothing waits for a template that is being made. Hashed with random keys, as names come
-/// from outside. Memory: the keys and templates, and up to 29 bytes and the size of a key for each of 1.5
-/// times as many, rounded up to a power of two.
+/// Share it by reference or `Arc`. A hit takes a shared lock on one shard of the cache, for the
+/// time of a look-up. No call waits for a template that is being made. Keys are hashed with random
+/// keys, as names come from outside.
 ///
-/// Underneath is `quick_cache`: bounded, sharded, keeps what recurs when many keys pass by once, and needs
-/// no thread of its own and three small crates in all, where `moka` brings expiry, listeners and weights
-/// by time, for which templates have no use.
+/// Memory: the keys and templates, and up to 29 bytes and the size of a key for each of 1.5 times
+/// as many, rounded up to a power of two.
 ///
 /// ```
 /// use batchlink::links::{LinkTemplate, LinkCache, Relation};
@@ -44,14 +42,20 @@ pub struct LinkCache<K> {
 }
 
 impl<K: Eq + Hash> LinkCache<K> {
-    /// A cache that never holds more than `capacity` templates.
+    /// Returns a cache of at most `capacity` templates.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] naming `capacity` if it is not between 1 and 1 048 576.
+    ///
+    /// ```
+    /// let error = batchlink::links::LinkCache::<String>::new(0).unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid capacity: 0 (allowed: 1 to 1048576)");
+    /// ```
     pub fn new(capacity: usize) -> Result<Self, ConfigError> {
         let capacity = within("capacity", capacity, CAPACITIES)?;
-        // Shards have equal room, at least for 32: as many as divide the capacity, so that it is exact.
+        // Shards hold equally many, at least 32: as many shards as divide the capacity, so that it
+        // is exact.
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let most = (4 * processors).next_power_of_two().min(capacity / 32).max(1);
         let shards = 1 << most.ilog2().min(capacity.trailing_zeros());
@@ -66,9 +70,9 @@ impl<K: Eq + Hash> LinkCache<K> {
         Ok(Self { templates, capacity })
     }
 
-    /// The template of this key, or the one that `create` makes for it. Two threads that miss a key at
-    /// the same time both make one, and one of the two stays. If `create` panics, so does this call, and
-    /// the cache is as it was.
+    /// Returns the template of this key, or makes it by `create`. Two threads that miss a key at
+    /// the same time both make one, and one of the two stays. If `create` panics, so does this
+    /// call, and the cache is unchanged.
     pub fn get_or_create<Q>(&self, key: &Q, create: impl FnOnce() -> LinkTemplate) -> Arc<LinkTemplate>
     where
         K: Borrow<Q>,
@@ -82,17 +86,17 @@ impl<K: Eq + Hash> LinkCache<K> {
         template
     }
 
-    /// Templates held now.
+    /// Returns the number of templates held.
     pub fn len(&self) -> usize {
         self.templates.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.templates.is_empty()
     }
 
-    /// The most that it holds.
+    /// Returns the most templates that it holds.
     pub fn capacity(&self) -> usize {
         self.capacity
     }

@@ -1,15 +1,27 @@
-//! Contexts that may be missing, in whatever form the caller has them.
+//! Contexts that may be missing, of several types.
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 
-/// What may have a span context: [`SpanContext`] (always), [`Context`] (if a span is active in it),
-/// and `Option` of these, each by value or by reference.
+/// A type that may hold a span context: [`SpanContext`] (always), [`Context`] (if a span is active
+/// in it), and `Option` of these, each by value or by reference.
 ///
-/// What has none is skipped and counted nowhere. A span context that is there but invalid is not
-/// skipped: it is passed on, and judged and counted like any other.
+/// A missing context is skipped and counted nowhere. An invalid one is not missing: it is passed on
+/// and counted like any other.
 ///
-/// This trait is sealed: it has no methods for others to call or implement.
+/// This trait is sealed: it has no methods to call or implement elsewhere.
+///
+/// ```
+/// use batchlink::LinkSet;
+/// use opentelemetry::{Context, trace::SpanContext};
+///
+/// let mut set = LinkSet::builder().build()?;
+/// set.insert_optional(Context::current()); // no span is active here
+/// set.insert_optional(None::<&SpanContext>);
+/// set.insert_optional(SpanContext::NONE);
+/// assert_eq!((set.received(), set.finish().invalid()), (1, 1));
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
 pub trait MaybeContext: sealed::Sealed {}
 
 impl<C: sealed::Sealed> MaybeContext for C {}
@@ -18,7 +30,7 @@ mod sealed {
     use opentelemetry::trace::SpanContext;
 
     pub trait Sealed {
-        /// Calls `work` if there is a context.
+        /// Calls `work` unless the context is missing.
         fn with<R>(&self, work: impl FnOnce(&SpanContext) -> R) -> Option<R>;
     }
 }

@@ -1,8 +1,8 @@
-//! Links ready made: constructors, templates, and the names of their attributes.
+//! Constructors and templates of links, and the names of their attributes.
 //!
-//! Whatever makes it, a [`Link`] can go into [`push_link`](crate::LinkCollector::push_link) or
-//! [`insert_link`](crate::LinkSet::insert_link), or straight to a span. Each says its
-//! [`Relation`] in `link.type`, which a set or collector then leaves as it is.
+//! A [`Link`] goes to [`push_link`](crate::LinkCollector::push_link), to
+//! [`insert_link`](crate::LinkSet::insert_link) or straight to a span. Those made here have their
+//! [`Relation`] in `link.type`, which a set or collector does not change.
 //!
 //! | attribute | type | set by |
 //! |---|---|---|
@@ -21,8 +21,8 @@
 //!
 //! A string that is not `&'static` is copied into every link; an `Arc<str>` is shared.
 //!
-//! Contexts that may be missing need no `if`: wherever a sequence of contexts is taken, here and in
-//! [`LinkSet`](crate::LinkSet), its items are anything that is a [`MaybeContext`].
+//! Contexts that may be missing need no `if`: functions that take a sequence of contexts, here and
+//! in [`LinkSet`](crate::LinkSet), take items of any type that is a [`MaybeContext`].
 //!
 //! ```
 //! use batchlink::{LinkSet, links::{self, Relation}};
@@ -38,7 +38,7 @@
 //! assert_eq!(links.len(), 2);
 //! links::validate(&links)?;
 //!
-//! // ... or de-duplicated, bounded and counted, each with its place in the batch.
+//! // ... or de-duplicated, bounded and counted, each with its index in the batch.
 //! let mut set = LinkSet::builder().build()?;
 //! set.extend(rows.iter().enumerate().filter_map(|(index, row)| {
 //!     row.origin.as_ref().map(|origin| links::batch_item(origin, index))
@@ -72,84 +72,113 @@ pub const LINK_TYPE: &str = "link.type";
 pub const LINK_RELATIONSHIP: &str = "link.relationship";
 /// Why the spans are linked: `link.reason`.
 pub const LINK_REASON: &str = "link.reason";
-/// What the link is for, to be read by people: `link.description`.
+/// A description of the link for readers: `link.description`.
 pub const LINK_DESCRIPTION: &str = "link.description";
-/// The item's place in its batch, from 0: `item.index`.
+/// The item's index in its batch, from 0: `item.index`.
 pub const ITEM_INDEX: &str = "item.index";
 /// The item's identity: `item.id`.
 pub const ITEM_ID: &str = "item.id";
-/// The number of the attempt that the linking span makes; the first one is 1: `retry.attempt_number`.
+/// The number of the attempt that links, from 1: `retry.attempt_number`.
 pub const RETRY_ATTEMPT_NUMBER: &str = "retry.attempt_number";
-/// What the aggregated part came from: `aggregation.source`.
+/// The source of the aggregated part: `aggregation.source`.
 pub const AGGREGATION_SOURCE: &str = "aggregation.source";
 /// The service of the linked span: `source.service`.
 pub const SOURCE_SERVICE: &str = "source.service";
-/// The operation that the linked span stands for: `source.operation`.
+/// The operation of the linked span: `source.operation`.
 pub const SOURCE_OPERATION: &str = "source.operation";
-/// The id that one business transaction carries through all systems: `correlation.id`.
+/// The id of a business transaction in all systems: `correlation.id`.
 pub const CORRELATION_ID: &str = "correlation.id";
-/// What kind of thing the work is about, such as `order`: `business.entity.type`.
+/// The kind of entity that the work is about, such as `order`: `business.entity.type`.
 pub const BUSINESS_ENTITY_TYPE: &str = "business.entity.type";
-/// Which of them: `business.entity.id`.
+/// The id of that entity: `business.entity.id`.
 pub const BUSINESS_ENTITY_ID: &str = "business.entity.id";
 
-/// A link of this type and no other attributes.
+/// Makes a link with this type and no other attributes.
+///
+/// ```
+/// use batchlink::links::{self, Relation};
+/// # use opentelemetry::trace::SpanContext;
+/// # let cx = SpanContext::NONE;
+/// let link = links::typed(&cx, Relation::TriggeredBy);
+/// assert_eq!(link.attributes[0].value.as_str(), "triggered_by");
+/// ```
 pub fn typed(cx: &SpanContext, relation: Relation) -> Link {
     Link::new(cx.clone(), vec![KeyValue::new(LINK_TYPE, relation)], 0)
 }
 
-/// To one of the items that a batch is made of: [`Relation::BatchItem`], at `index` from 0.
+/// Makes a link to one of a batch's items: [`Relation::BatchItem`], at `index` from 0.
+///
+/// ```
+/// # use opentelemetry::trace::SpanContext;
+/// # let cx = SpanContext::NONE;
+/// let link = batchlink::links::batch_item(&cx, 4);
+/// assert_eq!(link.attributes[1], opentelemetry::KeyValue::new("item.index", 4));
+/// ```
 pub fn batch_item(cx: &SpanContext, index: usize) -> Link {
     with(cx, Relation::BatchItem, [KeyValue::new(ITEM_INDEX, int(index))])
 }
 
-/// As [`batch_item`], for items with an identity: [`Relation::BatchMember`].
+/// Makes a link to an item with an identity: [`Relation::BatchMember`], at `index` from 0.
+///
+/// ```
+/// # use opentelemetry::trace::SpanContext;
+/// # let cx = SpanContext::NONE;
+/// let link = batchlink::links::batch_member(&cx, "order-7", 0);
+/// assert_eq!(link.attributes[1], opentelemetry::KeyValue::new("item.id", "order-7"));
+/// ```
 pub fn batch_member(cx: &SpanContext, id: impl Into<StringValue>, index: usize) -> Link {
     let attributes = [KeyValue::new(ITEM_ID, id.into()), KeyValue::new(ITEM_INDEX, int(index))];
     with(cx, Relation::BatchMember, attributes)
 }
 
-/// To what came before and did not wait: [`Relation::FollowsFrom`].
+/// Makes a link to a span that came before and did not wait: [`Relation::FollowsFrom`].
 pub fn follows_from(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
     with(cx, Relation::FollowsFrom, [KeyValue::new(LINK_REASON, reason.into())])
 }
 
-/// To what led to this span: [`Relation::CausedBy`].
+/// Makes a link to a span that led to this one: [`Relation::CausedBy`].
 pub fn causal(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
     with(cx, Relation::CausedBy, [KeyValue::new(LINK_REASON, reason.into())])
 }
 
-/// To an earlier attempt at the same work: [`Relation::Retry`]. `attempt` is the number of the
-/// attempt that links, not of the one that is linked: the first retry is attempt 2.
+/// Makes a link to an earlier attempt at the same work: [`Relation::Retry`]. `attempt` is the
+/// number of the attempt that links, not of the linked one: the first retry is attempt 2.
+///
+/// ```
+/// # use opentelemetry::trace::SpanContext;
+/// # let first = SpanContext::NONE;
+/// let link = batchlink::links::retry(&first, 2);
+/// assert_eq!(link.attributes[1], opentelemetry::KeyValue::new("retry.attempt_number", 2));
+/// ```
 pub fn retry(cx: &SpanContext, attempt: u32) -> Link {
     with(cx, Relation::Retry, [KeyValue::new(RETRY_ATTEMPT_NUMBER, i64::from(attempt))])
 }
 
-/// To one of the parts that this span puts together: [`Relation::Aggregation`], with where the
-/// part came from.
+/// Makes a link to one of the parts that this span aggregates: [`Relation::Aggregation`], with the
+/// part's source.
 pub fn aggregate(cx: &SpanContext, source: impl Into<StringValue>) -> Link {
     with(cx, Relation::Aggregation, [KeyValue::new(AGGREGATION_SOURCE, source.into())])
 }
 
-/// To the step that this span undoes: [`Relation::Compensation`], with why.
+/// Makes a link to the step that this span undoes: [`Relation::Compensation`], with the reason.
 pub fn compensation(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
     with(cx, Relation::Compensation, [KeyValue::new(LINK_REASON, reason.into())])
 }
 
-/// To a trace as a whole, not to one of its spans: [`Relation::AggregatedTrace`], with a span id of
-/// zero.
+/// Makes a link to a trace as a whole: [`Relation::AggregatedTrace`], with a span id of zero.
 ///
 /// Such a context is invalid by OpenTelemetry's definition, though its specification wants the link
 /// recorded. A collector or set drops it unless [`with_invalid`](crate::LinkPolicy::with_invalid)
-/// says otherwise, and so does `SpanBuilder::with_links`; `Span::add_link` and the span builder of a
-/// [`LinkBatch`](crate::LinkBatch) do not. Its flags are zero: nothing is known of them.
+/// says otherwise, and so does `SpanBuilder::with_links`; `Span::add_link` and the span builder of
+/// a [`LinkBatch`](crate::LinkBatch) do not. Its flags are unknown, and zero.
 pub fn whole_trace(trace_id: TraceId) -> Link {
     let cx = SpanContext::new(trace_id, SpanId::INVALID, TraceFlags::default(), false, TraceState::NONE);
     typed(&cx, Relation::AggregatedTrace)
 }
 
-/// A link of this type to each context that is there, in order, valid or not; [`validate`] tells.
-/// For de-duplication and a bound use a [`LinkSet`](crate::LinkSet).
+/// Makes a link of this type to each context that is not missing, in order. Invalid contexts are
+/// not left out; [`validate`] finds them. For de-duplication and a bound use a
+/// [`LinkSet`](crate::LinkSet).
 pub fn from_contexts<C: MaybeContext>(
     contexts: impl IntoIterator<Item = C>,
     relation: Relation,

@@ -1,4 +1,4 @@
-//! What a link says about the span it leads to.
+//! How the linking span and the linked one relate.
 
 use opentelemetry::{StringValue, Value};
 use std::borrow::Cow;
@@ -6,11 +6,11 @@ use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-/// The type of a link: how the span that carries it relates to the span it leads to.
+/// The type of a link: how the span that carries it relates to the linked span.
 ///
-/// It is the value of the attribute `link.type`; [`with_link_type_key`] makes it
-/// `link.relationship` or another. OpenTelemetry prescribes no values, so these are the ones in use,
-/// and [`Custom`](Self::Custom) for all others.
+/// It is the value of the attribute `link.type`, or of another key set by [`with_link_type_key`].
+/// OpenTelemetry prescribes no values. These are the ones in use, and [`Custom`](Self::Custom)
+/// stands for all others.
 ///
 /// | the linked span … | use |
 /// |---|---|
@@ -27,17 +27,17 @@ use std::str::FromStr;
 /// | would be its parent, had it none already | [`ChildOf`](Self::ChildOf) |
 /// | has to do with it in no other way | [`RelatedOperation`](Self::RelatedOperation) |
 ///
-/// Where there are two names for one relation, the noun names the kind of link and the verb reads as a
-/// sentence, *this span retries that one*. Both are in use: stay with what your queries look for. The
-/// constructors in [`links`](crate::links) take the noun.
+/// Of two names for one relation, the noun names the kind of link and the verb reads as a sentence:
+/// *this span retries that one*. Both are in use: keep to what your queries look for. The
+/// constructors in [`links`](crate::links) use the noun.
 ///
 /// # Parent or link?
 ///
-/// A parent, if there is exactly one span that this one is a part of, it is in the same trace, and it
-/// waits for this one or at least began it for itself alone. A link in every other case: several
-/// origins (a batch), an origin in another trace, an origin that was over long ago (a queue, a retry by
-/// a scheduler), or work that would make its origin's trace grow without end. If a span has a
-/// natural parent and further origins, give it both.
+/// Use a parent if this span is part of exactly one other, in the same trace, which waits for it or
+/// at least started it for itself alone. Use a link in every other case: several origins (a batch),
+/// an origin in another trace, an origin that ended long ago (a queue, a retry by a scheduler), or
+/// work that would make its origin's trace grow without end. A span with a natural parent and
+/// further origins gets both.
 ///
 /// ```
 /// use batchlink::{LinkPolicy, links::Relation};
@@ -89,13 +89,13 @@ pub enum Relation {
     ConsumedFrom,
     /// `related_operation`: related in a way that has no name here.
     RelatedOperation,
-    /// Any other name. One made of a standard name is not equal to the standard relation, though it
-    /// reads the same; [`parse`](str::parse) makes the standard one.
+    /// Any other name. A custom relation with a standard name is not equal to the standard one,
+    /// though it reads the same; [`parse`](str::parse) gives the standard one.
     Custom(Cow<'static, str>),
 }
 
 impl Relation {
-    /// All that have a name of their own, in the order of their declaration.
+    /// All relations but custom ones, in the order of their declaration.
     pub const STANDARD: &[Self] = &[
         Self::FollowsFrom,
         Self::ChildOf,
@@ -116,7 +116,7 @@ impl Relation {
         Self::RelatedOperation,
     ];
 
-    /// The name, as it stands in the attribute.
+    /// Returns the name, as in the attribute.
     pub fn as_str(&self) -> &str {
         match self.name() {
             Cow::Borrowed(name) => name,
@@ -124,7 +124,7 @@ impl Relation {
         }
     }
 
-    /// Whether it is one of [`STANDARD`](Self::STANDARD).
+    /// Returns whether it is one of [`STANDARD`](Self::STANDARD).
     pub fn is_standard(&self) -> bool {
         !matches!(self, Self::Custom(_))
     }
@@ -159,7 +159,7 @@ impl fmt::Display for Relation {
     }
 }
 
-/// Standard names become their relation, all others [`Relation::Custom`]. Case counts.
+/// Parses standard names to their relation, all others to [`Relation::Custom`]. Case matters.
 impl FromStr for Relation {
     type Err = ParseRelationError;
 
@@ -196,13 +196,19 @@ impl From<Relation> for Value {
     }
 }
 
-/// A name that is no [`Relation`]: it is empty or blank.
+/// A name that is no [`Relation`], because it is empty or blank.
+///
+/// ```
+/// use batchlink::links::{ParseRelationError, Relation};
+///
+/// assert_eq!(" ".parse::<Relation>(), Err(ParseRelationError));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParseRelationError;
 
 impl fmt::Display for ParseRelationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a relation must have a name: this one is empty")
+        f.write_str("invalid relation: an empty or blank name (allowed: any other text)")
     }
 }
 

@@ -10,10 +10,10 @@ use opentelemetry::{KeyValue, StringValue};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Fixed attributes, put together once, for any number of links.
+/// Fixed attributes for any number of links.
 ///
-/// A link made of it costs one allocation: strings set by the `with_*` methods are shared among the
-/// links, those in attributes of your own if they are `&'static str` or `Arc<str>`. A key has one
+/// Each link costs one allocation. Strings set by the `with_*` methods are shared among the links;
+/// those in attributes of your own are if they are `&'static str` or `Arc<str>`. A key has one
 /// value: the last one that was set.
 ///
 /// ```
@@ -36,17 +36,17 @@ pub struct LinkTemplate {
 }
 
 impl LinkTemplate {
-    /// A template with `link.type` only.
+    /// Returns a template with `link.type` only.
     pub fn new(relation: Relation) -> Self {
         Self { attributes: Vec::new() }.with_attribute(KeyValue::new(LINK_TYPE, shared(relation)))
     }
 
-    /// Says for people what the link is for: `link.description`.
+    /// Sets a description for readers: `link.description`.
     pub fn with_description(self, description: impl Into<Cow<'static, str>>) -> Self {
         self.with_attribute(KeyValue::new(LINK_DESCRIPTION, shared(description)))
     }
 
-    /// The linked span's service and operation: `source.service`, `source.operation`.
+    /// Sets the linked span's service and operation: `source.service`, `source.operation`.
     pub fn with_source(
         self,
         service: impl Into<Cow<'static, str>>,
@@ -56,13 +56,13 @@ impl LinkTemplate {
             .with_attribute(KeyValue::new(SOURCE_OPERATION, shared(operation)))
     }
 
-    /// The business transaction's id: `correlation.id`.
+    /// Sets the business transaction's id: `correlation.id`.
     pub fn with_correlation_id(self, id: impl Into<Cow<'static, str>>) -> Self {
         self.with_attribute(KeyValue::new(CORRELATION_ID, shared(id)))
     }
 
-    /// What the work is about, such as `order` and its number: `business.entity.type`,
-    /// `business.entity.id`.
+    /// Sets the entity that the work is about, such as `order` and its number:
+    /// `business.entity.type`, `business.entity.id`.
     pub fn with_business_entity(
         self,
         kind: impl Into<Cow<'static, str>>,
@@ -72,7 +72,7 @@ impl LinkTemplate {
             .with_attribute(KeyValue::new(BUSINESS_ENTITY_ID, shared(id)))
     }
 
-    /// An attribute of your own.
+    /// Sets an attribute of your own.
     pub fn with_attribute(mut self, attribute: KeyValue) -> Self {
         match self.attributes.iter_mut().find(|known| known.key == attribute.key) {
             Some(known) => *known = attribute,
@@ -81,23 +81,24 @@ impl LinkTemplate {
         self
     }
 
-    /// The attributes, in the order in which their keys were first set.
+    /// Returns the attributes, in the order in which their keys were first set.
     pub fn attributes(&self) -> &[KeyValue] {
         &self.attributes
     }
 
-    /// A link with these attributes.
+    /// Makes a link with these attributes.
     pub fn link(&self, cx: &SpanContext) -> Link {
         Link::new(cx.clone(), self.attributes.clone(), 0)
     }
 
-    /// A link with these attributes and some of its own, which win if a key is the same.
+    /// Makes a link with these attributes and some of its own, which replace those with the same
+    /// key.
     pub fn link_with(&self, cx: &SpanContext, own: impl IntoIterator<Item = KeyValue>) -> Link {
         Link::new(cx.clone(), own.into_iter().fold(self.clone(), Self::with_attribute).attributes, 0)
     }
 }
 
-/// One string for all links, however many there are.
+/// Returns a string that all links share.
 fn shared(text: impl Into<Cow<'static, str>>) -> StringValue {
     match text.into() {
         Cow::Borrowed(text) => text.into(),

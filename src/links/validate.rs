@@ -1,4 +1,4 @@
-//! What a backend could do nothing with, found before it is sent.
+//! Finds links that a backend cannot use.
 
 use super::{LINK_RELATIONSHIP, LINK_TYPE};
 use crate::links::relation::Relation;
@@ -8,43 +8,51 @@ use std::error::Error;
 use std::fmt;
 
 /// A link that leads nowhere or cannot be read; see [`validate`].
+///
+/// ```
+/// use batchlink::links::{self, InvalidLinkReason};
+/// use opentelemetry::trace::{Link, SpanContext};
+///
+/// let error = links::validate(&[Link::with_context(SpanContext::NONE)]).unwrap_err();
+/// assert_eq!((error.index, error.reason), (0, InvalidLinkReason::ZeroTraceId));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidLink {
-    /// Which one of the links, from 0.
+    /// The index of the link, from 0.
     pub index: usize,
-    /// What is wrong with it.
+    /// The fault.
     pub reason: InvalidLinkReason,
 }
 
-/// What is wrong with a link.
+/// The fault of an [`InvalidLink`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidLinkReason {
     /// The trace id is zero.
     ZeroTraceId,
-    /// The span id is zero, and the link does not say that it means a whole trace.
+    /// The span id is zero, and the type is not [`Relation::AggregatedTrace`].
     ZeroSpanId,
-    /// An attribute has no name.
+    /// An attribute has an empty key.
     EmptyAttributeKey {
-        /// Which one of the link's attributes, from 0.
+        /// The index of the attribute, from 0.
         attribute: usize,
     },
-    /// Two attributes have the same name.
+    /// Two attributes have the same key.
     RepeatedAttributeKey {
-        /// The name.
+        /// The key.
         key: Key,
     },
 }
 
-/// Checks that each link leads somewhere and each of its attributes has a name of its own.
+/// Checks that each link leads somewhere and each of its attributes has a key of its own.
 ///
-/// A span id of zero is allowed in a link that says it is to an
+/// A span id of zero is allowed in a link of the type
 /// [`aggregated_trace`](Relation::AggregatedTrace), under `link.type` or `link.relationship`.
 ///
 /// # Errors
 ///
-/// The first link found wrong, and why.
+/// [`InvalidLink`] for the first link at fault.
 ///
 /// ```
 /// use batchlink::links::{self, Relation};

@@ -59,7 +59,8 @@ pub struct Item {
     dropped: u32,
 }
 
-/// Trace states: none, one that had a member, short ones, both sides of the limit, and long members.
+/// Trace states: none, one that had a member, short ones, both sides of the limit, and long
+/// members.
 static STATES: LazyLock<[TraceState; 8]> = LazyLock::new(|| {
     let emptied = state_of(10).delete("ka").expect("valid");
     let of = |members: &[(&str, usize)]| {

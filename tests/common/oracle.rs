@@ -1,14 +1,15 @@
-//! What a collector, a processor's queue and a link set do, without any of their machinery: queues, a set
-//! and counts.
+//! What a collector, a processor's queue and a link set do, without any of their machinery: queues,
+//! a set and counts.
 //!
 //! This is the one oracle, for every test that needs one: random calls (`tests/oracle.rs`), calls
-//! that shrink (`tests/proptest_oracle.rs`), the fuzz targets and the models in packages of their own,
-//! which reach this file by `#[path]`. Of batchlink it uses the words (`Outcome`, `PushError`),
-//! so that an answer can be compared as it is, and nothing that does anything.
+//! that shrink (`tests/proptest_oracle.rs`), the fuzz targets and the models in packages of their
+//! own, which reach this file by `#[path]`. Of batchlink it uses the words (`Outcome`,
+//! `PushError`), so that an answer can be compared as it is, and nothing that does anything.
 //!
 //! Where calls overlap in time there is no "next" batch to predict, but the account still holds:
-//! afterwards, give a [`Collector`] with `usize::MAX` slots what every producer got accepted, in its order;
-//! [`take`](Collector::take) the batches one by one; what is then left must be what is pending.
+//! afterwards, give a [`Collector`] with `usize::MAX` slots what every producer got accepted, in
+//! its order; [`take`](Collector::take) the batches one by one; what is then left must be what is
+//! pending.
 #![allow(dead_code, unreachable_pub)] // each user uses a part of it
 
 use batchlink::{Counts, Duplicates, Invalid, Outcome, PushError, Timeout, Trigger, Unsampled};
@@ -71,8 +72,8 @@ impl Collector {
         Self { invalid_policy: policy, ..self }
     }
 
-    /// A processor's queue, which takes items whatever their contexts. With a bound on the weight of a
-    /// batch there must be one shard: else nobody can say which items are left for later.
+    /// A processor's queue, which takes items whatever their contexts. With a bound on the weight
+    /// of a batch there must be one shard: else nobody can say which items are left for later.
     pub fn of_items(self, max_weight: Option<u64>) -> Self {
         assert!(max_weight.is_none() || self.shards.len() == 1);
         Self { items: true, max_weight: max_weight.unwrap_or(u64::MAX), ..self }
@@ -156,7 +157,8 @@ impl Collector {
         self.shards.iter().flat_map(|shard| &shard.waiting).map(|&(_, weight)| weight)
     }
 
-    /// How many a batch takes: all that is pending, up to its size and its weight, but at least one.
+    /// How many a batch takes: all that is pending, up to its size and its weight, but at least
+    /// one.
     pub fn next_size(&self) -> usize {
         let mut heavy = 0;
         let fits = self.weights().take_while(|weight| {
@@ -294,8 +296,9 @@ fn ids(context: &SpanContext) -> (TraceId, SpanId) {
     (context.trace_id(), context.span_id())
 }
 
-/// With a trace state of up to 512 bytes; and whether members were cut from it. OpenTelemetry's own and
-/// the leftmost are the last to go, those over 128 characters the first, and then from the right.
+/// With a trace state of up to 512 bytes; and whether members were cut from it. OpenTelemetry's own
+/// and the leftmost are the last to go, those over 128 characters the first, and then from the
+/// right.
 pub fn with_short_state(context: SpanContext) -> (SpanContext, bool) {
     if context.trace_state().header().len() <= 512 {
         return (context, false);

@@ -25,7 +25,7 @@ fn of_type(name: &'static str) -> KeyValue {
 }
 
 #[test]
-fn only_links_that_are_made_have_them_made() {
+fn only_links_call_the_closure() {
     let calls = Calls::default();
     let mut set = LinkSet::builder()
         .with_max_links(3)
@@ -50,7 +50,7 @@ fn only_links_that_are_made_have_them_made() {
 }
 
 #[test]
-fn the_flusher_makes_them_not_the_producer() {
+fn flusher_calls_the_closure() {
     let calls = Calls::default();
     let builder = LinkCollector::builder()
         .with_max_delay(NEVER)
@@ -73,7 +73,7 @@ fn the_flusher_makes_them_not_the_producer() {
 }
 
 #[test]
-fn what_a_link_came_with_stays() {
+fn own_attributes_stay() {
     let make = |_: &SpanContext, _| {
         vec![KeyValue::new("a", "made"), KeyValue::new("b", 1), KeyValue::new("b", 2), of_type("made")]
     };
@@ -119,7 +119,7 @@ fn panicking(cx: &SpanContext, _index: usize) -> impl Iterator<Item = KeyValue> 
 }
 
 #[test]
-fn a_panic_costs_a_link_its_attributes_and_nothing_else() {
+fn panic_costs_only_attributes() {
     let (collector, mut flusher) = by_size(16)
         .with_max_links(12)
         .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Drop).with_link_attributes(panicking))
@@ -157,7 +157,7 @@ fn a_panic_costs_a_link_its_attributes_and_nothing_else() {
 }
 
 #[test]
-fn a_copied_configuration_makes_the_same() {
+fn copied_policy_works_alike() {
     let calls = Calls::default();
     let builder = LinkSet::builder().with_link_policy(LinkPolicy::new().with_link_attributes(note(&calls)));
     assert!(format!("{builder:?}").contains("LinkAttributes"));
@@ -171,7 +171,7 @@ fn a_copied_configuration_makes_the_same() {
 
 /// The closure runs while its batch is being taken, on a queue that is full.
 #[test]
-fn the_closure_may_use_its_own_collector() {
+fn closure_may_use_its_collector() {
     let _watchdog = watchdog();
     let own: Arc<Mutex<Option<LinkCollector>>> = Arc::default();
     let inside = Arc::clone(&own);

@@ -1,5 +1,5 @@
-//! The calls of `tests/oracle.rs`, chosen by proptest: new ones in every run, and a sequence that fails
-//! is cut down to the few calls that matter and printed.
+//! The calls of `tests/oracle.rs`, chosen by proptest: new ones in every run, and a sequence that
+//! fails is cut down to the few calls that matter and printed.
 //!
 //! No regression files: what fails becomes a test by name, made of the calls that were printed.
 
@@ -19,7 +19,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_collector_does_what_the_oracle_does(
+    fn collector_agrees_with_oracle(
         setup in chosen(8, |choices| Setup::choose(choices)),
         calls in vec(chosen(64, |choices| Call::choose(choices)), 0..200),
     ) {
@@ -29,7 +29,7 @@ proptest! {
     }
 
     #[test]
-    fn a_link_set_does_what_the_oracle_does(
+    fn link_set_agrees_with_oracle(
         policy in chosen(8, |choices| Policy::choose(choices, 20)),
         shift in 0..=40_u32,
         calls in vec(chosen(8, |choices| SetCall::choose(choices, 30)), 0..200),

@@ -1,4 +1,5 @@
-//! `LinkSet` on its own: what is linked, what is not, in which order, and that it can be used again.
+//! `LinkSet` on its own: what is linked, what is not, in which order, and that it can be used
+//! again.
 
 use super::common::*;
 use batchlink::{Duplicates, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Trigger, Unsampled};
@@ -11,7 +12,7 @@ fn set(configure: impl FnOnce(LinkSetBuilder) -> LinkSetBuilder) -> LinkSet {
 }
 
 #[test]
-fn the_same_span_is_the_same_whatever_else_differs() {
+fn ids_decide_on_duplicates() {
     let mut set = set(|builder| builder.with_link_policy(LinkPolicy::new().with_unsampled(Unsampled::Keep)));
     let ids = |trace: u128, span: u64, flags, remote, state| {
         SpanContext::new(TraceId::from(trace), SpanId::from(span), TraceFlags::new(flags), remote, state)
@@ -31,7 +32,7 @@ fn the_same_span_is_the_same_whatever_else_differs() {
 }
 
 #[test]
-fn over_the_bound_is_truncated_but_a_duplicate_stays_a_duplicate() {
+fn full_set_still_finds_duplicates() {
     let mut set = set(|builder| builder.with_max_links(2));
     let outcomes = [1, 2, 3, 1, 3, 2].map(|number| set.insert(&context(number)));
     use Outcome::{Duplicate, Linked, Truncated};
@@ -42,7 +43,7 @@ fn over_the_bound_is_truncated_but_a_duplicate_stays_a_duplicate() {
 }
 
 #[test]
-fn invalid_contexts_are_counted_here() {
+fn invalid_contexts_are_counted() {
     let mut set = set(|builder| builder);
     let halves = [(0, 0), (0, 1), (1, 0)].map(|(trace, span): (u128, u64)| {
         let (trace, span) = (TraceId::from(trace), SpanId::from(span));
@@ -59,7 +60,7 @@ fn invalid_contexts_are_counted_here() {
 }
 
 #[test]
-fn policies_decide_on_unsampled_and_duplicate_contexts() {
+fn policy_decides_on_contexts() {
     let unsampled = with_flags(1, TraceFlags::new(0xfe));
     let mut dropping = set(|builder| builder);
     assert_eq!(dropping.insert(&unsampled), Outcome::Unsampled);
@@ -83,7 +84,7 @@ fn policies_decide_on_unsampled_and_duplicate_contexts() {
 }
 
 #[test]
-fn a_finished_set_begins_anew() {
+fn finished_set_starts_anew() {
     let mut set = set(|builder| builder.with_max_links(3));
     for round in 0..100 {
         // Numbers that overlap from round to round: nothing may be remembered.
@@ -124,7 +125,7 @@ fn policy_keeps_earlier_bound() {
 
 /// Against a `HashSet`, with keys that differ in few bits and bounds on both sides of them.
 #[test]
-fn random_batches_are_linked_as_a_hash_set_would() {
+fn set_agrees_with_hash_set() {
     let mut random = Random(5);
     for bound in [1, 2, 3, 7, 8, 9, 100, 128, 129, 1000] {
         let mut set = set(|builder| builder.with_max_links(bound));
@@ -156,7 +157,7 @@ fn random_batches_are_linked_as_a_hash_set_would() {
 /// are told apart, and it is over in no time, or (if such keys met in one place of the table) not
 /// before the watchdog.
 #[test]
-fn keys_in_sequence_neither_collide_nor_are_confused() {
+fn sequential_ids_do_not_collide() {
     let _watchdog = watchdog();
     let mut set = set(|builder| {
         builder.with_max_links(100_000).with_link_policy(LinkPolicy::new().without_link_type())

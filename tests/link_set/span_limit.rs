@@ -73,8 +73,8 @@ fn span_explains_missing_links() {
     assert!(!attributes.iter().any(|attribute| attribute.key.as_str().starts_with("links.")));
 }
 
-/// A span that is full counts each empty link as dropped: so truncated contexts arrive in OTLP's own
-/// count, if the limit is known to be the SDK's.
+/// A span that is full counts each empty link as dropped: so truncated contexts arrive in OTLP's
+/// own count, if the limit is known to be the SDK's.
 #[test]
 fn told_limit_counts_truncated() {
     let told = |links| LinkPolicy::new().with_span_link_limit(links);

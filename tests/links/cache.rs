@@ -22,7 +22,7 @@ fn template(number: u64) -> LinkTemplate {
 }
 
 #[test]
-fn a_template_is_made_once_per_key_and_reaches_the_exporter() {
+fn template_is_made_once() {
     let (cache, made) = (LinkCache::<String>::new(8).unwrap(), Cell::new(0));
     assert!(cache.is_empty());
     let mut set = LinkSet::builder().build().unwrap();
@@ -43,7 +43,7 @@ fn a_template_is_made_once_per_key_and_reaches_the_exporter() {
 }
 
 #[test]
-fn it_never_holds_more_than_its_capacity() {
+fn capacity_is_never_exceeded() {
     for capacity in [1, 2, 31, 32, 33, 96, 100, 101, 128, 1000, 1001, 1024] {
         let cache = LinkCache::<u64>::new(capacity).unwrap();
         assert_eq!(cache.capacity(), capacity);
@@ -56,7 +56,7 @@ fn it_never_holds_more_than_its_capacity() {
 }
 
 #[test]
-fn one_that_recurs_outlives_those_that_pass() {
+fn recurring_key_stays() {
     let (cache, made) = (LinkCache::<u64>::new(64).unwrap(), Cell::new(0));
     for passing in 1..10_000 {
         cache.get_or_create(&0, || {
@@ -69,7 +69,7 @@ fn one_that_recurs_outlives_those_that_pass() {
 }
 
 #[test]
-fn the_capacity_is_checked() {
+fn capacity_is_checked() {
     for capacity in [0, (1 << 20) + 1, usize::MAX] {
         let error = LinkCache::<u64>::new(capacity).unwrap_err();
         assert_eq!((error.field(), error.value()), ("capacity", &*capacity.to_string()));
@@ -79,7 +79,7 @@ fn the_capacity_is_checked() {
 }
 
 #[test]
-fn a_panic_leaves_it_as_it_was_and_a_closure_may_use_it() {
+fn panic_leaves_cache_unchanged() {
     let cache = LinkCache::<u64>::new(8).unwrap();
     let call = AssertUnwindSafe(|| cache.get_or_create(&1, || panic!("no template")));
     assert!(catch_unwind(call).is_err());
@@ -96,7 +96,7 @@ fn a_panic_leaves_it_as_it_was_and_a_closure_may_use_it() {
 }
 
 #[test]
-fn threads_share_it() {
+fn threads_share_the_cache() {
     let _watchdog = watchdog();
     let (cache, made) = (LinkCache::<u64>::new(256).unwrap(), AtomicUsize::new(0));
     thread::scope(|scope| {

@@ -50,7 +50,7 @@ fn constructors() -> Vec<(Link, Vec<KeyValue>)> {
 }
 
 #[test]
-fn constructors_say_what_the_table_says_and_it_arrives() {
+fn constructors_set_documented_attributes() {
     let (collector, mut flusher) = LinkCollector::builder().with_shards(1).build().unwrap();
     for (link, _) in constructors() {
         collector.push_link(link).unwrap();
@@ -64,14 +64,14 @@ fn constructors_say_what_the_table_says_and_it_arrives() {
 }
 
 #[test]
-fn no_number_is_too_large() {
+fn large_numbers_saturate() {
     let link = links::batch_item(&context(1), usize::MAX);
     assert_eq!(link.attributes[1], KeyValue::new("item.index", i64::MAX));
     assert_eq!(links::retry(&context(1), u32::MAX).attributes[1].value, i64::from(u32::MAX).into());
 }
 
 #[test]
-fn a_template_gives_every_link_the_same() {
+fn template_links_are_alike() {
     let template = LinkTemplate::new(Relation::ConsumedFrom)
         .with_description("to be replaced")
         .with_source(String::from("shop"), "place_order")
@@ -102,7 +102,7 @@ fn a_template_gives_every_link_the_same() {
 }
 
 #[test]
-fn validate_says_which_link_and_why() {
+fn validate_names_link_and_fault() {
     let good = || vec![links::batch_item(&context(1), 0), Link::with_context(context(1))];
     assert_eq!(links::validate(&[]), Ok(()));
     assert_eq!(links::validate(&good()), Ok(()));
@@ -147,7 +147,7 @@ fn validate_says_which_link_and_why() {
 }
 
 #[test]
-fn what_has_no_context_is_skipped_whatever_form_it_has() {
+fn missing_contexts_are_skipped() {
     let none: Option<SpanContext> = None;
     let active = Context::new().with_remote_span_context(context(5));
     let idle = Context::new();
@@ -176,7 +176,7 @@ fn what_has_no_context_is_skipped_whatever_form_it_has() {
 }
 
 #[test]
-fn a_collector_takes_what_may_have_a_context() {
+fn collector_skips_missing_contexts() {
     let (collector, mut flusher) = by_size(3).with_shards(1).build().unwrap();
     let provider = SdkTracerProvider::builder().build();
     let active = Context::new().with_span(provider.tracer("test").start("request"));

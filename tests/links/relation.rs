@@ -1,5 +1,5 @@
-//! `Relation`: its names, there and back, and that a link of each type reaches an exporter under the
-//! key that was chosen.
+//! `Relation`: its names, there and back, and that a link of each type reaches an exporter under
+//! the key that was chosen.
 
 use super::common::*;
 use batchlink::{
@@ -33,7 +33,7 @@ const NAMES: [&str; 17] = [
 ];
 
 #[test]
-fn names_go_there_and_back() {
+fn names_round_trip() {
     let names: Vec<&str> = Relation::STANDARD.iter().map(Relation::as_str).collect();
     assert_eq!(names, NAMES);
     assert_eq!(Relation::STANDARD.iter().collect::<HashSet<_>>().len(), NAMES.len());
@@ -50,7 +50,7 @@ fn names_go_there_and_back() {
 }
 
 #[test]
-fn other_names_are_custom_and_no_name_is_an_error() {
+fn other_names_are_custom() {
     for name in ["shard_of", "Retry", " retry", "retry ", "ретрай", "custom"] {
         let relation: Relation = name.parse().unwrap();
         assert_eq!(relation, Relation::Custom(Cow::Owned(name.to_owned())));
@@ -60,14 +60,14 @@ fn other_names_are_custom_and_no_name_is_an_error() {
     }
     for name in ["", " ", "\t\n"] {
         let error = name.parse::<Relation>().unwrap_err();
-        assert_eq!(error.to_string(), "a relation must have a name: this one is empty");
+        assert_eq!(error.to_string(), "invalid relation: an empty or blank name (allowed: any other text)");
     }
     assert!(!Relation::Custom("retry".into()).is_standard());
     assert_ne!(Relation::Custom("retry".into()), Relation::Retry);
 }
 
 #[test]
-fn a_relation_is_the_type_of_every_link() {
+fn relation_is_link_type() {
     for relation in Relation::STANDARD.iter().cloned().chain([Relation::Custom("row".into())]) {
         let builder =
             LinkCollector::builder().with_link_policy(LinkPolicy::new().with_link_type(relation.clone()));
@@ -86,7 +86,7 @@ fn a_relation_is_the_type_of_every_link() {
 }
 
 #[test]
-fn the_key_of_the_type_is_chosen() {
+fn type_key_is_configurable() {
     let own = || Link::new(context(2), vec![KeyValue::new("link.relationship", "own")], 0);
     let retry = || links::retry(&context(3), 2);
     let both = || {
@@ -120,7 +120,7 @@ fn the_key_of_the_type_is_chosen() {
 }
 
 #[test]
-fn without_a_type_links_stay_as_they_are() {
+fn untyped_links_stay_unchanged() {
     let mut set = LinkSet::builder()
         .with_link_policy(LinkPolicy::new().with_link_type_key("link.relationship").without_link_type())
         .build()
@@ -133,7 +133,7 @@ fn without_a_type_links_stay_as_they_are() {
 }
 
 #[test]
-fn a_key_must_not_be_empty() {
+fn empty_key_is_refused() {
     let errors = [
         LinkCollector::builder()
             .with_link_policy(LinkPolicy::new().with_link_type_key(""))
