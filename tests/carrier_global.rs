@@ -91,7 +91,7 @@ fn propagator_decides() {
     // An active span, which must play no part in any of this.
     let _active = Context::new().with_remote_span_context(context(99)).attach();
 
-    // Nobody has configured one.
+    // None is configured.
     let w3c = [("traceparent", "00-0000000000000000000000000000feed-0000000000000007-01")];
     assert_eq!(extract(&Headers::new(&w3c)), None);
     assert_eq!(injected(&context(7)), []);

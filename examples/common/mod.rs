@@ -60,10 +60,10 @@ pub(crate) fn main<A: Parser>(run: impl FnOnce(&A) -> Result) -> ExitCode {
     let args = A::parse(); // a bad flag ends here
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough, as in `worker_pool | head`.
+        // The reader of the output has left, as in `worker_pool | head`.
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Unlike `eprintln!`, no panic if nobody listens there either.
+            // Unlike `eprintln!`, this does not panic if standard error is closed, too.
             let _ = writeln!(io::stderr(), "{}: {error}", A::command().get_name());
             ExitCode::FAILURE
         }

@@ -19,7 +19,7 @@ pub(crate) struct Message {
 pub(crate) struct Queue(Receiver<Message>);
 
 /// A queue that delivers every `redeliver_every`th message a second time, as after a connection
-/// that broke before the acknowledgement; 0: none. It ends when nobody can send any more.
+/// that broke before the acknowledgement; 0: none. It ends with its last sender.
 pub(crate) fn start(redeliver_every: usize) -> (Sender<Message>, Queue) {
     let (sender, inbox) = mpsc::channel::<Message>();
     let (outbox, queue) = mpsc::channel();

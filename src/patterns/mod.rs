@@ -14,8 +14,10 @@ mod fan_out;
 mod history;
 mod operation;
 mod saga;
+mod undo;
 
 pub use attempts::{Attempts, RetryOutcome};
 pub use fan_out::{FanCounts, FanOut, WorkersError};
 pub use operation::SpanGuard;
-pub use saga::{CompensationFailure, Saga, SagaOutcome, UndoStep, UndoSteps};
+pub use saga::{CompensationFailure, Saga, SagaOutcome};
+pub use undo::{UndoStep, UndoSteps};

@@ -22,7 +22,7 @@ const OTHER: &str = "_OTHER";
 ///
 /// The span ends with the work. On success its status stays as it is, which is `Unset` unless the
 /// work set one. On failure the status becomes `Error`, with the error's text as its description,
-/// and the attribute `error.type` is set:
+/// and the attribute `error.type` is set. (OpenTelemetry keeps an `Ok` that the work has set.)
 ///
 /// | end | `error.type` | description |
 /// |---|---|---|

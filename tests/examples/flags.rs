@@ -1,4 +1,4 @@
-//! What all examples have in common: how they answer to flags and to those who read them.
+//! What all examples have in common: how they answer to flags and to closed pipes.
 
 use super::exported::{example, run, text};
 use std::io::{BufRead, BufReader};
@@ -102,7 +102,7 @@ fn broken_pipe_is_no_error() {
 
 #[test]
 fn unreachable_endpoint_fails() {
-    // A port that was free a moment ago, and that nobody listens on.
+    // A port that was free a moment ago, and without a listener.
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let endpoint = format!("http://{}", closed.expect("a free port"));
     for name in EXAMPLES {

@@ -124,7 +124,7 @@ fn first_and_latest_are_linked() {
     }
 }
 
-/// What cannot be linked takes nobody's place as the first.
+/// An attempt that cannot be linked does not take the place of the first.
 #[test]
 fn unlinkable_attempt_is_not_first() {
     let exporter = Exporter::default();
