@@ -13,7 +13,7 @@ use std::iter::FusedIterator;
 use std::sync::{Arc, Mutex};
 use std::vec;
 
-/// The steps of a [`Saga`] that are to be undone, newest first.
+/// The steps of a [`Saga`](crate::patterns::Saga) that are to be undone, newest first.
 ///
 /// ```
 /// use batchlink::patterns::Saga;
@@ -85,7 +85,7 @@ impl<C> FusedIterator for UndoSteps<C> {}
 /// ```
 #[derive(Debug)]
 pub struct UndoStep<C> {
-    /// How to undo it, as given to [`Saga::completed`].
+    /// How to undo it, as given to [`Saga::completed`](crate::patterns::Saga::completed).
     pub undo: C,
     name: Cow<'static, str>,
     index: usize,
