@@ -113,23 +113,29 @@ impl LinkBatch {
     /// After these come the attributes that were [hoisted](Self::hoist).
     pub fn attributes(&self) -> Vec<KeyValue> {
         let Counts { received, linked, duplicates, truncated, invalid, unsampled, .. } = self.counts;
-        let carried = linked.min(self.span_limit.links());
         let mut attributes = vec![
             KeyValue::new("batch.size", int(received)),
-            KeyValue::new("batch.links", int(carried)),
+            KeyValue::new("batch.links", int(linked.min(self.span_limit.links()))),
             KeyValue::new("batch.trigger", self.trigger.as_str()),
         ];
         let reasons =
             [("links.duplicates", duplicates), ("links.unsampled", unsampled), ("links.invalid", invalid)];
         let reasons = reasons.into_iter().filter(|&(_, count)| count > 0);
         attributes.extend(reasons.map(|(key, count)| KeyValue::new(key, int(count))));
-        let original = linked + truncated;
-        if carried < original {
-            attributes.push(KeyValue::new("links.truncated", true));
-            attributes.push(KeyValue::new("links.original_count", int(original)));
-        }
+        attributes.extend(self.truncation(truncated));
         attributes.extend_from_slice(&self.hoisted);
         attributes
+    }
+
+    /// Returns what a span with these links says, if it carries fewer than these and the truncated
+    /// ones.
+    pub(crate) fn truncation(&self, truncated: u64) -> impl Iterator<Item = KeyValue> + use<> {
+        // Invariant: cut-is-told.
+        let original = self.counts.linked + truncated;
+        let cut = self.counts.linked.min(self.span_limit.links()) < original;
+        let attributes =
+            || [KeyValue::new("links.truncated", true), KeyValue::new("links.original_count", int(original))];
+        cut.then(attributes).into_iter().flatten()
     }
 
     /// Returns a builder of the batch span, with links and attributes set at creation, so that

@@ -4,7 +4,7 @@ use crate::link_set::LinkSet;
 use crate::link_set::policy::LinkPolicy;
 use crate::panic::{error_text, unpoisoned};
 use crate::patterns::history::History;
-use crate::patterns::operation::{SpanGuard, truncation};
+use crate::patterns::operation::SpanGuard;
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, SpanKind, Tracer};
 use opentelemetry::{Context, KeyValue};
 use std::borrow::Cow;
@@ -154,8 +154,7 @@ impl Attempts {
     {
         let mut history = self.history();
         let number = history.next();
-        let links = history.links(number);
-        let mut attributes = truncation(links.len() as u64, history.left_out);
+        let (links, mut attributes) = history.links(number);
         attributes.push(KeyValue::new("retry.attempt_number", i64::from(number)));
         drop(history); // starting the span runs samplers and processors
 

@@ -5,7 +5,7 @@ use crate::link_set::{DEFAULT_MAX_LINKS, LinkSet};
 use crate::links;
 use crate::links::relation::Relation;
 use crate::panic::{error_text, unpoisoned};
-use crate::patterns::operation::{SpanGuard, shortened, truncation};
+use crate::patterns::operation::{SpanGuard, shortened};
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Tracer};
 use opentelemetry::{Context, KeyValue};
 use std::borrow::Cow;
@@ -162,7 +162,7 @@ impl FanOut {
         let mut state = self.state();
         let (batch, counts) = (state.set.finish(), state.counts);
         drop(state);
-        let mut attributes = truncation(batch.linked(), batch.truncated());
+        let mut attributes: Vec<_> = batch.truncation(batch.truncated()).collect();
         attributes.extend(counts.attributes());
         let mut span = SpanBuilder::from_name(name).with_attributes(attributes);
         span.links = Some(batch.into_links()); // `with_links` drops what the policy keeps

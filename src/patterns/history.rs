@@ -17,7 +17,7 @@ pub(super) struct History {
     /// Attempts that the next one links, in order.
     earlier: Vec<Earlier>,
     /// Attempts beyond the link set's bound.
-    pub(super) left_out: u64,
+    left_out: u64,
     pub(super) outcome: RetryOutcome,
 }
 
@@ -51,8 +51,8 @@ impl History {
         }
     }
 
-    /// Makes the links of attempt `number`.
-    pub(super) fn links(&mut self, number: u32) -> Vec<Link> {
+    /// Makes the links of attempt `number`, and the attributes of its span if links are missing.
+    pub(super) fn links(&mut self, number: u32) -> (Vec<Link>, Vec<KeyValue>) {
         let set = &mut self.set;
         let mut admit = |earlier: &Earlier| {
             let mut link = links::retry(&earlier.context, number);
@@ -70,9 +70,10 @@ impl History {
 
         let batch = self.set.finish();
         self.left_out += batch.truncated();
+        let truncation = batch.truncation(self.left_out).collect();
         let mut links = batch.into_links();
         links.sort_by_key(previous);
-        links
+        (links, truncation)
     }
 
     pub(super) fn ended(&mut self, number: u32, result: Result<(), &str>) {
@@ -133,7 +134,7 @@ mod tests {
                     earlier.iter().all(|attempt| attempt.context.trace_state().header().len() == 2 * 202 + 1)
                 );
             }
-            let links = attempts.history().links(1001);
+            let (links, _) = attempts.history().links(1001);
             assert_eq!(links.iter().map(previous).collect::<Vec<_>>(), expected);
             assert_eq!(attempts.history().left_out, 1000 - bound as u64);
         }
@@ -147,6 +148,6 @@ mod tests {
             let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, false, TraceState::NONE);
             history.note(number as u32, &context);
         }
-        assert_eq!(history.links(4).iter().map(previous).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(history.links(4).0.iter().map(previous).collect::<Vec<_>>(), [1, 3]);
     }
 }

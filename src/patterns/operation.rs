@@ -1,6 +1,5 @@
 //! A span of work that succeeds or fails, whatever happens to the work.
 
-use crate::links::int;
 use crate::panic::{caught, error_text};
 use opentelemetry::trace::{FutureExt, Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, ContextGuard, KeyValue};
@@ -207,15 +206,4 @@ impl fmt::Debug for SpanGuard {
 pub(super) fn shortened(error: &str) -> String {
     let fits = (0..=MAX_ERROR).rev().find_map(|end| error.get(..end));
     fits.unwrap_or_default().to_owned()
-}
-
-/// Returns what a batch span says where links were cut, and nothing where none were.
-pub(super) fn truncation(linked: u64, truncated: u64) -> Vec<KeyValue> {
-    if truncated == 0 {
-        return Vec::new();
-    }
-    vec![
-        KeyValue::new("links.truncated", true),
-        KeyValue::new("links.original_count", int(linked + truncated)),
-    ]
 }

@@ -2,7 +2,8 @@
 
 use super::common::{context, watchdog};
 use super::exported::*;
-use batchlink::{Invalid, LinkPolicy, LinkSet, patterns::FanOut};
+use batchlink::patterns::{Attempts, FanOut};
+use batchlink::{Invalid, LinkPolicy, LinkSet};
 use opentelemetry::trace::{SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, Value};
 use opentelemetry_sdk::trace::SpanData;
@@ -136,6 +137,25 @@ fn cut_links_are_counted() {
         let attributes = attributes(&merge.attributes);
         assert_eq!(attributes.contains(&"links.truncated=true".to_owned()), said, "{attributes:?}");
         assert_eq!(attributes.contains(&"links.original_count=9".to_owned()), said, "{attributes:?}");
+    }
+}
+
+/// More links than the SDK keeps of a span, 128.
+#[test]
+fn sdk_limit_counts_as_cut() {
+    let exporter = Exporter::default();
+    let tracer = exporter.tracer();
+    let set = || LinkSet::builder().with_max_links(500).build().unwrap();
+    let fan = FanOut::with_link_set(&context(1), set());
+    (2..=200).for_each(|number| fan.collect("resize", &context(number), Ok::<_, String>(())));
+    fan.aggregate(&tracer, "merge").0.succeed();
+    let attempts = Attempts::new("call").with_link_set(set());
+    (1..=200).for_each(|number| attempts.collect(&context(number), Err("no")));
+    attempts.start(&tracer).succeed();
+    for span in [exporter.span("merge"), exporter.span("call")] {
+        assert_eq!((span.links.len(), span.links.dropped_count), (128, 72));
+        assert_eq!(attribute(&span.attributes, "links.truncated"), Value::Bool(true));
+        assert_eq!(attribute(&span.attributes, "links.original_count"), Value::I64(200));
     }
 }
 
