@@ -95,8 +95,8 @@ fn calls<C: Caller>(items: usize, open: impl FnOnce() -> C) -> Duration {
     })
 }
 
-/// Times submissions, from the first item to the last batch. `open` returns a sink, and the task that
-/// returns the sum of all items once the last sink was dropped.
+/// Times submissions, from the first item to the last batch. `open` returns a sink, and the task
+/// that returns the sum of all items once the last sink was dropped.
 fn submits<S: Sink>(items: usize, open: impl FnOnce() -> (S, JoinHandle<u64>)) -> Duration {
     runtime().block_on(async {
         let (sink, sum) = open();

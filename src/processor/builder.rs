@@ -26,9 +26,9 @@ pub(super) type Divide<T, R, E> = Box<dyn FnMut(Vec<Item<T, R, E>>) -> Vec<Vec<I
 
 /// Configures a [`BatchProcessor`]; made by [`BatchProcessor::builder`].
 ///
-/// It has the fields and defaults of [`LinkCollectorBuilder`] except for `max_delay`, which defaults
-/// to zero ([`with_max_delay`](Self::with_max_delay) says why). A slot of the queue takes the size of
-/// the payload and about 100 bytes.
+/// It has the fields and defaults of [`LinkCollectorBuilder`] except for `max_delay`, which
+/// defaults to zero ([`with_max_delay`](Self::with_max_delay) says why). A slot of the queue takes
+/// the size of the payload and about 100 bytes.
 ///
 /// ```
 /// use batchlink::processor::{BatchProcessor, BatchProcessorBuilder};
@@ -85,8 +85,8 @@ where
     /// With zero a batch is everything that was submitted while the last one was processed, up to
     /// its size and weight. Under load batches grow by themselves, and without load no caller waits
     /// for items that do not come. With a delay every caller of a batch that is not full waits that
-    /// long, also if all of them wait already. Set one where items are submitted and not waited for,
-    /// and fewer, larger batches are worth it. See [`LinkCollectorBuilder::with_max_delay`].
+    /// long, also if all of them wait already. Set one where items are submitted and not waited
+    /// for, and fewer, larger batches are worth it. See [`LinkCollectorBuilder::with_max_delay`].
     pub fn with_max_delay(mut self, delay: Duration) -> Self {
         self.queue = self.queue.with_max_delay(delay);
         self
@@ -120,8 +120,8 @@ where
         self
     }
 
-    /// Sets the name of each item's own span, which [`run_each`](BatchProcessor::run_each) starts as
-    /// a child of the batch span. Defaults to `process_item`.
+    /// Sets the name of each item's own span, which [`run_each`](BatchProcessor::run_each) starts
+    /// as a child of the batch span. Defaults to `process_item`.
     pub fn with_item_span_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.item_name = name.into();
         self
@@ -130,10 +130,10 @@ where
     /// Adds a trigger and a bound: a batch is due as soon as the pending items weigh `weight`, and
     /// takes no more than that. An item that is heavier gets a batch to itself.
     ///
-    /// `weigh` returns the weight of an item in a unit of your own (bytes, tokens, rows). It is called
-    /// when the item is submitted, by the submitting thread. An item counts as 2³⁸ at most, and an
-    /// item for which `weigh` panics counts as 2³⁸: it is accepted, and gets a batch to itself.
-    /// `weight` can be 1 to 2³⁸; others are an error of [`build`](Self::build).
+    /// `weigh` returns the weight of an item in a unit of your own (bytes, tokens, rows). It is
+    /// called when the item is submitted, by the submitting thread. An item counts as 2³⁸ at most,
+    /// and an item for which `weigh` panics counts as 2³⁸: it is accepted, and gets a batch to
+    /// itself. `weight` can be 1 to 2³⁸; others are an error of [`build`](Self::build).
     pub fn with_max_batch_weight(
         mut self,
         weight: u64,
@@ -148,8 +148,8 @@ where
     /// own call of the handler.
     ///
     /// Size, weight and delay are those of all keys together, so the parts are smaller. Where each
-    /// key must fill batches of its own, build a processor for each. An item for which `key`, or its
-    /// `Hash` or `Eq`, panics gets a batch to itself.
+    /// key must fill batches of its own, build a processor for each. An item for which `key`, or
+    /// its `Hash` or `Eq`, panics gets a batch to itself.
     pub fn with_key<K: Hash + Eq + Send + 'static>(
         mut self,
         mut key: impl FnMut(&T) -> K + Send + 'static,

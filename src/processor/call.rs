@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 impl<T, R, E> Submitter<T, R, E> {
     /// Submits an item and waits for its own result, on any executor.
     ///
-    /// The span is that of the call, the item is submitted at the first poll of the future. A future
-    /// that is dropped before has submitted nothing. Dropped later, the item stays in its batch and
-    /// its result is dropped: wrap the call in the timeout of your runtime at will. Without one it
-    /// waits until the processor answers or is dropped.
+    /// The span is that of the call, the item is submitted at the first poll of the future. A
+    /// future that is dropped before has submitted nothing. Dropped later, the item stays in its
+    /// batch and its result is dropped: wrap the call in the timeout of your runtime at will.
+    /// Without one it waits until the processor answers or is dropped.
     ///
     /// Cost beyond [`submit`](Self::submit): one allocation.
     ///
@@ -76,8 +76,8 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// # Errors
     ///
-    /// Those of [`call_blocking`](Self::call_blocking), and [`CallError::Timeout`]: an item that was
-    /// accepted is processed all the same.
+    /// Those of [`call_blocking`](Self::call_blocking), and [`CallError::Timeout`]: an item that
+    /// was accepted is processed all the same.
     pub fn call_blocking_timeout(&self, item: T, timeout: Duration) -> Result<R, CallError<E>> {
         let waiting = self.ask_blocking(item)?;
         waiting.wait(Instant::now().checked_add(timeout))

@@ -97,16 +97,17 @@ struct Outcomes {
 
 /// A snapshot of a processor's counters; see [`Submitter::stats`].
 ///
-/// `queue().pushed()` items were submitted, and `queue().received()` of them were taken into batches.
-/// Of these `succeeded() + failed()` have ended, and [`in_flight`](Self::in_flight) are being
-/// processed. Items without a span are queued like all others, so `queue().invalid()` is 0;
+/// `queue().pushed()` items were submitted, and `queue().received()` of them were taken into
+/// batches. Of these `succeeded() + failed()` have ended, and [`in_flight`](Self::in_flight) are
+/// being processed. Items without a span are queued like all others, so `queue().invalid()` is 0;
 /// [`Batch::counts`] has their number.
 ///
 /// ```
 /// # use batchlink::processor::BatchProcessor;
 /// # use opentelemetry::trace::noop::NoopTracer;
 /// # let tracer = NoopTracer::new();
-/// let (submitter, mut processor) = BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
+/// let (submitter, mut processor) =
+///     BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
 /// (1..=3).for_each(|n| submitter.submit(n).unwrap());
 /// assert_eq!(submitter.stats().queue().pending(), 3);
 ///
@@ -140,8 +141,8 @@ impl ProcessorStats {
         self.succeeded
     }
 
-    /// Returns the number of items that failed: the handler said so, panicked, or gave no answer, or
-    /// the processor was dropped before it handed them out.
+    /// Returns the number of items that failed: the handler said so, panicked, or gave no answer,
+    /// or the processor was dropped before it handed them out.
     pub fn failed(&self) -> u64 {
         self.failed
     }

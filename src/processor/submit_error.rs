@@ -13,7 +13,8 @@ use std::fmt;
 /// # use opentelemetry::trace::noop::NoopTracer;
 ///
 /// # let tracer = NoopTracer::new();
-/// let (submitter, processor) = BatchProcessor::<String, (), String>::builder("send").build(tracer)?;
+/// let (submitter, processor) =
+///     BatchProcessor::<String, (), String>::builder("send").build(tracer)?;
 /// drop(processor);
 /// let refused = submitter.submit("a letter".to_owned()).unwrap_err();
 /// assert_eq!(refused.reason(), PushError::Closed);

@@ -16,20 +16,28 @@ use std::time::{Duration, Instant};
 /// Clone it into every thread or task that has items. Dropping the last one closes the processor;
 /// a [`WeakSubmitter`] is not counted.
 ///
-/// | | if the shard is full: refuses | waits (async) | blocks |
+/// | | refuses if the shard is full | waits for room | blocks for room |
 /// |---|---|---|---|
-/// | only submits | [`submit`](Self::submit) | [`submit_wait_async`](Self::submit_wait_async) | [`submit_wait`](Self::submit_wait) |
-/// | returns the item's result | [`call`](Self::call), [`call_blocking`](Self::call_blocking) | [`call_wait`](Self::call_wait) | |
+/// | only submits | [`submit`] | [`submit_wait_async`] | [`submit_wait`] |
+/// | returns the item's result | [`call`], [`call_blocking`] | [`call_wait`] | |
+///
+/// [`submit`]: Self::submit
+/// [`submit_wait`]: Self::submit_wait
+/// [`submit_wait_async`]: Self::submit_wait_async
+/// [`call`]: Self::call
+/// [`call_blocking`]: Self::call_blocking
+/// [`call_wait`]: Self::call_wait
 ///
 /// - **Order:** items keep their order per thread, or per [`producer`](Self::producer) on any
 ///   thread. A task that moves between threads needs a producer for its order.
 /// - **Links:** an item is linked to the span that is active when the method is called, even if the
-///   future that it returns is awaited elsewhere. A future that was made without an active span takes
-///   the one of its first poll. Where both differ, name the span:
+///   future that it returns is awaited elsewhere. A future that was made without an active span
+///   takes the one of its first poll. Where both differ, name the span:
 ///   [`call_with_context`](Self::call_with_context).
 /// - **Own handler:** a handler that waited for its own processor would wait for itself. In the
 ///   handler's own thread or task a call is refused with
-///   [`OwnHandler`](super::CallError::OwnHandler), and waiting for room is refused as full. Neither can be told in a thread or task that the handler starts.
+///   [`OwnHandler`](super::CallError::OwnHandler), and waiting for room is refused as full. A
+///   thread or task that the handler starts cannot be told from others, and waits.
 /// - **Not run:** a call is answered when the processor is run or dropped. If it is neither, the
 ///   call waits without end: use a timeout.
 ///
@@ -38,7 +46,8 @@ use std::time::{Duration, Instant};
 /// # use opentelemetry::trace::noop::NoopTracer;
 ///
 /// # let tracer = NoopTracer::new();
-/// let (submitter, processor) = BatchProcessor::<u32, u32, String>::builder("square").build(tracer)?;
+/// let (submitter, processor) =
+///     BatchProcessor::<u32, u32, String>::builder("square").build(tracer)?;
 /// let handle = processor.spawn(|batch| batch.succeed_all(|n| n * n))?;
 ///
 /// submitter.submit(2)?; // the result is dropped
@@ -74,8 +83,8 @@ impl<T, R, E> Submitter<T, R, E> {
     /// Returns a submitter that keeps the order of its items on whatever thread it is used, as
     /// [`Producer`](crate::Producer) does for contexts.
     ///
-    /// It has one shard, the next in turn, and a clone of it has the same one. Batches take its items
-    /// in the order in which they were accepted.
+    /// It has one shard, the next in turn, and a clone of it has the same one. Batches take its
+    /// items in the order in which they were accepted.
     ///
     /// ```
     /// # use batchlink::processor::{BatchProcessor, SubmitError, Submitter};
@@ -102,8 +111,8 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`Context`](opentelemetry::Context). Does not block.
     ///
     /// An item without a span is processed like any other and counted as invalid among the links.
-    /// Cost: one uncontended read-modify-write, a second one with a weight, and the move of the item
-    /// into the ring.
+    /// Cost: one uncontended read-modify-write, a second one with a weight, and the move of the
+    /// item into the ring.
     ///
     /// # Errors
     ///
@@ -122,7 +131,8 @@ impl<T, R, E> Submitter<T, R, E> {
         self.put(self.item(item, Request::of(context), None)).map_err(SubmitError::from)
     }
 
-    /// **Blocks** the thread until there is room, and adds the item as [`submit`](Self::submit) does.
+    /// **Blocks** the thread until there is room, and adds the item as [`submit`](Self::submit)
+    /// does.
     ///
     /// Where blocking would stop the work that makes room, in the processor's own handler and on a
     /// thread that polls tokio tasks (feature `tokio`), it does not block and refuses as `submit`.
@@ -149,10 +159,11 @@ impl<T, R, E> Submitter<T, R, E> {
         self.wait(item, deadline).map_err(SubmitError::from)
     }
 
-    /// Waits until there is room, on any executor, and adds the item as [`submit`](Self::submit) does.
+    /// Waits until there is room, on any executor, and adds the item as [`submit`](Self::submit)
+    /// does.
     ///
-    /// The span is that of the call, the item is submitted when the future is polled. Cancel-safe: a
-    /// future that is dropped before it is ready has submitted nothing, and drops the item.
+    /// The span is that of the call, the item is submitted when the future is polled. Cancel-safe:
+    /// a future that is dropped before it is ready has submitted nothing, and drops the item.
     ///
     /// A task that moves between threads has one shard after the other. Use a
     /// [`producer`](Self::producer) where its items must keep their order.
@@ -173,8 +184,9 @@ impl<T, R, E> Submitter<T, R, E> {
         self.queue.trigger.ask_flush();
     }
 
-    /// Asks for a flush and waits until every item that was accepted before the call has ended: it was
-    /// answered and its batch span has ended, on whatever thread. Returns the counters after that.
+    /// Asks for a flush and waits until every item that was accepted before the call has ended: it
+    /// was answered and its batch span has ended, on whatever thread. Returns the counters after
+    /// that.
     ///
     /// **Blocks** the thread, at most for `timeout`. In async code use
     /// [`flush_and_wait_async`](Self::flush_and_wait_async). For a process that may be frozen or
@@ -186,7 +198,8 @@ impl<T, R, E> Submitter<T, R, E> {
     /// # use opentelemetry::trace::noop::NoopTracer;
     ///
     /// # let tracer = NoopTracer::new();
-    /// let (submitter, processor) = BatchProcessor::<u32, u32, String>::builder("square").build(tracer)?;
+    /// let (submitter, processor) =
+    ///     BatchProcessor::<u32, u32, String>::builder("square").build(tracer)?;
     /// let _handle = processor.spawn(|batch| batch.succeed_all(|n| n * n))?;
     /// submitter.submit(3)?;
     /// let stats = submitter.flush_and_wait(Duration::from_secs(5))?;
@@ -196,15 +209,16 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// # Errors
     ///
-    /// - [`FlushError::Timeout`]: some items have not ended. The processor's own handler, which would
-    ///   wait for itself, gets it at once.
+    /// - [`FlushError::Timeout`]: some items have not ended. The processor's own handler, which
+    ///   would wait for itself, gets it at once.
     /// - [`FlushError::Closed`]: the processor was dropped while some were in the queue.
     pub fn flush_and_wait(&self, timeout: Duration) -> Result<ProcessorStats, FlushError> {
         let timeout = if scope::is_own(&self.inner.outcomes) { Duration::ZERO } else { timeout };
         self.queue.flush_and_wait(timeout).map(|()| self.stats())
     }
 
-    /// Flushes and waits as [`flush_and_wait`](Self::flush_and_wait) does, in a task of any executor.
+    /// Flushes and waits as [`flush_and_wait`](Self::flush_and_wait) does, in a task of any
+    /// executor.
     ///
     /// Cancel-safe. The timeout is kept by a helper thread, which ends with the future;
     /// [`Duration::MAX`] needs none, for use inside a runtime's own timeout.

@@ -16,7 +16,8 @@ use std::fmt;
 /// # use opentelemetry::trace::noop::NoopTracer;
 ///
 /// # let tracer = NoopTracer::new();
-/// let (submitter, mut processor) = BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
+/// let (submitter, mut processor) =
+///     BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
 /// let retries = submitter.downgrade();
 /// (1..=3).for_each(|n| submitter.submit(n).unwrap());
 /// drop(submitter); // the last one: what is pending is processed, then `run` ends

@@ -92,8 +92,8 @@ fn in_span<R>(context: SpanContext, act: impl FnOnce() -> R) -> R {
     act()
 }
 
-/// The span is that of the call, wherever its future is awaited; without one it is that of the first
-/// poll.
+/// The span is that of the call, wherever its future is awaited; without one it is that of the
+/// first poll.
 #[test]
 fn call_links_its_own_span() {
     fn assert_send<F: Send>(future: F) -> F {
@@ -253,7 +253,8 @@ fn weak_producer_keeps_shard() {
     assert_eq!(pending(&mut processor), [0, 1, 2, 3]);
 }
 
-/// Whatever came while the last batch was processed is the next one; and a single item does not wait.
+/// Whatever came while the last batch was processed is the next one; and a single item does not
+/// wait.
 #[test]
 fn default_batch_does_not_wait() {
     let due = |processor: &mut Processor| {

@@ -1,4 +1,5 @@
-//! Checks that every answered row is in the database, and that every request is linked by its batch.
+//! Checks that every answered row is in the database, and that every request is linked by its
+//! batch.
 
 use crate::client::{Answer, CLIENT_SPAN};
 use crate::common::{Exported, Result, ensure};

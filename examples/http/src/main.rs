@@ -1,5 +1,6 @@
-//! An HTTP service (axum) that stores the items of many requests at once: one writer, one transaction
-//! per batch in a SQLite database, and every response waits for its own row to be committed.
+//! An HTTP service (axum) that stores the items of many requests at once: one writer, one
+//! transaction per batch in a SQLite database, and every response waits for its own row to be
+//! committed.
 //!
 //! ```text
 //! cargo run --release -p batchlink-http-example
@@ -46,7 +47,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u16).range(1..=128))]
     batch_size: u16,
 
-    /// Longest wait of a row for others, in milliseconds; 0: a batch is what came during the last one
+    /// Longest wait of a row for others, in milliseconds [0: none]
     #[arg(long, value_name = "MS", default_value_t = 0)]
     max_delay_ms: u64,
 

@@ -49,8 +49,8 @@ pub(crate) fn count(db: &Connection) -> rusqlite::Result<u64> {
     Ok(count.unsigned_abs())
 }
 
-/// Inserts the rows of a batch and answers every item with its row's id, once all are committed. A row
-/// that the database refuses fails alone. If the transaction fails, all rows do.
+/// Inserts the rows of a batch and answers every item with its row's id, once all are committed. A
+/// row that the database refuses fails alone. If the transaction fails, all rows do.
 pub(crate) fn insert(db: &mut Connection, batch: Batch<Item, i64, StoreError>) {
     let tracer = global::tracer("batchlink-http-example");
     let mut span = tracer

@@ -43,7 +43,8 @@ fn named<'a>(document: &'a Value, name: &str) -> Vec<&'a Value> {
     array(&document["spans"]).iter().filter(|span| span["name"] == name).collect()
 }
 
-/// Follows each response to its row: caller → request by parent, request → batch by link, batch → insert.
+/// Follows each response to its row: caller → request by parent, request → batch by link, batch →
+/// insert.
 fn assert_stored(document: &Value, requests: u64, batch_size: u64) {
     let index: BTreeMap<_, _> =
         array(&document["spans"]).iter().map(|span| (ids(span, "span_id"), span)).collect();
