@@ -1,6 +1,7 @@
 //! The way back: every caller gets exactly one answer.
 
-use super::span::{BatchSpan, Failure};
+use super::failure::Failure;
+use super::span::BatchSpan;
 use crate::panic::caught;
 use crate::sync::{Arc, Parker, oneshot};
 use std::borrow::Cow;
@@ -95,26 +96,29 @@ impl<E: Error + 'static> Error for CallError<E> {
     }
 }
 
-pub(super) type Reply<R, E> = Result<R, CallError<E>>;
+/// What a caller gets.
+pub(super) type CallResult<R, E> = Result<R, CallError<E>>;
 
-/// The handler's end of a caller's wait. Dropped, it says that the processor is closed.
-pub(super) type Caller<R, E> = oneshot::Sender<Reply<R, E>>;
+/// The handler's end of a call. Dropping it without a reply answers `Closed`.
+pub(super) type Caller<R, E> = oneshot::Sender<CallResult<R, E>>;
 
-/// The caller's own end. If the handler's end goes without a word, it went with the queue: closed.
-pub(super) struct Waiting<R, E>(oneshot::Receiver<Reply<R, E>>);
+/// The caller's end of a call. If the other end is dropped without a reply, the queue was dropped:
+/// `Closed`.
+pub(super) struct Reply<R, E>(oneshot::Receiver<CallResult<R, E>>);
 
-pub(super) fn channel<R, E>() -> (Caller<R, E>, Waiting<R, E>) {
-    let (caller, waiting) = oneshot::channel();
-    (caller, Waiting(waiting))
+/// Creates both ends of a call.
+pub(super) fn channel<R, E>() -> (Caller<R, E>, Reply<R, E>) {
+    let (caller, reply) = oneshot::channel();
+    (caller, Reply(reply))
 }
 
-impl<R, E> Waiting<R, E> {
-    /// Waits for the reply, at most until `deadline`. Blocks the thread.
-    pub(super) fn wait(mut self, deadline: Option<Instant>) -> Reply<R, E> {
+impl<R, E> Reply<R, E> {
+    /// Blocks the thread until the reply is there, at most until `deadline`.
+    pub(super) fn wait(mut self, deadline: Option<Instant>) -> CallResult<R, E> {
         let parker = Parker::new();
         let cx = &mut Context::from_waker(parker.waker());
         loop {
-            // Before the look: a reply that was there in time is found by it.
+            // Before the poll, which then finds a reply that was there in time.
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             match Pin::new(&mut self).poll(cx) {
                 Poll::Ready(reply) => return reply,
@@ -125,10 +129,10 @@ impl<R, E> Waiting<R, E> {
     }
 }
 
-impl<R, E> Future for Waiting<R, E> {
-    type Output = Reply<R, E>;
+impl<R, E> Future for Reply<R, E> {
+    type Output = CallResult<R, E>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply<R, E>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<R, E>> {
         Pin::new(&mut self.0).poll(cx).map(|reply| reply.unwrap_or(Err(CallError::Closed)))
     }
 }
@@ -205,7 +209,7 @@ impl<R, E> Answer<R, E> {
 
     /// Counts the item, then answers its caller, then lets the span end
     /// (invariant `count-answer-end`).
-    pub(super) fn give(mut self, reply: Reply<R, E>, why: impl FnOnce(&CallError<E>) -> Failure) {
+    pub(super) fn give(mut self, reply: CallResult<R, E>, why: impl FnOnce(&CallError<E>) -> Failure) {
         let Some(span) = self.span.take() else { return };
         match &reply {
             Ok(_) => span.succeed(),
@@ -228,11 +232,11 @@ impl<R, E> Drop for Answer<R, E> {
     }
 }
 
-/// The caller may have given up, or do so now: then the reply is dropped here, or by the caller if it
-/// leaves last. That, and waking the caller, is the user's code, whose panic must not cost others their
-/// answers. (Where a waker that panics meets a caller who leaves, the reply may be leaked; and if the
-/// reply's drop panics as well, that is a panic within a panic, which ends the process.)
-fn send<R, E>(caller: Caller<R, E>, reply: Reply<R, E>) {
+/// Sends a reply. A caller that has given up, or does so now, drops it here or at its own end.
+///
+/// Dropping a reply and waking a caller are user code: a panic of theirs must not cost other callers
+/// their answers. If a waker panics while its caller leaves, the reply may leak.
+fn send<R, E>(caller: Caller<R, E>, reply: CallResult<R, E>) {
     let _ = caught(|| drop(caller.send(reply)));
 }
 

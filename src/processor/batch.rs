@@ -1,8 +1,9 @@
-//! One batch of items, and the span that knows what became of them.
+//! One batch of items.
 
 use super::Item;
 use super::answer::{Answer, CallError};
-use super::span::{BatchSpan, Failure};
+use super::failure::Failure;
+use super::span::BatchSpan;
 use crate::link_set::record::Bounded;
 use crate::stats::{Counts, Trigger};
 use crate::sync::Arc;
@@ -10,11 +11,17 @@ use opentelemetry::Context;
 use opentelemetry::trace::SpanContext;
 use std::fmt::{self, Display};
 
-/// A batch of items with its span, which links every item's request.
+/// A batch of items, with a span that links the request of each.
 ///
-/// The span ends, with the outcomes counted on it, when the batch is gone and every item has its
-/// answer, so items can be moved to other threads and tasks. Iterate over it for the items, or
-/// answer them all at once.
+/// Iterate over it to answer item by item, or answer all items at once. An item counts as succeeded
+/// only if it was answered so: a batch that is dropped, or a handler that returns early, fails the
+/// items that are left. Items can be moved to other threads and tasks.
+///
+/// The span ends when every item has its answer and the batch is gone, and in
+/// [`run`](super::BatchProcessor::run), `run_async` and [`spawn`](super::BatchProcessor::spawn) not
+/// before the handler has returned. There it is the current one while the handler runs. Elsewhere,
+/// and in threads and tasks that the handler starts, attach [`context`](Self::context) or pass it on
+/// (`batch.context().clone().attach()`; `future.with_context(batch.context().clone())`).
 ///
 /// ```no_run
 /// # fn insert_all(rows: &[&String]) -> Result<Vec<u64>, String> { Ok(vec![0; rows.len()]) }
@@ -26,7 +33,7 @@ use std::fmt::{self, Display};
 /// }
 /// # }
 /// ```
-#[must_use = "items that are dropped fail their callers"]
+#[must_use = "dropping it fails its items"]
 pub struct Batch<T, R, E> {
     /// In order of arrival, per producer.
     pub(super) items: Vec<BatchItem<T, R, E>>,
@@ -56,38 +63,39 @@ impl<T, R, E> Batch<T, R, E> {
         Self { items, span, counts, trigger, number }
     }
 
-    /// How many items; at least 1.
+    /// Returns the number of items, at least 1.
     #[expect(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// The payloads, in order.
+    /// Returns the payloads, in order.
     pub fn payloads(&self) -> impl ExactSizeIterator<Item = &T> {
         self.items.iter().map(BatchItem::payload)
     }
 
-    /// The items, in order. (To take them, iterate over the batch.)
+    /// Returns the items, in order. Iterate over the batch to take them.
     pub fn items(&self) -> &[BatchItem<T, R, E>] {
         &self.items
     }
 
-    /// The context of the batch span, as parent of further spans.
+    /// Returns the context of the batch span, to be the parent of further spans. If all items were
+    /// submitted where telemetry is suppressed there is no span, and telemetry is suppressed in it.
     pub fn context(&self) -> &Context {
         self.span.context()
     }
 
-    /// What ended the batch.
+    /// Returns what ended the batch.
     pub fn trigger(&self) -> Trigger {
         self.trigger
     }
 
-    /// The number of this batch, from 1 on; `batch.number` on its span.
+    /// Returns the number of this batch, from 1 on: `batch.number` on its span.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// What became of the items' contexts.
+    /// Returns how many of the items' contexts were linked, and why others were not.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -97,6 +105,19 @@ impl<T, R, E> Batch<T, R, E> {
     /// All results are taken before the first is reported. If there is another number of them than
     /// of items, none is reported: every item fails with
     /// [`CallError::ResultCount`](super::CallError::ResultCount).
+    ///
+    /// ```
+    /// # use batchlink::processor::BatchProcessor;
+    /// # use opentelemetry::trace::noop::NoopTracer;
+    /// let (submitter, mut processor) = BatchProcessor::<u64, (), String>::builder("insert")
+    ///     .with_max_batch_size(2)
+    ///     .build(NoopTracer::new())?;
+    /// (1..=2).for_each(|row| submitter.submit(row).unwrap());
+    /// let batch = processor.next_batch().expect("two items");
+    /// batch.complete([Ok(()), Err("duplicate key".to_owned())]);
+    /// assert_eq!((submitter.stats().succeeded(), submitter.stats().failed()), (1, 1));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn complete(self, results: impl IntoIterator<Item = Result<R, E>>)
     where
         E: Display,
@@ -156,6 +177,17 @@ impl<T, R, E> fmt::Debug for Batch<T, R, E> {
 }
 
 /// One item of a batch. Dropping it reports a failure, as dropping its [`Answer`] does.
+///
+/// ```
+/// # fn handler(batch: batchlink::processor::Batch<String, usize, String>) {
+/// for item in batch {
+///     match item.payload().len() {
+///         0 => item.fail("an empty row".into()),
+///         length => item.succeed(length),
+///     }
+/// }
+/// # }
+/// ```
 #[must_use = "dropping it fails the item"]
 pub struct BatchItem<T, R, E> {
     payload: T,

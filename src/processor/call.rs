@@ -1,6 +1,6 @@
 //! Submissions whose result is waited for.
 
-use super::answer::{CallError, Waiting, channel};
+use super::answer::{CallError, Reply, channel};
 use super::submitter::Submitter;
 use super::{Item, Request, scope};
 use crate::error::PushError;
@@ -85,14 +85,14 @@ impl<T, R, E> Submitter<T, R, E> {
 
     /// Submits an item whose result is waited for.
     #[inline(always)]
-    fn ask(&self, item: T, request: Request) -> Result<Waiting<R, E>, CallError<E>> {
+    fn ask(&self, item: T, request: Request) -> Result<Reply<R, E>, CallError<E>> {
         self.refuse_own_handler()?;
         let (caller, waiting) = channel();
         self.put(self.item(item, request, Some(caller))).map_err(refused)?;
         Ok(waiting)
     }
 
-    fn ask_blocking(&self, item: T) -> Result<Waiting<R, E>, CallError<E>> {
+    fn ask_blocking(&self, item: T) -> Result<Reply<R, E>, CallError<E>> {
         if polls_tasks() {
             return Err(CallError::AsyncContext);
         }

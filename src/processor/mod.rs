@@ -9,6 +9,8 @@ mod answer;
 mod batch;
 mod builder;
 mod call;
+mod failure;
+mod parts;
 mod run;
 #[cfg(feature = "tokio")]
 mod run_async;

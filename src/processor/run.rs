@@ -1,24 +1,21 @@
-//! What the one consumer of items holds, and the ways to run it.
+//! The consumer of items, and the ways to run it.
 
-use super::batch::{Batch, BatchItem};
+use super::batch::Batch;
 use super::builder::{BatchProcessorBuilder, Divide};
-use super::span::{BatchSpan, ItemSpan, OwnSpan, Start};
+use super::span::Start;
 use super::{Item, Outcomes, ProcessorStats, scope};
 use crate::collector::FlusherHandle;
 use crate::collector::handle::Control;
 use crate::collector::log::{self, RefusalLog};
 use crate::error::Timeout;
 use crate::link_set::LinkSet;
-use crate::links::{ITEM_INDEX, int};
-use crate::panic::{caught, discard};
+use crate::panic::caught;
 use crate::queue::Queue;
-use crate::queue::progress::{Progress, Ticket};
-use crate::queue::receiver::{Due, Receiver};
+use crate::queue::progress::Ticket;
+use crate::queue::receiver::Receiver;
 use crate::stats::{Stats, Trigger};
 use crate::sync::{Arc, Ordering};
-use opentelemetry::trace::SpanBuilder;
-use opentelemetry::{Context, KeyValue};
-use std::any::Any;
+use opentelemetry::Context;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
@@ -30,8 +27,8 @@ use std::time::Duration;
 /// requests of its items, and gives every caller its own item's result.
 ///
 /// It is a [`LinkCollector`](crate::LinkCollector) whose rings carry payloads: exact size trigger,
-/// timeout, bounded queue, de-duplicated and bounded links. There is one processor; whoever has a
-/// [`Submitter`](super::Submitter) can submit. Run it on a thread of yours ([`run`](Self::run),
+/// timeout, bounded queue, de-duplicated and bounded links. Threads and tasks submit by clones of one
+/// [`Submitter`](super::Submitter). Run the processor on a thread of yours ([`run`](Self::run),
 /// [`run_each`](Self::run_each)), on one of its own ([`spawn`](Self::spawn),
 /// [`spawn_each`](Self::spawn_each)), in a task (`run_async`, `run_each_async`; feature `tokio`),
 /// or take the batches one by one ([`next_batch`](Self::next_batch)).
@@ -56,29 +53,44 @@ use std::time::Duration;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The batch span has, at its start, the links and `batch.size`, `batch.links`, `batch.trigger`,
-/// `batch.number`; at its end `batch.succeeded`, `batch.failed`, `batch.success_rate`, and a status:
-/// *Ok*, or *Error* with the number of items that failed.
+/// # The batch span
 ///
-/// Dropping it closes it: items that wait are dropped and their callers get
-/// [`CallError::Closed`](super::CallError::Closed). That waits for submissions that are in the
-/// middle of being made, which takes nanoseconds unless their thread lost the processor.
+/// It starts with the links and `batch.size`, `batch.links`, `batch.trigger`, `batch.number`, and ends
+/// with `batch.succeeded`, `batch.failed` and `batch.success_rate`. An item counts as succeeded only if
+/// the handler said so (`succeed`, `complete`, `Ok` of `run_each`). If an item failed the status is
+/// `Error` with the first error's text, cut at 1024 bytes, and `error.type` is `_OTHER` for an error of
+/// the handler, or `panicked`, `dropped`, `unanswered`, `result_count`. The first error and every panic
+/// are `exception` events. A status or `error.type` that you set stays; success sets none.
+///
+/// # Suppressed telemetry
+///
+/// Items that are submitted where telemetry is suppressed
+/// ([`Context::enter_telemetry_suppressed_scope`]) are processed without spans of their own and without
+/// a link. A batch of only such items has no span, and telemetry is suppressed in its handler. A mixed
+/// batch has a span that counts all of its items. So an exporter that submits to a processor on its own
+/// provider does not feed itself.
+///
+/// # Dropping it
+///
+/// Dropping the processor closes it. Items that wait are dropped and counted as failed, and their
+/// callers get [`CallError::Closed`](super::CallError::Closed). The drop waits for submissions that are
+/// in the middle of being made, which takes nanoseconds unless their thread lost the processor.
 pub struct BatchProcessor<T, R, E> {
     pub(super) receiver: Receiver<Item<T, R, E>>,
-    set: LinkSet,
-    start: Start,
-    divide: Option<Divide<T, R, E>>,
-    name: Cow<'static, str>,
-    item_name: Cow<'static, str>,
+    pub(super) set: LinkSet,
+    pub(super) start: Start,
+    pub(super) divide: Option<Divide<T, R, E>>,
+    pub(super) name: Cow<'static, str>,
+    pub(super) item_name: Cow<'static, str>,
     pub(super) outcomes: Arc<Outcomes>,
-    /// Taken and not yet given out: more than one part if there are keys.
+    /// Taken and not yet handed out. With keys there can be more than one.
     pub(super) parts: VecDeque<Vec<Item<T, R, E>>>,
-    /// Of all these parts, and of those given out.
-    ticket: Option<Arc<Ticket>>,
-    trigger: Trigger,
+    /// The ticket of these parts, and of those handed out.
+    pub(super) ticket: Option<Arc<Ticket>>,
+    pub(super) trigger: Trigger,
     /// Batches made so far.
-    number: u64,
-    log: RefusalLog,
+    pub(super) number: u64,
+    pub(super) log: RefusalLog,
 }
 
 /// What a handle does with a processor.
@@ -107,7 +119,16 @@ where
     R: Send + 'static,
     E: Send + 'static,
 {
-    /// Starts a configuration; `name` is the batch span's.
+    /// Starts a configuration. `name` is the name of the batch spans.
+    ///
+    /// ```
+    /// # use batchlink::processor::BatchProcessor;
+    /// # use opentelemetry::trace::noop::NoopTracer;
+    /// let builder = BatchProcessor::<u64, (), String>::builder("send").with_max_batch_size(100);
+    /// let (submitter, processor) = builder.build(NoopTracer::new())?;
+    /// # drop((submitter, processor));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Cow<'static, str>>) -> BatchProcessorBuilder<T, R, E> {
         BatchProcessorBuilder::new(name.into())
     }
@@ -176,8 +197,10 @@ where
     /// **Blocks** the thread until the processor is closed and every item was handed out, and calls
     /// `handler` with each batch.
     ///
-    /// A panic of `handler` fails the items that it had not answered, is counted in
-    /// [`Stats::handler_panics`](crate::Stats::handler_panics), and the next batch comes as usual.
+    /// The batch's span is current while `handler` runs, and does not end before it returns. Items that
+    /// `handler` leaves unanswered are failed. A panic of `handler` fails them too, is recorded on the
+    /// span and counted in [`Stats::handler_panics`](crate::Stats::handler_panics), and the next batch
+    /// comes as usual.
     ///
     /// **On a thread of an async runtime this stops all its other tasks**, perhaps those that submit.
     /// Use `run_async`, or [`spawn`](Self::spawn). A handler that keeps a
@@ -198,16 +221,16 @@ where
     /// `handler` with each item. In async code use `run_each_async`, or
     /// [`spawn_each`](Self::spawn_each); see [`run`](Self::run).
     ///
-    /// Each item has a span of its own, child of the batch span and linked to the item's request;
-    /// it is the current one during the call and is passed as a `Context`. It gets the event
-    /// `item.succeeded`, or `item.failed` with the `error`, and a status to match. An item that
-    /// fails or panics does not touch its neighbours.
+    /// Each item has a span of its own, a child of the batch span and linked to the item's request. It
+    /// is current during the call, and passed as a `Context`. It gets the event `item.succeeded`, or
+    /// `item.failed` with the `error`, an `exception` event, `error.type` and the status `Error`. An
+    /// item that fails or panics does not touch its neighbours.
     pub fn run_each(&mut self, mut handler: impl FnMut(T, &Context) -> Result<R, E>)
     where
         E: Display,
     {
         while let Some(batch) = self.next_batch() {
-            // It ends after its items' spans.
+            // Keeps the batch's span open until its items' spans have ended.
             let whole = Arc::clone(&batch.span);
             for item in batch {
                 let (payload, span) = self.start_item(item, whole.context());
@@ -219,12 +242,12 @@ where
         }
     }
 
-    /// Moves the processor to a thread of its own, named `batchlink-flusher`, that does
+    /// Moves the processor to a thread of its own, named `batchlink-flusher`, that calls
     /// [`run`](Self::run).
     ///
     /// # Errors
     ///
-    /// If the operating system has no thread to give. The processor is then closed.
+    /// The error of the operating system if it has no thread to give. The processor is then closed.
     pub fn spawn(
         mut self,
         handler: impl FnMut(Batch<T, R, E>) + Send + 'static,
@@ -232,12 +255,12 @@ where
         FlusherHandle::spawn(self.handled(), move || self.run(handler))
     }
 
-    /// Moves the processor to a thread of its own, named `batchlink-flusher`, that does
+    /// Moves the processor to a thread of its own, named `batchlink-flusher`, that calls
     /// [`run_each`](Self::run_each).
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Self::spawn).
+    /// The error of the operating system if it has no thread to give. The processor is then closed.
     pub fn spawn_each(
         mut self,
         handler: impl FnMut(T, &Context) -> Result<R, E> + Send + 'static,
@@ -248,104 +271,17 @@ where
         FlusherHandle::spawn(self.handled(), move || self.run_each(handler))
     }
 
-    /// The counters so far.
+    /// Returns a snapshot of the counters.
     pub fn stats(&self) -> ProcessorStats {
         ProcessorStats::new(self.receiver.queue().stats(), &self.outcomes)
-    }
-
-    /// Takes what is due out of the rings, divided if there are keys.
-    pub(super) fn take(&mut self, Due { count, trigger }: Due) {
-        let mut items = Vec::with_capacity(count as usize);
-        let queue = Arc::clone(self.receiver.queue());
-        self.ticket = Some(Arc::new(Progress::begin(&queue.progress, count)));
-        // `None`, which is less than any weight, once an item is heavier than all the room: it goes alone.
-        let mut room = Some(queue.weight.limit());
-        self.receiver.drain.take(count, |take| {
-            while let Some(item) = take.next_if(|item| items.is_empty() || Some(item.weight) <= room) {
-                room = room.and_then(|room| room.checked_sub(item.weight));
-                queue.weight.remove(item.weight);
-                items.push(item);
-            }
-        });
-        self.trigger = trigger;
-        self.parts = match &mut self.divide {
-            None => VecDeque::from([items]),
-            Some(divide) => divide(items).into(),
-        };
     }
 
     fn handled(&self) -> Handled<T, R, E> {
         Handled { queue: Arc::clone(self.receiver.queue()), outcomes: Arc::clone(&self.outcomes) }
     }
-
-    pub(super) fn next_part(&mut self) -> Option<Batch<T, R, E>> {
-        let items = self.parts.pop_front()?;
-        // The last part has the processor's own.
-        let ticket = if self.parts.is_empty() { self.ticket.take() } else { self.ticket.clone() };
-        self.set.reserve(items.len());
-        for item in &items {
-            self.set.insert_bounded(&item.request);
-        }
-        self.number += 1;
-        let links = self.set.finish_as(self.trigger);
-        let (counts, uncounted) = (links.counts(), links.uncounted());
-        let queue = self.receiver.queue();
-        queue.totals.add_batch(&counts, self.trigger);
-        self.log.check(|| queue.stats());
-        let mut builder = links.span_builder(self.name.clone());
-        builder.attributes.get_or_insert_default().push(KeyValue::new("batch.number", int(self.number)));
-        let parent = Context::current();
-        let span = match items.iter().all(|item| item.suppressed) {
-            true => OwnSpan::suppressed(&parent),
-            false => (self.start)(builder, &parent),
-        };
-        span.count_dropped_links(uncounted);
-        let span = BatchSpan::new(span, items.len() as u64, Arc::clone(&self.outcomes), ticket);
-        Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
-    }
-
-    pub(super) fn start_item(&self, item: BatchItem<T, R, E>, parent: &Context) -> (T, ItemSpan<R, E>) {
-        let span = if item.suppressed {
-            OwnSpan::suppressed(parent)
-        } else {
-            let mut builder = SpanBuilder::from_name(self.item_name.clone())
-                .with_attributes([KeyValue::new(ITEM_INDEX, int(item.index()))]);
-            // `with_links` would drop what the set's policy keeps.
-            builder.links = self.set.link_to(&item.request, item.index()).map(|link| vec![link]);
-            (self.start)(builder, parent)
-        };
-        let (payload, answer) = item.into_parts();
-        (payload, ItemSpan::new(span, answer))
-    }
-
-    pub(super) fn end_item(&self, span: ItemSpan<R, E>, result: Result<Result<R, E>, Panic>)
-    where
-        E: Display,
-    {
-        match result {
-            Ok(result) => span.end(Ok(result)),
-            Err(panic) => {
-                span.end(Err(panic.as_ref()));
-                self.count_panic(panic);
-            }
-        }
-    }
-
-    pub(super) fn handler_panicked(&self, span: &BatchSpan, panic: Panic) {
-        span.panicked(panic.as_ref());
-        self.count_panic(panic);
-    }
-
-    fn count_panic(&self, panic: Panic) {
-        self.receiver.queue().totals.add_handler_panic();
-        discard(panic);
-    }
 }
 
-/// What a handler panicked with.
-type Panic = Box<dyn Any + Send>;
-
-/// Nothing in it is pinned: the handlers' futures never live in here.
+/// Nothing in it is pinned: it does not hold the handlers' futures.
 impl<T, R, E> Unpin for BatchProcessor<T, R, E> {}
 
 impl<T, R, E> Drop for BatchProcessor<T, R, E> {
@@ -354,7 +290,7 @@ impl<T, R, E> Drop for BatchProcessor<T, R, E> {
         let parts = std::mem::take(&mut self.parts);
         let discard = |item: Item<T, R, E>| {
             self.outcomes.failed.fetch_add(1, Ordering::Relaxed);
-            // It is the user's, and its drop may panic; the others must go too.
+            // A payload's drop may panic, and the others must be dropped, too.
             let _ = caught(|| drop(item));
         };
         parts.into_iter().flatten().for_each(discard);

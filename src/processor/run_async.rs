@@ -21,13 +21,33 @@ where
     R: Send + 'static,
     E: Send + 'static,
 {
-    /// As [`next_batch`](Self::next_batch), in a task. Cancel-safe: a future that is dropped has
-    /// taken nothing.
+    /// Waits until a batch is due, and starts its span. Returns `None` once the processor is closed
+    /// and every item was handed out.
+    ///
+    /// Cancel-safe: a future that is dropped has taken nothing. A loop over it yields to other tasks,
+    /// inside tokio by its cooperative budget, though a batch is always ready.
+    ///
+    /// ```
+    /// # use batchlink::processor::BatchProcessor;
+    /// # use opentelemetry::trace::noop::NoopTracer;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), batchlink::ConfigError> {
+    /// let builder = BatchProcessor::<u64, u64, String>::builder("square").with_max_batch_size(2);
+    /// let (submitter, mut processor) = builder.build(NoopTracer::new())?;
+    /// let serve = async {
+    ///     let batch = processor.next().await.expect("a caller waits");
+    ///     batch.succeed_all(|n| n * n);
+    /// };
+    /// let (three, four, ()) = tokio::join!(submitter.call(3), submitter.call(4), serve);
+    /// assert_eq!((three, four), (Ok(9), Ok(16)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn next(&mut self) -> Option<Batch<T, R, E>> {
         poll_fn(|cx| self.poll_next_batch(cx)).await
     }
 
-    /// [`next`](Self::next) for those who write their own `poll`.
+    /// Polls for what [`next`](Self::next) waits for, to be used in a `poll` of your own.
     pub fn poll_next_batch(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Batch<T, R, E>>> {
         if self.parts.is_empty() {
             let Some(due) = ready!(self.receiver.poll(cx)) else { return Poll::Ready(None) };
@@ -38,8 +58,17 @@ where
         Poll::Ready(self.next_part())
     }
 
-    /// As [`run`](Self::run), in a task: one batch after the other. To have several at once, move
-    /// the batch to a task of its own in `handler`.
+    /// Awaits `handler` with each batch, one after the other, until the processor is closed and every
+    /// item was handed out. To process several at once, move the batch to a task of its own in
+    /// `handler`.
+    ///
+    /// The batch's span is the current context whenever the handler's future is polled, and does not
+    /// end before that is done. Panics are caught as in [`run`](Self::run).
+    ///
+    /// **Not cancel-safe for the batch that is being handled**: if the future is dropped (by `select!`,
+    /// an aborted task, a runtime that ends), the handler's future is dropped with the batch it holds,
+    /// and its items without an answer are failed ([`CallError::Unanswered`](super::CallError)). No
+    /// other item is lost: what is queued stays for the next call.
     pub async fn run_async<F>(&mut self, mut handler: impl FnMut(Batch<T, R, E>) -> F)
     where
         F: Future<Output = ()>,
@@ -53,15 +82,21 @@ where
         }
     }
 
-    /// As [`run_each`](Self::run_each), in a task: one item after the other, each with its span as
-    /// the current context whenever it is polled.
+    /// Awaits `handler` with each item, one after the other, until the processor is closed and every
+    /// item was handed out. Each item has a span, as in [`run_each`](Self::run_each), which is the
+    /// current context whenever the handler's future is polled. Yields to other tasks between items.
+    ///
+    /// **Not cancel-safe for the batch that is being handled**: if the future is dropped, the item in
+    /// flight and those of its batch that were not handled yet are failed
+    /// ([`CallError::Unanswered`](super::CallError)). The span of the item in flight ends with the
+    /// `error.type` `dropped`. No other item is lost: what is queued stays for the next call.
     pub async fn run_each_async<F>(&mut self, mut handler: impl FnMut(T, Context) -> F)
     where
         F: Future<Output = Result<R, E>>,
         E: Display,
     {
         while let Some(batch) = self.next().await {
-            // It ends after its items' spans.
+            // Keeps the batch's span open until its items' spans have ended.
             let whole = Arc::clone(&batch.span);
             for item in batch {
                 poll_fn(|cx| coop::poll_proceed(cx, coop::PUSH)).await;

@@ -1,7 +1,8 @@
-//! The spans of batches and items: how they start, what they say of a failure, how they end.
+//! The spans of batches and items: how they start, report a failure, and end.
 
 use super::Outcomes;
-use super::answer::{Answer, CallError, Reply};
+use super::answer::{Answer, CallError, CallResult};
+use super::failure::{Failure, PANICKED};
 use crate::links::int;
 use crate::panic::{caught, unpoisoned};
 use crate::queue::progress::Ticket;
@@ -9,16 +10,16 @@ use crate::sync::unmodelled::AtomicBool;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
-use std::any::{Any, type_name};
+use std::any::Any;
 use std::borrow::Cow;
-use std::fmt::{self, Display, Write};
+use std::fmt::Display;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
 /// Starts a span as child of a context.
 pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context) -> OwnSpan + Send>;
 
-/// Starts spans with `tracer`.
+/// Returns what starts spans with `tracer`.
 pub(super) fn start_with<T>(tracer: T) -> Start
 where
     T: Tracer + Send + Sync + 'static,
@@ -26,7 +27,7 @@ where
 {
     Box::new(move |builder, parent| {
         let set_by_user = std::sync::Arc::<SetByUser>::default();
-        // Samplers and span processors are the user's code. Where they panic there is no span.
+        // Samplers and span processors are the user's code. If they panic there is no span.
         let context = caught(|| {
             let span = builder.start_with_context(&tracer, parent);
             parent.with_span(Watched { span, set_by_user: std::sync::Arc::clone(&set_by_user) })
@@ -35,19 +36,19 @@ where
     })
 }
 
-/// A context like `parent` whose span cannot be changed or ended.
+/// Returns a context like `parent` through which its span cannot be changed or ended.
 fn without_span(parent: &Context) -> Context {
     parent.with_remote_span_context(parent.span().span_context().clone())
 }
 
-/// What the user's code set on a span of ours. What is set stays (invariant `status-unset-or-error`).
+/// What the user set on a span. It stays (invariant `status-unset-or-error`).
 #[derive(Debug, Default)]
 struct SetByUser {
     status: AtomicBool,
     error_type: AtomicBool,
 }
 
-/// A span that notes what is set on it: the API has no way to ask.
+/// A span that records what the user sets on it, which the API cannot be asked for.
 #[derive(Debug)]
 struct Watched<S> {
     span: S,
@@ -104,7 +105,8 @@ pub(super) struct OwnSpan {
 }
 
 impl OwnSpan {
-    /// No span, and none below it: for items that were submitted where telemetry is suppressed.
+    /// Returns no span, and has none made below it: for items that were submitted where telemetry is
+    /// suppressed.
     pub(super) fn suppressed(parent: &Context) -> Self {
         let context = without_span(parent).with_telemetry_suppressed();
         Self { context, set_by_user: Default::default() }
@@ -133,11 +135,11 @@ impl OwnSpan {
 
     /// Ends the span: as failed if there is a failure, otherwise with the status that it has.
     fn end(&self, failure: Option<Failure>) {
-        // Exporters may submit to a processor of this provider, which must not export that in turn.
+        // An exporter may submit to a processor on its own provider: that makes no further span.
         let _suppressed = caught(Context::enter_telemetry_suppressed_scope);
         let span = self.context.span();
         if let Some(Failure { kind, text, .. }) = failure {
-            // Relaxed: what happened before the end of the span is seen, and what races with it may be.
+            // Relaxed: a change that races with the end of the span may be overlooked.
             if !self.set_by_user.error_type.load(Ordering::Relaxed) {
                 let _ = caught(|| span.set_attribute(KeyValue::new(ERROR_TYPE, kind)));
             }
@@ -145,13 +147,13 @@ impl OwnSpan {
                 let _ = caught(|| span.set_status(Status::error(text)));
             }
         }
-        // Span processors are the user's code; this may be a handler's unwinding, or an answer of many.
+        // Span processors are the user's code, and this may run while a handler unwinds.
         let _ = caught(|| span.end());
     }
 }
 
-/// The span of a batch, shared by the batch, its answers and the loop that runs its handler. The
-/// last of them ends it, with the outcomes (invariant `last-answer-ends`).
+/// The span of a batch, shared by the batch, its answers and the loop that runs its handler. When the
+/// last of them is dropped it ends, with the outcomes (invariant `last-answer-ends`).
 pub(super) struct BatchSpan {
     span: OwnSpan,
     size: u64,
@@ -276,7 +278,7 @@ impl<R, E> ItemSpan<R, E> {
         }
     }
 
-    fn answer(&mut self, reply: Reply<R, E>, why: Option<Failure>) {
+    fn answer(&mut self, reply: CallResult<R, E>, why: Option<Failure>) {
         let Some(answer) = self.answer.take() else { return };
         if let Some(why) = &why {
             let error = KeyValue::new("error", why.text.clone());
@@ -293,76 +295,5 @@ impl<R, E> ItemSpan<R, E> {
 impl<R, E> Drop for ItemSpan<R, E> {
     fn drop(&mut self) {
         self.answer(Err(CallError::Unanswered), Some(Failure::dropped()));
-    }
-}
-
-/// Why an item or a batch failed.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    /// The span's `error.type`.
-    kind: &'static str,
-    text: String,
-    /// The `exception.type`, if the user's code returned an error or panicked.
-    exception: Option<&'static str>,
-}
-
-impl Failure {
-    /// The handler returned an error.
-    pub(super) fn error<E: Display>(error: &E) -> Self {
-        let mut text = Text(String::new());
-        // Where the text is cut, writing it fails.
-        let written = caught(|| write!(text, "{error}").unwrap_or_default());
-        let text = written.map_or_else(|| "(its text panicked)".into(), |()| text.0);
-        // The conventions' value for an error without a type of its own; the user can set one.
-        Self { kind: "_OTHER", text, exception: Some(type_name::<E>()) }
-    }
-
-    fn panic(panic: &(dyn Any + Send)) -> Self {
-        let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-            (Some(text), _) => text,
-            (_, Some(text)) => text.as_str(),
-            _ => "(no message)",
-        };
-        let mut text = Text("panicked: ".into());
-        let _ = text.write_str(message);
-        Self { kind: PANICKED, text: text.0, exception: Some("panic") }
-    }
-
-    /// The item has no answer of the handler's own.
-    pub(super) fn of<E>(error: &CallError<E>) -> Self {
-        let kind = match error {
-            CallError::Panicked => PANICKED,
-            CallError::ResultCount { .. } => "result_count",
-            _ => "unanswered",
-        };
-        Self { kind, text: error.reason().into_owned(), exception: None }
-    }
-
-    /// The handler's future was dropped.
-    fn dropped() -> Self {
-        Self { kind: "dropped", text: "dropped before it finished".into(), exception: None }
-    }
-}
-
-const PANICKED: &str = "panicked";
-
-/// A text of at most [`MAX`](Self::MAX) bytes, and an ellipsis where it was cut.
-struct Text(String);
-
-impl Text {
-    const MAX: usize = 1024;
-}
-
-impl Write for Text {
-    fn write_str(&mut self, more: &str) -> fmt::Result {
-        let space = Self::MAX.checked_sub(self.0.len()).ok_or(fmt::Error)?;
-        if more.len() <= space {
-            self.0.push_str(more);
-            return Ok(());
-        }
-        let cut = (0..=space).rev().find(|&at| more.is_char_boundary(at)).unwrap_or(0);
-        self.0.push_str(&more[..cut]);
-        self.0.push('…');
-        Err(fmt::Error)
     }
 }
