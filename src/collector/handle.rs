@@ -120,7 +120,7 @@ impl FlusherHandle {
     /// let handle = flusher.spawn(|batch| drop(batch))?;
     /// match handle.shutdown_with_timeout(Duration::from_secs(5)) {
     ///     Ok(stats) => println!("{} contexts in {} batches", stats.received(), stats.batches()),
-    ///     Err(ShutdownError::Timeout { pending, in_flight }) => println!("{} left", pending + in_flight),
+    ///     Err(ShutdownError::Timeout { pending, .. }) => println!("{pending} still queued"),
     ///     Err(error) => println!("{error}"),
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
