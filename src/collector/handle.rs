@@ -7,7 +7,7 @@ use crate::queue::Queue;
 use crate::queue::watch::Watch;
 use crate::stats::Stats;
 use crate::sync::thread::{self, ThreadId};
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{Arc, AtomicBool, Ordering, polls_tasks};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -18,9 +18,10 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Dropping it shuts down: it closes the collector and **blocks the thread** for up to 5 seconds
 /// until everything accepted was handled. A shutdown that was called before is not repeated. With
-/// feature `tokio`, a handle that is dropped inside a runtime closes and does not wait, because the
-/// handler may need the thread: await [`shutdown_async`](Self::shutdown_async) before that, or what
-/// is pending is lost when the process ends. What was left is logged (feature `internal-logs`).
+/// feature `tokio`, a handle that is dropped in a task or in `block_on` closes and does not wait,
+/// because the handler may need the thread: await [`shutdown_async`](Self::shutdown_async) before
+/// that, or what is pending is lost when the process ends. What was left is logged (feature
+/// `internal-logs`).
 ///
 /// [`detach`](Self::detach) lets the thread run until the collector is closed in another way.
 ///
@@ -108,9 +109,9 @@ impl FlusherHandle {
     /// Closes the collector, waits until everything accepted was handled, and returns the final
     /// counters.
     ///
-    /// **Blocks the thread**; in async code use [`shutdown_async`](Self::shutdown_async). A call
-    /// that timed out can be repeated. Called by the handler itself it cannot wait: it closes and
-    /// times out at once.
+    /// **Blocks the thread. On a thread of an async runtime the handler may wait for what this
+    /// stops**: use [`shutdown_async`](Self::shutdown_async) there. A call that timed out can be
+    /// repeated. Called by the handler itself it cannot wait: it closes and times out at once.
     ///
     /// ```
     /// use batchlink::{LinkCollector, ShutdownError};
@@ -253,14 +254,10 @@ impl Drop for FlusherHandle {
     }
 }
 
-/// How long a drop waits. Not at all on a thread that drives a runtime: the handler may need its
-/// timers or its I/O.
+/// How long a drop waits. Not at all where tokio polls tasks: the handler may need this thread's
+/// timers or I/O.
 fn patience() -> Duration {
-    #[cfg(feature = "tokio")]
-    if tokio::runtime::Handle::try_current().is_ok() {
-        return Duration::ZERO;
-    }
-    DROP_TIMEOUT
+    if polls_tasks() { Duration::ZERO } else { DROP_TIMEOUT }
 }
 
 impl fmt::Debug for FlusherHandle {
@@ -277,6 +274,7 @@ mod tests {
     fn drop_in_task_returns() {
         assert_eq!(patience(), DROP_TIMEOUT);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let _entered = runtime.enter();
         assert_eq!(runtime.block_on(async { patience() }), Duration::ZERO);
         assert_eq!(patience(), DROP_TIMEOUT);
     }

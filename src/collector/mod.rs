@@ -199,7 +199,9 @@ impl LinkCollector {
     ///
     /// # Errors
     ///
-    /// [`PushError::Closed`] if the collector is closed, also while waiting.
+    /// - [`PushError::Closed`] if the collector is closed, also while waiting.
+    /// - [`PushError::Full`] instead of a wait where tokio polls tasks (feature `tokio`): it would
+    ///   stop them.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
         self.inlet().push_wait(context, None)
     }
@@ -226,7 +228,8 @@ impl LinkCollector {
     ///
     /// # Errors
     ///
-    /// - [`PushError::Full`] if it timed out.
+    /// - [`PushError::Full`] if it timed out, or instead of a wait where tokio polls tasks (feature
+    ///   `tokio`).
     /// - [`PushError::Closed`] if the collector is closed, also while waiting.
     ///
     /// Both are counted, once a call.
@@ -286,9 +289,9 @@ impl LinkCollector {
     /// For a process that may be frozen or stopped after this, such as a serverless function. Flush
     /// the tracer provider after it, which then has the batch spans.
     ///
-    /// **Blocks the thread.** In async code use
-    /// [`flush_and_wait_async`](Self::flush_and_wait_async). Called by the handler it waits for
-    /// itself and times out.
+    /// **Blocks the thread. On a thread of an async runtime the flusher may wait for what this
+    /// stops**: use [`flush_and_wait_async`](Self::flush_and_wait_async) there. Called by the handler
+    /// it waits for itself and times out.
     ///
     /// ```
     /// use batchlink::LinkCollector;

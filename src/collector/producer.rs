@@ -89,7 +89,7 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// [`PushError::Closed`].
+    /// [`PushError::Closed`]; [`PushError::Full`] instead of a wait where tokio polls tasks.
     pub fn push_wait(&self, context: &SpanContext) -> Result<(), PushError> {
         self.inlet().push_wait(context, None)
     }
