@@ -40,11 +40,23 @@ impl CarrierError {
 
     /// Returns the name of the field: `traceparent`, `version`, `trace_id`, `span_id`,
     /// `trace_flags` or `tracestate`.
+    ///
+    /// ```
+    /// use batchlink::carrier::parse_tracestate;
+    ///
+    /// assert_eq!(parse_tracestate("a").unwrap_err().field(), "tracestate");
+    /// ```
     pub fn field(&self) -> &'static str {
         self.field
     }
 
     /// Returns the refused value, at most its first 64 bytes.
+    ///
+    /// ```
+    /// use batchlink::carrier::parse_tracestate;
+    ///
+    /// assert_eq!(parse_tracestate("a=1,b").unwrap_err().value(), "b");
+    /// ```
     pub fn value(&self) -> &str {
         &self.value
     }

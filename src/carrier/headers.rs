@@ -44,6 +44,15 @@ pub struct Headers<'a, K, V> {
 
 impl<'a, K: AsRef<str>, V: AsRef<[u8]>> Headers<'a, K, V> {
     /// Creates a view of these headers. Allocates only if there are several `tracestate`s.
+    ///
+    /// ```
+    /// use batchlink::carrier::Headers;
+    /// use opentelemetry::propagation::Extractor;
+    ///
+    /// // Borrowed from a client's own headers.
+    /// let pairs: Vec<(&str, &[u8])> = vec![("traceparent", b"00-..."), ("key", b"\xff")];
+    /// assert_eq!(Headers::new(&pairs).keys(), ["traceparent"]); // the other one is not text
+    /// ```
     pub fn new(headers: &'a [(K, V)]) -> Self {
         let headers = Self { headers, tracestate: None };
         Self { tracestate: one_list(|name| headers.of(name)), ..headers }
@@ -118,6 +127,15 @@ where
     V: From<Vec<u8>>,
 {
     /// Creates a writer to these headers.
+    ///
+    /// ```
+    /// use batchlink::carrier::HeadersMut;
+    /// use opentelemetry::propagation::Injector;
+    ///
+    /// let mut message: Vec<(String, Vec<u8>)> = Vec::new();
+    /// HeadersMut::new(&mut message).set("tracestate", String::new());
+    /// assert!(message.is_empty());
+    /// ```
     pub fn new(headers: &'a mut Vec<(K, V)>) -> Self {
         Self { headers, half: None }
     }

@@ -60,6 +60,17 @@ impl BatchSpan {
 
     /// Sets the pattern of the destination's name, such as `/customers/{id}`:
     /// [`DESTINATION_TEMPLATE`]. An empty one is ignored.
+    ///
+    /// ```
+    /// use batchlink::{LinkSet, messaging::{BatchSpan, Operation}};
+    ///
+    /// let batch = LinkSet::builder().build()?.finish();
+    /// let receive = BatchSpan::new("rabbitmq", Operation::RECEIVE)
+    ///     .with_destination("reply-7f3a")
+    ///     .with_destination_template("reply-{id}");
+    /// assert_eq!(receive.build(batch, 1).name, "receive reply-{id}");
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn with_destination_template(self, template: impl Into<Cow<'static, str>>) -> Self {
         self.with_text(DESTINATION_TEMPLATE, template)
     }
@@ -76,6 +87,15 @@ impl BatchSpan {
 
     /// Sets the broker's address and, if it is known, its port: [`SERVER_ADDRESS`],
     /// [`SERVER_PORT`]. An empty address is ignored.
+    ///
+    /// ```
+    /// use batchlink::{LinkSet, messaging::{BatchSpan, Operation}};
+    ///
+    /// let batch = LinkSet::builder().build()?.finish();
+    /// let receive = BatchSpan::new("nats", Operation::RECEIVE).with_server("broker-1", 4222);
+    /// assert_eq!(receive.build(batch, 1).name, "receive broker-1:4222");
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn with_server(self, address: impl Into<Cow<'static, str>>, port: impl Into<Option<u16>>) -> Self {
         let address = address.into();
         let port = port.into().filter(|_| !address.is_empty());
@@ -88,6 +108,15 @@ impl BatchSpan {
 
     /// Sets any other attribute that holds for all messages, such as
     /// `messaging.destination.subscription.name`. The last value of a key counts.
+    ///
+    /// ```
+    /// use batchlink::messaging::{BatchSpan, Operation};
+    /// use opentelemetry::KeyValue;
+    ///
+    /// let receive = BatchSpan::new("gcp_pubsub", Operation::RECEIVE)
+    ///     .with_attribute(KeyValue::new("messaging.destination.subscription.name", "billing"));
+    /// # drop(receive);
+    /// ```
     pub fn with_attribute(mut self, attribute: KeyValue) -> Self {
         set(&mut self.attributes, attribute);
         self
@@ -111,6 +140,17 @@ impl BatchSpan {
     ///
     /// The kind is that of the [operation](Operation), and can be changed by
     /// [`with_kind`](SpanBuilder::with_kind).
+    ///
+    /// ```
+    /// use batchlink::{LinkSet, messaging::{BATCH_MESSAGE_COUNT, BatchSpan, Operation}};
+    /// use opentelemetry::KeyValue;
+    ///
+    /// let batch = LinkSet::builder().build()?.finish(); // no message had a context
+    /// let span = BatchSpan::new("kafka", Operation::PROCESS).build(batch, 1);
+    /// let attributes = span.attributes.unwrap_or_default();
+    /// assert!(attributes.contains(&KeyValue::new(BATCH_MESSAGE_COUNT, 1)));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn build(&self, batch: LinkBatch, messages: usize) -> SpanBuilder {
         let mut attributes = self.attributes(&self.operation);
         if self.operation.is_batch() {

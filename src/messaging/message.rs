@@ -33,6 +33,14 @@ impl Message {
     }
 
     /// Sets its identity: [`MESSAGE_ID`].
+    ///
+    /// ```
+    /// use batchlink::messaging::{self, Message};
+    /// use opentelemetry::{KeyValue, trace::SpanContext};
+    ///
+    /// let link = Message::new().with_id("m-1").link(&SpanContext::NONE);
+    /// assert_eq!(link.attributes, [KeyValue::new(messaging::MESSAGE_ID, "m-1")]);
+    /// ```
     pub fn with_id(self, id: impl Into<StringValue>) -> Self {
         self.with_attribute(KeyValue::new(MESSAGE_ID, id.into()))
     }
@@ -43,26 +51,66 @@ impl Message {
     }
 
     /// Sets its destination, for batches with several: [`DESTINATION_NAME`].
+    ///
+    /// ```
+    /// use batchlink::messaging::{self, Message};
+    /// use opentelemetry::{KeyValue, trace::SpanContext};
+    ///
+    /// let link = Message::new().with_destination("orders").link(&SpanContext::NONE);
+    /// assert_eq!(link.attributes, [KeyValue::new(messaging::DESTINATION_NAME, "orders")]);
+    /// ```
     pub fn with_destination(self, name: impl Into<StringValue>) -> Self {
         self.with_attribute(KeyValue::new(DESTINATION_NAME, name.into()))
     }
 
     /// Sets its partition: [`DESTINATION_PARTITION_ID`].
+    ///
+    /// ```
+    /// use batchlink::messaging::{self, Message};
+    /// use opentelemetry::{KeyValue, trace::SpanContext};
+    ///
+    /// let link = Message::new().with_partition("3").link(&SpanContext::NONE);
+    /// assert_eq!(link.attributes, [KeyValue::new(messaging::DESTINATION_PARTITION_ID, "3")]);
+    /// ```
     pub fn with_partition(self, partition: impl Into<StringValue>) -> Self {
         self.with_attribute(KeyValue::new(DESTINATION_PARTITION_ID, partition.into()))
     }
 
     /// Sets its position in the queue or partition, under the system's own key.
+    ///
+    /// ```
+    /// use batchlink::messaging::Message;
+    /// use opentelemetry::trace::SpanContext;
+    ///
+    /// let delivery = Message::new().with_position("messaging.rabbitmq.message.delivery_tag", 7);
+    /// assert_eq!(delivery.link(&SpanContext::NONE).attributes.len(), 1);
+    /// ```
     pub fn with_position(self, key: impl Into<Key>, position: i64) -> Self {
         self.with_attribute(KeyValue::new(key, position))
     }
 
     /// Sets a Kafka record's key, if it has a text form: [`KAFKA_MESSAGE_KEY`].
+    ///
+    /// ```
+    /// use batchlink::messaging::{self, Message};
+    /// use opentelemetry::{KeyValue, trace::SpanContext};
+    ///
+    /// let link = Message::new().with_kafka_key("k-7").link(&SpanContext::NONE);
+    /// assert_eq!(link.attributes, [KeyValue::new(messaging::KAFKA_MESSAGE_KEY, "k-7")]);
+    /// ```
     pub fn with_kafka_key(self, key: impl Into<StringValue>) -> Self {
         self.with_attribute(KeyValue::new(KAFKA_MESSAGE_KEY, key.into()))
     }
 
     /// Marks a Kafka record without a value: [`KAFKA_MESSAGE_TOMBSTONE`].
+    ///
+    /// ```
+    /// use batchlink::messaging::{self, Message};
+    /// use opentelemetry::{KeyValue, trace::SpanContext};
+    ///
+    /// let link = Message::new().with_kafka_tombstone().link(&SpanContext::NONE);
+    /// assert_eq!(link.attributes, [KeyValue::new(messaging::KAFKA_MESSAGE_TOMBSTONE, true)]);
+    /// ```
     pub fn with_kafka_tombstone(self) -> Self {
         self.with_attribute(KeyValue::new(KAFKA_MESSAGE_TOMBSTONE, true))
     }

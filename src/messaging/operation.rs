@@ -53,6 +53,15 @@ impl Operation {
     }
 
     /// Sets the system's own name of the operation, which begins the span's name. The kind stays.
+    ///
+    /// ```
+    /// use batchlink::{LinkSet, messaging::{Operation, batch_span}};
+    ///
+    /// let batch = LinkSet::builder().build()?.finish();
+    /// let commit = batch_span("kafka", Operation::SETTLE.named("commit"), "orders", 3, batch);
+    /// assert_eq!(commit.name, "commit orders");
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn named(self, name: impl Into<Cow<'static, str>>) -> Self {
         Self { name: name.into(), ..self }

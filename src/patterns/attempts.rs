@@ -108,6 +108,14 @@ impl Attempts {
     }
 
     /// Sets the kind of the spans, mostly `Client`. It defaults to `Internal`.
+    ///
+    /// ```
+    /// use batchlink::patterns::Attempts;
+    /// use opentelemetry::trace::SpanKind;
+    ///
+    /// let attempts = Attempts::new("charge_card").with_kind(SpanKind::Client);
+    /// # drop(attempts);
+    /// ```
     #[must_use]
     pub fn with_kind(mut self, kind: SpanKind) -> Self {
         self.kind = kind;
@@ -116,6 +124,16 @@ impl Attempts {
 
     /// Sets how many attempts the loop makes at most, so that the last one can say
     /// `retry.exhausted`. It does not stop the loop. Attempts beyond the number say so, too.
+    ///
+    /// ```
+    /// use batchlink::patterns::Attempts;
+    /// use opentelemetry::global;
+    ///
+    /// let attempts = Attempts::new("charge_card").with_max_attempts(3);
+    /// for _ in 0..3 {
+    ///     attempts.start(&global::tracer("payments")).fail("503"); // the third is the last
+    /// }
+    /// ```
     #[must_use]
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -127,6 +145,15 @@ impl Attempts {
     /// A closure that makes link attributes gets the index in which an attempt is chosen: the first
     /// attempt has 0, the latest 1, the one before 2. The closure runs under the lock of these
     /// attempts and must not use them. It also runs for attempts that no span will link.
+    ///
+    /// ```
+    /// use batchlink::{LinkSet, patterns::Attempts};
+    ///
+    /// let links = LinkSet::builder().with_max_links(4).build()?; // the first and the latest three
+    /// let attempts = Attempts::new("charge_card").with_link_set(links);
+    /// # drop(attempts);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn with_link_set(self, set: LinkSet) -> Self {
         self.history().set = set;
@@ -200,6 +227,18 @@ impl Attempts {
     /// # Errors
     ///
     /// The error of the attempt.
+    ///
+    /// ```
+    /// use batchlink::patterns::Attempts;
+    /// use opentelemetry::global;
+    ///
+    /// # async fn charge() -> Result<(), String> { Ok(()) }
+    /// # async fn example() -> Result<(), String> {
+    /// let attempts = Attempts::new("charge_card");
+    /// attempts.run_async(&global::tracer("payments"), charge()).await?; // counted, also if dropped
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn run_async<T, F, R, E>(
         &self,
         tracer: &T,
@@ -216,6 +255,16 @@ impl Attempts {
 
     /// Counts an attempt that was made elsewhere, such as in the process that had the message
     /// before. The next attempt links to it as to any other.
+    ///
+    /// ```
+    /// use batchlink::{carrier, patterns::Attempts};
+    ///
+    /// let attempts = Attempts::new("handle_message");
+    /// let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"; // of the last attempt
+    /// attempts.collect(&carrier::parse_traceparent(header, None)?, Err("the worker crashed"));
+    /// assert_eq!(attempts.outcome().failed, 1);
+    /// # Ok::<(), carrier::CarrierError>(())
+    /// ```
     pub fn collect(&self, attempt: &SpanContext, result: Result<(), impl Display>) {
         let result = result.map_err(error_text);
         let mut history = self.history();
@@ -243,6 +292,18 @@ impl RetryOutcome {
 
     /// Returns attributes for the span of the whole work: `retry.attempts`, `retry.failed`, and
     /// `retry.succeeded_on` or `retry.exhausted = true`.
+    ///
+    /// ```
+    /// use batchlink::patterns::Attempts;
+    /// use opentelemetry::{global, trace::{TraceContextExt, Tracer}};
+    ///
+    /// let tracer = global::tracer("payments");
+    /// tracer.in_span("pay_order", |order| {
+    ///     let attempts = Attempts::new("charge_card");
+    ///     let _ = attempts.run(&tracer, |_cx| Err::<(), _>("503"));
+    ///     order.span().set_attributes(attempts.outcome().attributes());
+    /// });
+    /// ```
     pub fn attributes(&self) -> Vec<KeyValue> {
         let mut attributes = vec![
             KeyValue::new("retry.attempts", i64::from(self.attempts)),

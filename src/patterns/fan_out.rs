@@ -108,6 +108,16 @@ impl FanOut {
     /// Creates a fan-out without workers, with this bound and these policies for the links of the
     /// aggregation span. A closure that makes link attributes runs under the lock of this fan-out
     /// and must not use it.
+    ///
+    /// ```
+    /// use batchlink::{LinkSet, patterns::FanOut};
+    /// use opentelemetry::trace::SpanContext;
+    ///
+    /// let links = LinkSet::builder().with_max_links(64).build()?;
+    /// let fan = FanOut::with_link_set(&SpanContext::NONE, links);
+    /// # drop(fan);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn with_link_set(request: &SpanContext, mut set: LinkSet) -> Self {
         set.insert_link(links::typed(request, Relation::CausedBy));
         let state = State { set, counts: FanCounts::default() };
@@ -116,6 +126,16 @@ impl FanOut {
 
     /// Starts the span of a worker, as the root of a trace of its own. Send it to where the work is
     /// done. Workers are numbered in the order of these calls.
+    ///
+    /// ```
+    /// use batchlink::patterns::FanOut;
+    /// use opentelemetry::{global, trace::SpanContext};
+    ///
+    /// let fan = FanOut::new(&SpanContext::NONE);
+    /// let worker = fan.start(&global::tracer("thumbnails"), "resize");
+    /// drop(worker); // its task was cancelled
+    /// assert_eq!(fan.counts().failed, 1);
+    /// ```
     pub fn start<T>(&self, tracer: &T, name: impl Into<Cow<'static, str>>) -> SpanGuard
     where
         T: Tracer,
@@ -154,6 +174,17 @@ impl FanOut {
 
     /// Starts the aggregation span, as a child of the current context and linked to the request and
     /// to the workers that have ended. Returns it with their counts.
+    ///
+    /// ```
+    /// use batchlink::patterns::FanOut;
+    /// use opentelemetry::{global, trace::SpanContext};
+    ///
+    /// let fan = FanOut::new(&SpanContext::NONE);
+    /// fan.collect("resize", &SpanContext::NONE, Ok::<_, String>(()));
+    /// let (merge, counts) = fan.aggregate(&global::tracer("thumbnails"), "merge");
+    /// merge.succeed();
+    /// assert_eq!(counts.succeeded, 1);
+    /// ```
     pub fn aggregate<T>(self, tracer: &T, name: impl Into<Cow<'static, str>>) -> (SpanGuard, FanCounts)
     where
         T: Tracer,

@@ -113,6 +113,19 @@ impl SpanGuard {
 
     /// Makes the span the current one of this thread until the guard is dropped. Do not hold it
     /// across an `await`: there use [`run_async`](Self::run_async).
+    ///
+    /// ```
+    /// use batchlink::patterns::SpanGuard;
+    /// use opentelemetry::{global, trace::SpanBuilder};
+    ///
+    /// let span = SpanBuilder::from_name("import");
+    /// let guard = SpanGuard::start(&global::tracer("etl"), span);
+    /// {
+    ///     let _current = guard.attach();
+    ///     // ... spans that start here are its children ...
+    /// }
+    /// guard.succeed();
+    /// ```
     pub fn attach(&self) -> ContextGuard {
         self.cx.clone().attach()
     }
@@ -129,6 +142,15 @@ impl SpanGuard {
 
     /// Ends the span as failed with this `error.type`: a class of errors of which there are few,
     /// such as a broker's error code or `timeout`.
+    ///
+    /// ```
+    /// use batchlink::patterns::SpanGuard;
+    /// use opentelemetry::{global, trace::SpanBuilder};
+    ///
+    /// let span = SpanBuilder::from_name("import");
+    /// let guard = SpanGuard::start(&global::tracer("etl"), span);
+    /// guard.fail_as("timeout", "no answer within 5 s");
+    /// ```
     pub fn fail_as(mut self, error_type: impl Into<Cow<'static, str>>, error: impl Display) {
         self.end(Err((error_type.into(), &error_text(error))));
     }
@@ -139,6 +161,15 @@ impl SpanGuard {
     /// # Errors
     ///
     /// The error of the work.
+    ///
+    /// ```
+    /// use batchlink::patterns::SpanGuard;
+    /// use opentelemetry::{global, trace::SpanBuilder};
+    ///
+    /// let span = SpanBuilder::from_name("import");
+    /// let guard = SpanGuard::start(&global::tracer("etl"), span);
+    /// assert_eq!(guard.run(|_cx| Err::<(), _>("no such file")), Err("no such file"));
+    /// ```
     pub fn run<R, E: Display>(self, work: impl FnOnce(&Context) -> Result<R, E>) -> Result<R, E> {
         let result = {
             let _current = self.attach();
@@ -153,6 +184,18 @@ impl SpanGuard {
     /// # Errors
     ///
     /// The error of the work.
+    ///
+    /// ```
+    /// use batchlink::patterns::SpanGuard;
+    /// use opentelemetry::{global, trace::SpanBuilder};
+    ///
+    /// # async fn import() -> Result<u64, String> { Ok(7) }
+    /// # async fn example() -> Result<u64, String> {
+    /// let guard = SpanGuard::start(&global::tracer("etl"), SpanBuilder::from_name("import"));
+    /// let rows = guard.run_async(import()).await?; // fails the span on an error, or if dropped
+    /// # Ok(rows)
+    /// # }
+    /// ```
     pub async fn run_async<R, E: Display>(self, work: impl Future<Output = Result<R, E>>) -> Result<R, E> {
         let result = work.with_context(self.cx.clone()).await;
         self.end_with(result)

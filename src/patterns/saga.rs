@@ -78,6 +78,15 @@ impl<C> Saga<C> {
 
     /// Records a complete step: its name, its span, and how to undo it (`()` if the name says
     /// that).
+    ///
+    /// ```
+    /// use batchlink::patterns::Saga;
+    /// use opentelemetry::trace::SpanContext;
+    ///
+    /// let mut saga = Saga::new("order");
+    /// saga.completed("reserve_stock", &SpanContext::NONE, || println!("released"));
+    /// assert_eq!(saga.steps(), 1);
+    /// ```
     pub fn completed(&mut self, step: impl Into<Cow<'static, str>>, span: &SpanContext, undo: C) {
         self.steps.push(SagaStep { name: step.into(), context: span.clone(), undo });
     }
@@ -189,6 +198,18 @@ pub struct CompensationFailure {
 impl SagaOutcome {
     /// Returns attributes for the span of the saga: `saga.steps`, `saga.compensated`,
     /// `saga.compensations_failed`.
+    ///
+    /// ```
+    /// use batchlink::patterns::Saga;
+    /// use opentelemetry::{global, trace::{TraceContextExt, Tracer}};
+    ///
+    /// let tracer = global::tracer("orders");
+    /// tracer.in_span("cancel_order", |cancel| {
+    ///     let saga = Saga::<()>::new("order");
+    ///     let outcome = saga.compensate(&tracer, "sold out", |(), _cx| Ok::<_, String>(()));
+    ///     cancel.span().set_attributes(outcome.attributes());
+    /// });
+    /// ```
     pub fn attributes(&self) -> [KeyValue; 3] {
         [
             KeyValue::new("saga.steps", links::int(self.steps)),
