@@ -34,8 +34,8 @@
 //! |---|---|---|
 //! | `trace_id` | 32 lower-case hex digits | the same; not all zero |
 //! | `span_id` | 16 lower-case hex digits | the same; not all zero |
-//! | `trace_flags` | 2 lower-case hex digits | the same, or 0 to 255 as in OTLP/JSON; keeps all 8 bits |
-//! | `trace_state` | as in `tracestate`; left out if empty | the same; may be missing, `null` or empty |
+//! | `trace_flags` | 2 lower-case hex digits | the same, or 0 to 255 as in OTLP/JSON |
+//! | `trace_state` | as in a header, unless empty | the same; may be missing, `null` or empty |
 //!
 //! - Reading is strict: a field that is missing, unknown, doubled or wrong is an error that names
 //!   it. An unknown field is mostly a misspelt one (`traceState`), whose value would be lost.
@@ -45,7 +45,7 @@
 //!   is read as `SpanContext::NONE`: a message need not have a context.
 //! - What is written can be read: a trace state that [`parse_tracestate`] would refuse is left out.
 //!   The API admits some.
-//! - Contexts that were read are marked remote.
+//! - All 8 bits of the flags are kept. Contexts that were read are marked remote.
 
 use super::{CarrierError, parse_tracestate, w3c};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};

@@ -235,7 +235,7 @@ impl Attempts {
     /// # async fn charge() -> Result<(), String> { Ok(()) }
     /// # async fn example() -> Result<(), String> {
     /// let attempts = Attempts::new("charge_card");
-    /// attempts.run_async(&global::tracer("payments"), charge()).await?; // counted, also if dropped
+    /// attempts.run_async(&global::tracer("payments"), charge()).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -260,7 +260,7 @@ impl Attempts {
     /// use batchlink::{carrier, patterns::Attempts};
     ///
     /// let attempts = Attempts::new("handle_message");
-    /// let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"; // of the last attempt
+    /// let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     /// attempts.collect(&carrier::parse_traceparent(header, None)?, Err("the worker crashed"));
     /// assert_eq!(attempts.outcome().failed, 1);
     /// # Ok::<(), carrier::CarrierError>(())

@@ -1,5 +1,5 @@
-//! Calls of `Attempts`, `FanOut` and `Saga`, in any order, ended in any order: what they count, and
-//! what their spans and links say, must be what is said here once more.
+//! The oracle of `Attempts`, `FanOut` and `Saga`: any calls in any order, and the counts, spans and
+//! links that must come of them.
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
@@ -87,13 +87,13 @@ impl How {
     }
 }
 
-/// What links keep of an error.
+/// The part of an error that links keep.
 fn short(error: &str) -> String {
     let ends = error.char_indices().map(|(at, character)| at + character.len_utf8());
     error[..ends.take_while(|&end| end <= 256).last().unwrap_or(0)].to_owned()
 }
 
-/// What a span must say in the end.
+/// A span as it must be exported.
 #[derive(Debug)]
 struct Expected {
     name: String,
@@ -101,7 +101,7 @@ struct Expected {
     parent: SpanId,
     attributes: Vec<KeyValue>,
     links: Vec<Link>,
-    /// How many links are missing is not known.
+    /// The number of missing links is not known.
     inexact: bool,
     result: Result<(), String>,
     error_type: Option<&'static str>,
@@ -118,14 +118,14 @@ impl Expected {
     }
 }
 
-/// The span that is the current one at every call.
+/// The span that is current at every call.
 const PARENT: u64 = 77;
 
 fn enter() -> ContextGuard {
     Context::new().with_remote_span_context(context(PARENT)).attach()
 }
 
-/// How many of them said that links are missing, and how many exactly.
+/// Compares spans. Returns how many of them stated missing links.
 fn check_spans(mut spans: Vec<SpanData>, mut expected: Vec<Expected>) -> usize {
     assert_eq!(spans.len(), expected.len());
     let mut truncated = 0;
@@ -186,19 +186,19 @@ impl Call {
     }
 }
 
-/// Attempts, and what must come of them.
+/// Attempts, and the expected results.
 pub struct AttemptsSession {
     attempts: Attempts,
     max_attempts: u32,
     exporter: Exporter,
-    /// Under way, by number.
+    /// Running attempts, by number.
     running: Vec<(u32, SpanGuard, Expected)>,
     ended: Vec<Expected>,
     set: oracle::LinkSet,
-    /// All so far: context and error.
+    /// All attempts so far: context and error.
     earlier: Vec<(SpanContext, Option<String>)>,
-    /// How many do not fit, which is exact as long as all contexts are different: whether one that
-    /// did not is counted, if the same comes again and is linked, depends on when that is.
+    /// How many do not fit. Exact while all contexts differ: if a context that did not fit comes
+    /// again and is linked, the count depends on the time.
     left_out: u64,
     same: bool,
     duplicates: Duplicates,
@@ -271,7 +271,7 @@ impl AttemptsSession {
         assert_eq!(outcome.exhausted(), self.counts.0 > 0 && self.counts.0 == self.counts.1);
     }
 
-    /// How many spans said exactly how many links they miss.
+    /// Ends what runs and compares. Returns how many spans stated missing links.
     pub fn end(mut self) -> usize {
         while !self.running.is_empty() {
             self.call(&Call::End(0, How::Drop));
@@ -315,12 +315,12 @@ impl AttemptsSession {
     }
 }
 
-/// A fan-out, and what must come of it.
+/// A fan-out, and the expected results.
 pub struct FanSession {
     fan: FanOut,
     request: SpanContext,
     exporter: Exporter,
-    /// Under way, by index.
+    /// Running workers, by index.
     running: Vec<(usize, SpanGuard, Expected)>,
     ended: Vec<Expected>,
     set: oracle::LinkSet,
@@ -378,7 +378,7 @@ impl FanSession {
         assert_eq!(counts.result().is_ok(), self.counts.2 == 0);
     }
 
-    /// Aggregates. Returns how many spans said exactly how many links they miss.
+    /// Aggregates and compares. Returns how many spans stated missing links.
     pub fn end(mut self, how: &How) -> usize {
         let counts = self.counts;
         let (aggregation, found) = {
@@ -417,7 +417,7 @@ impl FanSession {
     }
 }
 
-/// As a link set is by itself.
+/// A link set's default policy, with one link.
 fn default_policy() -> Policy {
     Policy {
         max_links: 1,
@@ -428,11 +428,11 @@ fn default_policy() -> Policy {
     }
 }
 
-/// One step of a saga: its span, and how it will be undone; `false`: the compensation is ended
-/// later.
+/// One step of a saga: its span, how its compensation ends, and whether at once or after the
+/// others.
 pub type Step = (Item, How, bool);
 
-/// All steps are undone, by `compensate` or one by one, ended as they say or later in reverse.
+/// Undoes all steps, by `compensate` or one by one, and compares.
 pub fn saga(steps: &[Step], one_by_one: bool) {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
