@@ -93,8 +93,8 @@ impl Config {
 
     /// docs/GUIDE.md: slots, shards and the collector itself.
     fn queue(&self) -> usize {
-        assert!(include_str!("../docs/GUIDE.md").contains("640 bytes and 616 per shard"));
-        32 * self.slots() + 616 * self.shards + 640
+        assert!(include_str!("../docs/GUIDE.md").contains("640 bytes and 640 per shard"));
+        32 * self.slots() + 640 * self.shards + 640
     }
 
     /// docs/GUIDE.md: the links of one batch.

@@ -154,7 +154,7 @@ impl Plan {
         let more = state.max(attributes);
         let boxed = if more > 0 { 96 + more } else { 0 };
         let link_type = if self.link_type { 56 } else { 0 };
-        512 + 616 * self.shards + (32 + boxed) * slots + (32 + 96 + link_type + more) * links
+        640 + 640 * self.shards + (32 + boxed) * slots + (32 + 96 + link_type + more) * links
     }
 }
 

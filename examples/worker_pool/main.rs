@@ -20,7 +20,7 @@ mod telemetry;
 mod worker;
 
 use args::Args;
-use batchlink::{FlusherHandle, LinkCollector};
+use batchlink::{FlusherHandle, LinkCollector, LinkPolicy};
 use common::Format;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use opentelemetry::trace::{Span, TracerProvider};
@@ -42,6 +42,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         .with_max_batch_size(args.batch_size)
         .with_max_delay(args.max_delay())
         .with_max_links(args.max_links)
+        // The provider is built with the same limit.
+        .with_link_policy(LinkPolicy::new().with_span_link_limit(args.max_links))
         .with_queue_capacity(args.queue_capacity());
     if let Some(shards) = args.shards {
         builder = builder.with_shards(shards);
