@@ -33,8 +33,8 @@ WORK = ROOT / "loom-tests" / "target" / "mutants"
 COPIED = ["src", "docs", "examples", "Cargo.toml", "Cargo.lock", "README.md", "loom-tests/src", "loom-tests/tests",
           "loom-tests/Cargo.toml", "loom-tests/Cargo.lock", "loom-tests/.cargo"]
 ROOMS = ["queue", "collector", "processor"]
-# Seconds for one model; none needs a tenth of it when nothing is broken.
-TIMEOUT = 100
+# Seconds for one model at least; or so many times what a short look at it took, with nothing broken.
+TIMEOUT, TIMES = 100, 20
 SHORT = {"LOOM_MAX_PREEMPTIONS": "1"}
 OPERATION = re.compile(r"load|store|swap|fetch_\w+|compare_exchange(?:_weak)?")
 WEAKER = {"Acquire": ["Relaxed"], "Release": ["Relaxed"], "AcqRel": ["Acquire", "Release"]}
@@ -204,10 +204,10 @@ class Worker:
         done = self.run(binary, "--list")
         return re.findall(r"^(\S+): test$", done.stdout, re.MULTILINE)
 
-    def run(self, binary, *arguments, **env):
+    def run(self, binary, *arguments, timeout=None, **env):
         # stderr is loom's debug lines.
         return subprocess.run([binary, *arguments, "--nocapture", "--test-threads=1"], env={**self.env, **env},
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=TIMEOUT)
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=timeout)
 
 
 def hunt(worker, mutant, seconds, full):
@@ -222,12 +222,13 @@ def hunt(worker, mutant, seconds, full):
         # What is expected to survive gets a short look, unless a long one is asked for.
         env = SHORT if mutant.reason and not full else {}
         try:
-            if worker.run(binary, "--exact", model, **env).returncode != 0:
+            timeout = max(TIMEOUT, TIMES * seconds[model])
+            if worker.run(binary, "--exact", model, timeout=timeout, **env).returncode != 0:
                 return "killed", f"by {model}" + ("" if model in hints[:1] else " (not the first hint)")
         except subprocess.TimeoutExpired:
             late.append(model)
     if late:
-        return "error", f"{', '.join(late)} did not end in {TIMEOUT} s"
+        return "error", f"{', '.join(late)} did not end in time"
     return "survived", mutant.reason or "WITHOUT A REASON"
 
 
