@@ -121,30 +121,3 @@ fn span_limit_warns_once() {
         assert_eq!(log(), NOTHING, "the SDK keeps as many");
     });
 }
-
-/// As a collector's: once when it begins, and the total when the processor is dropped.
-#[test]
-#[cfg(feature = "processor")]
-fn processor_refusals_are_logged_twice() {
-    use batchlink::processor::BatchProcessor;
-    use opentelemetry::trace::noop::NoopTracer;
-
-    Log::around(|log| {
-        let builder = BatchProcessor::<u64, (), String>::builder("batch").with_max_batch_size(1);
-        let builder = builder.with_queue_capacity(1).with_shards(1);
-        let (submitter, mut processor) = builder.build(NoopTracer::new()).unwrap();
-        submitter.submit(1).unwrap();
-        processor.next_batch().unwrap().succeed_all(|_| ());
-        assert_eq!(log.names(), NOTHING);
-        for round in 0..3 {
-            submitter.submit(1).unwrap();
-            assert!(submitter.submit(2).is_err());
-            processor.next_batch().unwrap().succeed_all(|_| ());
-            let expected = if round == 0 { &["BatchProcessor.ItemsRefused"][..] } else { &NOTHING };
-            assert_eq!(log.names(), expected);
-        }
-        submitter.submit(3).unwrap();
-        drop(processor);
-        assert_eq!(log.lines(), ["BatchProcessor.ItemsLost rejected_full=3 pending=1"]);
-    });
-}
