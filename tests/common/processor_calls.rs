@@ -472,7 +472,12 @@ impl Session {
                 self.model.queue.close();
             }
             Call::Clone(which) => {
-                self.submitters.push(self.submitter(*which));
+                let submitter = self.submitter(*which);
+                self.submitters.push(match which % 3 {
+                    0 => submitter,
+                    1 => submitter.producer(),
+                    _ => submitter.downgrade().upgrade().expect("one is left"),
+                });
             }
             // The last one stays until the end, or there would be nothing to do.
             Call::Drop(which) => {
@@ -733,7 +738,10 @@ impl Session {
         };
         let model = &self.model;
         assert_eq!((stats.succeeded(), stats.failed()), (model.succeeded, model.failed));
-        let (stats, queue) = (stats.queue(), &model.queue);
+        let queue = &model.queue;
+        let taken = queue.accepted - queue.pending() as u64;
+        assert_eq!(stats.in_flight(), taken - model.succeeded - model.failed);
+        let stats = stats.queue();
         assert_eq!(stats.pending(), queue.pending() as u64);
         assert_eq!((stats.accepted(), stats.invalid()), (queue.accepted, 0));
         assert_eq!(stats.handler_panics(), 0);
