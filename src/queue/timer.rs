@@ -6,13 +6,13 @@
 
 #[cfg(not(any(batchlink_loom, batchlink_shuttle)))]
 mod real {
-    use crate::panic::caught;
+    use crate::panic::{caught, unpoisoned};
     use crate::sync::{Mutex, thread};
     #[cfg(feature = "tokio")]
     use std::future::Future;
     #[cfg(feature = "tokio")]
     use std::pin::Pin;
-    use std::sync::{Condvar, MutexGuard, PoisonError};
+    use std::sync::{Condvar, MutexGuard};
     use std::task::Waker;
     use std::time::{Duration, Instant};
 
@@ -117,7 +117,7 @@ mod real {
     // Invariant: unlocked-user-code. Wakers are cloned, woken and dropped without the lock.
     impl Keeper {
         fn state(&self) -> MutexGuard<'_, State> {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+            unpoisoned(self.state.lock())
         }
 
         /// Returns an index for a new timer; `None` if there is no thread to be had.
@@ -169,9 +169,9 @@ mod real {
                 state = match next {
                     Some(next) => {
                         let sleep = next.saturating_duration_since(now);
-                        self.earlier.wait_timeout(state, sleep).unwrap_or_else(PoisonError::into_inner).0
+                        unpoisoned(self.earlier.wait_timeout(state, sleep)).0
                     }
-                    None => self.earlier.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    None => unpoisoned(self.earlier.wait(state)),
                 };
             }
         }

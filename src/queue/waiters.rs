@@ -8,12 +8,11 @@
 //! if a waiter is registered.
 
 use crate::error::PushError;
-use crate::panic::caught;
+use crate::panic::{caught, unpoisoned};
 use crate::queue::coop;
 use crate::sync::{AtomicUsize, Mutex, Ordering, Parker, polls_tasks};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::PoisonError;
 use std::task::{Poll, Waker, ready};
 use std::time::Instant;
 
@@ -51,7 +50,8 @@ impl Waiters {
     }
 
     fn with_lists<R>(&self, act: impl FnOnce(&mut Lists) -> R) -> R {
-        act(&mut self.lists.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut lists = unpoisoned(self.lists.lock());
+        act(&mut lists)
     }
 
     /// Wakes one waiter per slot that was freed; `freed` has the number for each shard. Costs one

@@ -2,12 +2,11 @@
 //!
 //! For rare waits: the end of a thread, the end of a batch. Producers take no such lock.
 
-use crate::panic::caught;
+use crate::panic::{caught, unpoisoned};
 use crate::queue::timer::Timer;
 use crate::sync::{Mutex, Parker, task_now};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::PoisonError;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -32,7 +31,8 @@ impl<S> Watch<S> {
     }
 
     fn lock<R>(&self, act: impl FnOnce(&mut Inner<S>) -> R) -> R {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut inner = unpoisoned(self.0.lock());
+        act(&mut inner)
     }
 
     /// Reads, or changes what no condition depends on.
