@@ -37,7 +37,7 @@ impl<T> Handle<T> {
     /// The shard at `index`, below the number of shards.
     #[inline(always)]
     pub(crate) fn shard(&self, index: usize) -> Shard<'_, T> {
-        Shard { queue: &self.queue, ring: &self.rings[index], index }
+        Shard { queue: &self.queue, ring: &self.rings[index] }
     }
 
     /// The shard of the calling thread, always the same one.

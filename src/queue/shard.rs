@@ -12,7 +12,6 @@ use std::time::Instant;
 pub(crate) struct Shard<'a, T> {
     pub(super) queue: &'a Queue<T>,
     pub(super) ring: &'a Ring<T>,
-    pub(super) index: usize,
 }
 
 impl<T> Clone for Shard<'_, T> {
@@ -55,7 +54,7 @@ impl<'a, T> Shard<'a, T> {
     /// refusal is counted and returns the value. Blocks the thread.
     pub(crate) fn push_wait(self, deadline: Option<Instant>, value: T) -> Result<(), (T, PushError)> {
         let mut value = Some(value);
-        let pushed = self.queue.waiters.wait(self.index, deadline, || self.offer(&mut value));
+        let pushed = self.queue.waiters.wait(self.index(), deadline, || self.offer(&mut value));
         self.outcome(pushed, value)
     }
 
@@ -63,8 +62,14 @@ impl<'a, T> Shard<'a, T> {
     /// and returns the value. Cancel-safe: nothing is claimed before it is ready.
     pub(crate) async fn push_wait_async(self, value: T) -> Result<(), (T, PushError)> {
         let mut value = Some(value);
-        let pushed = self.queue.waiters.wait_async(self.index, || self.offer(&mut value)).await;
+        let pushed = self.queue.waiters.wait_async(self.index(), || self.offer(&mut value)).await;
         self.outcome(pushed, value)
+    }
+
+    /// Which of the queue's shards this is. Not kept: a `Shard` of two words goes in registers.
+    fn index(self) -> usize {
+        let offset = std::ptr::from_ref(self.ring).addr() - self.queue.rings.as_ptr().addr();
+        offset / size_of::<Ring<T>>()
     }
 
     /// Claims one position, for [`finish`](Self::finish). A refusal is counted.
