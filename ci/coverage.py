@@ -11,7 +11,7 @@ from names import current
 from rust_source import File
 
 # Every line of these types must be run ...
-PROTOCOL = "Word Snapshot Ring Claim Consumer Take Signal TriggerState LinkSet LinkSetBuilder Outcome"
+PROTOCOL = "Word Snapshot Ring Claim Consumer Take Signal TriggerState LinkSet LinkSetBuilder Table Outcome"
 # ... but for what begins so in these functions.
 UNCOVERED = {
     "Ring::claim": ("Err(", "another thread changed the word in between: in some runs only"),
