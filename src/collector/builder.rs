@@ -144,6 +144,11 @@ impl LinkCollectorBuilder {
 
     /// Sets the number of rings over which producers are spread. More of them mean less contention,
     /// a few more slow paths per batch, and a smaller share of the capacity for each thread.
+    ///
+    /// ```
+    /// let error = batchlink::LinkCollector::builder().with_shards(129).build().unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid shards: 129 (allowed: 1 to 128)");
+    /// ```
     pub fn with_shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards.into());
         self

@@ -44,8 +44,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 /// let (_collector, flusher) = batchlink::LinkCollector::builder().build().unwrap();
 /// flusher.spawn(|batch| drop(batch)).unwrap();
 /// ```
-#[must_use = "dropping the handle closes the collector: bind it to a variable, such as `let handle`, \
-              or call `detach()`"]
+#[must_use = "bind it to a variable, such as `let handle`, or call `detach()`: its drop shuts down"]
 pub struct FlusherHandle {
     queue: Box<dyn Control>,
     run: Arc<Watch<Run>>,
@@ -177,6 +176,15 @@ impl FlusherHandle {
     }
 
     /// Returns whether the thread is done: it handled everything after a close, or panicked.
+    ///
+    /// ```
+    /// let (_collector, flusher) = batchlink::LinkCollector::builder().build()?;
+    /// let handle = flusher.spawn(|batch| drop(batch))?;
+    /// assert!(!handle.is_finished());
+    /// handle.shutdown()?;
+    /// assert!(handle.is_finished());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_finished(&self) -> bool {
         self.run.with(|run| *run != Run::Running)
     }

@@ -348,6 +348,14 @@ impl LinkCollector {
     }
 
     /// Returns a snapshot of the counters. Cost: a few loads per shard.
+    ///
+    /// ```
+    /// let (collector, _flusher) = batchlink::LinkCollector::builder().build()?;
+    /// collector.push_current()?; // no active span
+    /// let stats = collector.stats();
+    /// assert_eq!((stats.pushed(), stats.invalid(), stats.pending()), (1, 1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stats(&self) -> Stats {
         self.queue.stats()
     }
