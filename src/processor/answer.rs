@@ -234,8 +234,8 @@ impl<R, E> Drop for Answer<R, E> {
 
 /// Sends a reply. A caller that has given up, or does so now, drops it here or at its own end.
 ///
-/// Dropping a reply and waking a caller are user code: a panic of theirs must not cost other callers
-/// their answers. If a waker panics while its caller leaves, the reply may leak.
+/// Dropping a reply and waking a caller are user code: a panic of theirs must not cost other
+/// callers their answers. If a waker panics while its caller leaves, the reply may leak.
 fn send<R, E>(caller: Caller<R, E>, reply: CallResult<R, E>) {
     let _ = caught(|| drop(caller.send(reply)));
 }

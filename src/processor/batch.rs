@@ -20,8 +20,8 @@ use std::fmt::{self, Display};
 /// The span ends when every item has its answer and the batch is gone, and in
 /// [`run`](super::BatchProcessor::run), `run_async` and [`spawn`](super::BatchProcessor::spawn) not
 /// before the handler has returned. There it is the current one while the handler runs. Elsewhere,
-/// and in threads and tasks that the handler starts, attach [`context`](Self::context) or pass it on
-/// (`batch.context().clone().attach()`; `future.with_context(batch.context().clone())`).
+/// and in threads and tasks that the handler starts, attach [`context`](Self::context) or pass it
+/// on (`batch.context().clone().attach()`; `future.with_context(batch.context().clone())`).
 ///
 /// ```no_run
 /// # fn insert_all(rows: &[&String]) -> Result<Vec<u64>, String> { Ok(vec![0; rows.len()]) }
@@ -204,8 +204,8 @@ impl<T, R, E> BatchItem<T, R, E> {
         &self.payload
     }
 
-    /// Returns the context of the request's span. It is invalid if the item was submitted outside of
-    /// any span, or where telemetry is suppressed.
+    /// Returns the context of the request's span. It is invalid if the item was submitted outside
+    /// of any span, or where telemetry is suppressed.
     pub fn span_context(&self) -> &SpanContext {
         &self.request.context
     }

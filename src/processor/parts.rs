@@ -28,7 +28,8 @@ where
         let mut items = Vec::with_capacity(count as usize);
         let queue = Arc::clone(self.receiver.queue());
         self.ticket = Some(Arc::new(Progress::begin(&queue.progress, count)));
-        // `None`, which is less than any weight, after an item that is heavier than the limit: it goes alone.
+        // `None`, which is less than any weight, after an item that is heavier than the limit: it
+        // goes alone.
         let mut allowance = Some(queue.weight.limit());
         self.receiver.drain.take(count, |take| {
             while let Some(item) = take.next_if(|item| items.is_empty() || Some(item.weight) <= allowance) {

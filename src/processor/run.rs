@@ -27,8 +27,8 @@ use std::time::Duration;
 /// requests of its items, and gives every caller its own item's result.
 ///
 /// It is a [`LinkCollector`](crate::LinkCollector) whose rings carry payloads: exact size trigger,
-/// timeout, bounded queue, de-duplicated and bounded links. Threads and tasks submit by clones of one
-/// [`Submitter`](super::Submitter). Run the processor on a thread of yours ([`run`](Self::run),
+/// timeout, bounded queue, de-duplicated and bounded links. Threads and tasks submit by clones of
+/// one [`Submitter`](super::Submitter). Run the processor on a thread of yours ([`run`](Self::run),
 /// [`run_each`](Self::run_each)), on one of its own ([`spawn`](Self::spawn),
 /// [`spawn_each`](Self::spawn_each)), in a task (`run_async`, `run_each_async`; feature `tokio`),
 /// or take the batches one by one ([`next_batch`](Self::next_batch)).
@@ -55,26 +55,27 @@ use std::time::Duration;
 ///
 /// # The batch span
 ///
-/// It starts with the links and `batch.size`, `batch.links`, `batch.trigger`, `batch.number`, and ends
-/// with `batch.succeeded`, `batch.failed` and `batch.success_rate`. An item counts as succeeded only if
-/// the handler said so (`succeed`, `complete`, `Ok` of `run_each`). If an item failed the status is
-/// `Error` with the first error's text, cut at 1024 bytes, and `error.type` is `_OTHER` for an error of
-/// the handler, or `panicked`, `dropped`, `unanswered`, `result_count`. The first error and every panic
-/// are `exception` events. A status or `error.type` that you set stays; success sets none.
+/// It starts with the links and `batch.size`, `batch.links`, `batch.trigger`, `batch.number`, and
+/// ends with `batch.succeeded`, `batch.failed` and `batch.success_rate`. An item counts as
+/// succeeded only if the handler said so (`succeed`, `complete`, `Ok` of `run_each`). If an item
+/// failed the status is `Error` with the first error's text, cut at 1024 bytes, and `error.type` is
+/// `_OTHER` for an error of the handler, or `panicked`, `dropped`, `unanswered`, `result_count`.
+/// The first error and every panic are `exception` events. A status or `error.type` that you set
+/// stays; success sets none.
 ///
 /// # Suppressed telemetry
 ///
 /// Items that are submitted where telemetry is suppressed
-/// ([`Context::enter_telemetry_suppressed_scope`]) are processed without spans of their own and without
-/// a link. A batch of only such items has no span, and telemetry is suppressed in its handler. A mixed
-/// batch has a span that counts all of its items. So an exporter that submits to a processor on its own
-/// provider does not feed itself.
+/// ([`Context::enter_telemetry_suppressed_scope`]) are processed without spans of their own and
+/// without a link. A batch of only such items has no span, and telemetry is suppressed in its
+/// handler. A mixed batch has a span that counts all of its items. So an exporter that submits to a
+/// processor on its own provider does not feed itself.
 ///
 /// # Dropping it
 ///
 /// Dropping the processor closes it. Items that wait are dropped and counted as failed, and their
-/// callers get [`CallError::Closed`](super::CallError::Closed). The drop waits for submissions that are
-/// in the middle of being made, which takes nanoseconds unless their thread lost the processor.
+/// callers get [`CallError::Closed`](super::CallError::Closed). The drop waits for submissions that
+/// are in the middle of being made, which takes nanoseconds unless their thread lost the processor.
 pub struct BatchProcessor<T, R, E> {
     pub(super) receiver: Receiver<Item<T, R, E>>,
     pub(super) set: LinkSet,
@@ -160,8 +161,8 @@ where
     /// **Blocks** the thread until a batch is due, and starts its span. Returns `None` once the
     /// processor is closed and every item was handed out.
     ///
-    /// **On a thread of an async runtime this stops all its other tasks**, perhaps those that submit.
-    /// Use `next`, or a thread of its own.
+    /// **On a thread of an async runtime this stops all its other tasks**, perhaps those that
+    /// submit. Use `next`, or a thread of its own.
     pub fn next_batch(&mut self) -> Option<Batch<T, R, E>> {
         if self.parts.is_empty() {
             let due = self.receiver.wait()?;
@@ -170,8 +171,8 @@ where
         self.next_part()
     }
 
-    /// **Blocks** the thread as [`next_batch`](Self::next_batch) does, at most for `timeout`. Zero does
-    /// not wait.
+    /// **Blocks** the thread as [`next_batch`](Self::next_batch) does, at most for `timeout`. Zero
+    /// does not wait.
     ///
     /// # Errors
     ///
@@ -184,8 +185,8 @@ where
         Ok(self.next_part())
     }
 
-    /// Returns what is pending now, up to one batch ([`Trigger::Manual`]), or `None` if nothing is. Does
-    /// not wait.
+    /// Returns what is pending now, up to one batch ([`Trigger::Manual`]), or `None` if nothing is.
+    /// Does not wait.
     pub fn try_next(&mut self) -> Option<Batch<T, R, E>> {
         if self.parts.is_empty() {
             let due = self.receiver.available()?;
@@ -197,13 +198,13 @@ where
     /// **Blocks** the thread until the processor is closed and every item was handed out, and calls
     /// `handler` with each batch.
     ///
-    /// The batch's span is current while `handler` runs, and does not end before it returns. Items that
-    /// `handler` leaves unanswered are failed. A panic of `handler` fails them too, is recorded on the
-    /// span and counted in [`Stats::handler_panics`](crate::Stats::handler_panics), and the next batch
-    /// comes as usual.
+    /// The batch's span is current while `handler` runs, and does not end before it returns. Items
+    /// that `handler` leaves unanswered are failed. A panic of `handler` fails them too, is
+    /// recorded on the span and counted in [`Stats::handler_panics`](crate::Stats::handler_panics),
+    /// and the next batch comes as usual.
     ///
-    /// **On a thread of an async runtime this stops all its other tasks**, perhaps those that submit.
-    /// Use `run_async`, or [`spawn`](Self::spawn). A handler that keeps a
+    /// **On a thread of an async runtime this stops all its other tasks**, perhaps those that
+    /// submit. Use `run_async`, or [`spawn`](Self::spawn). A handler that keeps a
     /// [`Submitter`](super::Submitter) keeps the processor open: give it a
     /// [`WeakSubmitter`](super::WeakSubmitter).
     pub fn run(&mut self, mut handler: impl FnMut(Batch<T, R, E>)) {
@@ -221,10 +222,10 @@ where
     /// `handler` with each item. In async code use `run_each_async`, or
     /// [`spawn_each`](Self::spawn_each); see [`run`](Self::run).
     ///
-    /// Each item has a span of its own, a child of the batch span and linked to the item's request. It
-    /// is current during the call, and passed as a `Context`. It gets the event `item.succeeded`, or
-    /// `item.failed` with the `error`, an `exception` event, `error.type` and the status `Error`. An
-    /// item that fails or panics does not touch its neighbours.
+    /// Each item has a span of its own, a child of the batch span and linked to the item's request.
+    /// It is current during the call, and passed as a `Context`. It gets the event
+    /// `item.succeeded`, or `item.failed` with the `error`, an `exception` event, `error.type` and
+    /// the status `Error`. An item that fails or panics does not touch its neighbours.
     pub fn run_each(&mut self, mut handler: impl FnMut(T, &Context) -> Result<R, E>)
     where
         E: Display,

@@ -24,8 +24,8 @@ where
     /// Waits until a batch is due, and starts its span. Returns `None` once the processor is closed
     /// and every item was handed out.
     ///
-    /// Cancel-safe: a future that is dropped has taken nothing. A loop over it yields to other tasks,
-    /// inside tokio by its cooperative budget, though a batch is always ready.
+    /// Cancel-safe: a future that is dropped has taken nothing. A loop over it yields to other
+    /// tasks, inside tokio by its cooperative budget, though a batch is always ready.
     ///
     /// ```
     /// # use batchlink::processor::BatchProcessor;
@@ -58,17 +58,18 @@ where
         Poll::Ready(self.next_part())
     }
 
-    /// Awaits `handler` with each batch, one after the other, until the processor is closed and every
-    /// item was handed out. To process several at once, move the batch to a task of its own in
-    /// `handler`.
+    /// Awaits `handler` with each batch, one after the other, until the processor is closed and
+    /// every item was handed out. To process several at once, move the batch to a task of its own
+    /// in `handler`.
     ///
-    /// The batch's span is the current context whenever the handler's future is polled, and does not
-    /// end before that is done. Panics are caught as in [`run`](Self::run).
+    /// The batch's span is the current context whenever the handler's future is polled, and does
+    /// not end before that is done. Panics are caught as in [`run`](Self::run).
     ///
-    /// **Not cancel-safe for the batch that is being handled**: if the future is dropped (by `select!`,
-    /// an aborted task, a runtime that ends), the handler's future is dropped with the batch it holds,
-    /// and its items without an answer are failed ([`CallError::Unanswered`](super::CallError)). No
-    /// other item is lost: what is queued stays for the next call.
+    /// **Not cancel-safe for the batch that is being handled**: if the future is dropped (by
+    /// `select!`, an aborted task, a runtime that ends), the handler's future is dropped with the
+    /// batch it holds, and its items without an answer are failed
+    /// ([`CallError::Unanswered`](super::CallError)). No other item is lost: what is queued stays
+    /// for the next call.
     pub async fn run_async<F>(&mut self, mut handler: impl FnMut(Batch<T, R, E>) -> F)
     where
         F: Future<Output = ()>,
@@ -82,12 +83,13 @@ where
         }
     }
 
-    /// Awaits `handler` with each item, one after the other, until the processor is closed and every
-    /// item was handed out. Each item has a span, as in [`run_each`](Self::run_each), which is the
-    /// current context whenever the handler's future is polled. Yields to other tasks between items.
+    /// Awaits `handler` with each item, one after the other, until the processor is closed and
+    /// every item was handed out. Each item has a span, as in [`run_each`](Self::run_each), which
+    /// is the current context whenever the handler's future is polled. Yields to other tasks
+    /// between items.
     ///
-    /// **Not cancel-safe for the batch that is being handled**: if the future is dropped, the item in
-    /// flight and those of its batch that were not handled yet are failed
+    /// **Not cancel-safe for the batch that is being handled**: if the future is dropped, the item
+    /// in flight and those of its batch that were not handled yet are failed
     /// ([`CallError::Unanswered`](super::CallError)). The span of the item in flight ends with the
     /// `error.type` `dropped`. No other item is lost: what is queued stays for the next call.
     pub async fn run_each_async<F>(&mut self, mut handler: impl FnMut(T, Context) -> F)

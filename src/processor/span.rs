@@ -105,15 +105,15 @@ pub(super) struct OwnSpan {
 }
 
 impl OwnSpan {
-    /// Returns no span, and has none made below it: for items that were submitted where telemetry is
-    /// suppressed.
+    /// Returns no span, and has none made below it: for items that were submitted where telemetry
+    /// is suppressed.
     pub(super) fn suppressed(parent: &Context) -> Self {
         let context = without_span(parent).with_telemetry_suppressed();
         Self { context, set_by_user: Default::default() }
     }
 
-    /// Has the span count links that it was not given, as [`LinkBatch::start`](crate::LinkBatch::start)
-    /// does.
+    /// Has the span count links that it was not given, as
+    /// [`LinkBatch::start`](crate::LinkBatch::start) does.
     pub(super) fn count_dropped_links(&self, links: u64) {
         let span = self.context.span();
         if links > 0 && span.is_recording() {
@@ -152,13 +152,14 @@ impl OwnSpan {
     }
 }
 
-/// The span of a batch, shared by the batch, its answers and the loop that runs its handler. When the
-/// last of them is dropped it ends, with the outcomes (invariant `last-answer-ends`).
+/// The span of a batch, shared by the batch, its answers and the loop that runs its handler. When
+/// the last of them is dropped it ends, with the outcomes (invariant `last-answer-ends`).
 pub(super) struct BatchSpan {
     span: OwnSpan,
     size: u64,
     succeeded: AtomicU64,
-    /// The first one. `std`'s lock: no step of the protocol depends on it, and no thread waits in it.
+    /// The first one. `std`'s lock: no step of the protocol depends on it, and no thread waits in
+    /// it.
     failure: Mutex<Option<Failure>>,
     outcomes: Arc<Outcomes>,
     /// Last, so that the span has ended when a flush hears of it.

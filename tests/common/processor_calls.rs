@@ -252,12 +252,14 @@ impl End {
 /// What a session came by, so that a test can demand it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
-    /// Items handled by `run_each`, and those of them that were linked though their context is invalid.
+    /// Items handled by `run_each`, and those of them that were linked though their context is
+    /// invalid.
     pub items: u64,
     pub invalid_links: u64,
     /// Items whose handler was dropped.
     pub cancelled: u64,
-    /// Batches that have no span, as all of their items were submitted where telemetry is suppressed.
+    /// Batches that have no span, as all of their items were submitted where telemetry is
+    /// suppressed.
     pub suppressed_batches: u64,
     /// Batches that failed with a status of the user's.
     pub marked: u64,
@@ -699,7 +701,8 @@ impl Session {
         self.check_ended();
     }
 
-    /// A batch span ends with its last answer, not later. (Not looked at for ever: it takes a copy of all.)
+    /// A batch span ends with its last answer, not later. (Not looked at for ever: it takes a copy
+    /// of all.)
     fn check_ended(&self) {
         if self.model.made.len() < 10 {
             let spans = self.exporter.spans().into_iter().filter(|span| span.name == "batch");

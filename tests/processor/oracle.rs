@@ -1,11 +1,11 @@
-//! `BatchProcessor` in one thread, by random calls: answers, batches, counters and spans must be what the
-//! oracle says.
+//! `BatchProcessor` in one thread, by random calls: answers, batches, counters and spans must be
+//! what the oracle says.
 
 use super::common::{Random, step, watchdog};
 use super::processor_calls::{Call, End, Seen, Session, Setup};
 
 #[test]
-fn a_processor_does_what_the_oracle_does() {
+fn processor_matches_oracle() {
     let _watchdog = watchdog();
     let mut seen = Vec::new();
     for seed in 0..500 {

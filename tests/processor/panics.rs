@@ -12,8 +12,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// What a processor calls besides the handler is the user's code, too: where it panics, that costs the one
-/// item or nothing, and the processor goes on.
+/// What a processor calls besides the handler is the user's code, too: where it panics, that costs
+/// the one item or nothing, and the processor goes on.
 #[test]
 fn user_panics_cost_one_item() {
     /// Panics when it is dropped, hashed or shown, if it is 1.
@@ -131,7 +131,8 @@ fn dropped_processor_counts_parts() {
     assert_eq!((stats.queue().received(), stats.succeeded(), stats.failed()), (5, 1, 4));
 }
 
-/// A sampler or span processor that panics costs spans, not items, nor the process while a handler unwinds.
+/// A sampler or span processor that panics costs spans, not items, nor the process while a handler
+/// unwinds.
 #[test]
 fn telemetry_panics_cost_spans() {
     #[derive(Clone, Copy, Debug, PartialEq)]

@@ -38,7 +38,8 @@ fn success_leaves_status_unset() {
     assert_eq!(statuses, [const { Status::Unset }; 3]);
 }
 
-/// Whatever the outcome, and whichever text sorts first: the SDK keeps the greater one of two errors.
+/// Whatever the outcome, and whichever text sorts first: the SDK keeps the greater one of two
+/// errors.
 #[test]
 fn user_status_stays() {
     let set = [Status::error("a: partial"), Status::error("z: partial"), Status::Ok];

@@ -190,8 +190,8 @@ impl opentelemetry_sdk::trace::SpanProcessor for Tallying {
     }
 }
 
-/// Callers who were polled go in the very moment in which they are answered: nothing is used after it
-/// was freed (the sanitizers look, too), no answer and no waker is lost.
+/// Callers who were polled go in the very moment in which they are answered: nothing is used after
+/// it was freed (the sanitizers look, too), no answer and no waker is lost.
 #[test]
 fn callers_leave_while_answered() {
     struct Counted(Arc<AtomicU64>);
