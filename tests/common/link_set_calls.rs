@@ -2,7 +2,8 @@
 
 use super::choices::{Choices, Item};
 use super::oracle;
-use batchlink::{LinkSet, Trigger};
+use batchlink::{LinkSet, Outcome, Trigger};
+use opentelemetry::KeyValue;
 use opentelemetry::trace::Link;
 
 /// One call.
@@ -29,14 +30,15 @@ pub struct SetSession {
     set: LinkSet,
     oracle: oracle::LinkSet,
     shift: u32,
-    received: u64,
+    /// As links, what the batch was given.
+    given: Vec<Link>,
 }
 
 impl SetSession {
     /// `shift`: where the ids differ, in bits from the right, up to 40.
     pub fn new(policy: oracle::Policy, shift: u32) -> Self {
         let set = LinkSet::builder().with_link_policy(policy.links()).build().expect("valid");
-        Self { set, oracle: oracle::LinkSet::new(policy), shift, received: 0 }
+        Self { set, oracle: oracle::LinkSet::new(policy), shift, given: Vec::new() }
     }
 
     pub fn call(&mut self, call: &SetCall) {
@@ -44,17 +46,17 @@ impl SetSession {
             SetCall::Insert(item) => {
                 let context = item.context(0, self.shift);
                 let real = self.set.insert(&context);
+                self.given.push(Link::with_context(context.clone()));
                 assert_eq!(real, self.oracle.insert(Link::with_context(context)));
-                self.received += 1;
             }
             SetCall::InsertLink(item) => {
                 let link = item.link(0, self.shift);
+                self.given.push(link.clone());
                 assert_eq!(self.set.insert_link(link.clone()), self.oracle.insert(link));
-                self.received += 1;
             }
             SetCall::Finish => self.finish(),
         }
-        assert_eq!(self.set.received(), self.received);
+        assert_eq!(self.set.received(), self.given.len() as u64);
     }
 
     /// Ends the batch; the next one begins empty.
@@ -64,6 +66,30 @@ impl SetSession {
         assert_eq!((batch.counts(), batch.links(), batch.trigger()), (counts, &*links, Trigger::Manual));
         assert_eq!(batch.attributes(), oracle::attributes(&counts, "manual"));
         assert_eq!(batch.into_links(), links);
-        self.received = 0;
+        self.check_hoist();
+        self.given.clear();
+    }
+
+    /// The same batch again, in which the contexts that are linked have something in common and the
+    /// others differ: that moves to the span only if there are no others.
+    fn check_hoist(&mut self) {
+        let mut given: Vec<_> =
+            self.given.iter().filter(|link| link.span_context.is_valid()).cloned().collect();
+        for link in &mut given {
+            let linked = self.oracle.insert(link.clone()) == Outcome::Linked;
+            link.attributes.push(KeyValue::new("linked", linked));
+            self.set.insert_link(link.clone());
+        }
+        self.oracle.finish();
+        let batch = self.set.finish();
+        let own = batch.attributes().len();
+        let batch = batch.hoist();
+        let moved = &batch.attributes()[own..];
+        let on_all = |attribute: &KeyValue| given.iter().all(|link| link.attributes.contains(attribute));
+        let mut common = given.first().map_or(Vec::new(), |link| link.attributes.clone());
+        // What describes the link stays.
+        common.retain(|attribute| attribute.key.as_str() != "link.type" && on_all(attribute));
+        assert_eq!(moved, if batch.linked() == batch.received() { &*common } else { &[] });
+        assert!(batch.links().iter().all(|link| moved.iter().all(|own| !link.attributes.contains(own))));
     }
 }
