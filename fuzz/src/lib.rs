@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their input. See README.md.
+//! The fuzz targets' work on their input; see README.md.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! One link, by every way there is from a producer to a batch, and back if it is refused.
+//! One link, by every way from a producer to a batch, and back if it is refused.
 
 use crate::common::choices::{Bytes, Choices, one_of};
 use crate::common::oracle::{self, Policy};
@@ -11,7 +11,7 @@ const WAYS: usize = 4;
 
 pub fn record(data: &[u8]) {
     let choices = &mut Bytes(data);
-    // Each way must be seen in the batch, or none.
+    // Each way is seen in the batch, or none.
     let (duplicates, invalid) = (Duplicates::Keep, Invalid::Drop);
     let policy = Policy { duplicates, invalid, max_links: WAYS, ..Policy::choose(choices, 1) };
     let context = choose_context(choices);

@@ -1,11 +1,11 @@
-//! Where random calls come from, and the contexts that they give.
+//! The source of random calls, and the contexts that they use.
 
 use super::{Random, state_of};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::sync::LazyLock;
 
-/// Decides what happens next. The smallest numbers stand for what is simplest.
+/// A source of decisions. Small numbers stand for simple ones.
 pub trait Choices {
     /// A number in `0..end`, or 0.
     fn below(&mut self, end: u64) -> u64;
@@ -17,11 +17,11 @@ impl Choices for Random {
     }
 }
 
-/// Choices as bytes, from a fuzzer; zeros when there are no more.
+/// Decisions from bytes, as a fuzzer gives; zeros after the last.
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl Bytes<'_> {
-    /// How many bytes one choice takes.
+    /// Returns how many bytes one decision takes.
     pub fn width(end: u64) -> usize {
         match end {
             0..=1 => 0,
@@ -40,12 +40,12 @@ impl Choices for Bytes<'_> {
     }
 }
 
-/// One of these, the first ones more likely than the last.
+/// Returns an entry of the table.
 pub fn one_of<T: Copy>(choices: &mut impl Choices, table: &[T]) -> T {
     table[choices.below(table.len() as u64) as usize]
 }
 
-/// A context, possibly with attributes, of which there are few different ones.
+/// One of few different contexts, possibly with attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Item {
     /// 0: none, and no span id either if that is 1; 3: no span id.
@@ -87,7 +87,8 @@ impl Item {
         }
     }
 
-    /// Its ids stand `shift` bits (up to 40) from the right, next to `mark` in the trace id.
+    /// Returns the context. Its ids are `shift` bits (up to 40) from the right, next to `mark` in
+    /// the trace id.
     pub fn context(&self, mark: usize, shift: u32) -> SpanContext {
         let trace = match self.trace {
             0 => 0,
@@ -109,7 +110,7 @@ impl Item {
     }
 }
 
-/// The mark of a context that [`Item`] made.
+/// Returns the mark of a context that [`Item`] made.
 pub fn mark(context: &SpanContext) -> usize {
     (u128::from_be_bytes(context.trace_id().to_bytes()) >> 64) as usize - 1
 }

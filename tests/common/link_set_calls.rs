@@ -1,4 +1,4 @@
-//! Calls of a link set, made on the oracle too: both must answer alike.
+//! Calls of a link set and of the oracle, which must agree.
 
 use super::choices::{Choices, Item};
 use super::oracle;
@@ -35,7 +35,7 @@ pub struct SetSession {
 }
 
 impl SetSession {
-    /// `shift`: where the ids differ, in bits from the right, up to 40.
+    /// Starts a session. `shift`: where the ids differ, in bits from the right, up to 40.
     pub fn new(policy: oracle::Policy, shift: u32) -> Self {
         let set = LinkSet::builder().with_link_policy(policy.links()).build().expect("valid");
         Self { set, oracle: oracle::LinkSet::new(policy), shift, given: Vec::new() }

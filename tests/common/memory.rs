@@ -1,4 +1,4 @@
-//! An allocator that counts bytes: those held now, and the most that were held at once.
+//! An allocator that counts the bytes held, now and at most.
 #![allow(unsafe_code)] // to implement `GlobalAlloc`
 #![allow(dead_code, unreachable_pub)] // each binary uses a part of it
 
@@ -30,12 +30,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Bytes held by the whole process.
+/// Returns the bytes held by the process.
 pub fn held() -> usize {
     HELD.load(Ordering::Relaxed)
 }
 
-/// The most bytes held at once since the last call.
+/// Returns the most bytes held at once since the last call.
 pub fn take_peak() -> usize {
     PEAK.swap(held(), Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers of the tests.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
 pub mod choices;
@@ -16,30 +16,30 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// A delay that no test lives to see: whatever is delivered was not delivered by it.
+/// A delay longer than any test: it delivers nothing.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
-/// A sampled local context without trace state; `n` (not 0) is its span id.
+/// Returns a sampled local context without trace state; `n` (not 0) is its span id.
 pub fn context(n: u64) -> SpanContext {
     with_flags(n, TraceFlags::SAMPLED)
 }
 
-/// A context like [`context`], with these flags.
+/// Returns a context like [`context`], with these flags.
 pub fn with_flags(n: u64, flags: TraceFlags) -> SpanContext {
     SpanContext::new(TraceId::from(0xfeed_u128), SpanId::from(n), flags, false, TraceState::NONE)
 }
 
-/// A context like [`context`], with this trace state.
+/// Returns a context like [`context`], with this trace state.
 pub fn with_state(n: u64, state: &TraceState) -> SpanContext {
     SpanContext::new(TraceId::from(0xfeed_u128), SpanId::from(n), TraceFlags::SAMPLED, true, state.clone())
 }
 
-/// A small trace state.
+/// Returns a small trace state.
 pub fn small_state() -> TraceState {
     TraceState::from_key_value([("vendor", "value")]).expect("valid")
 }
 
-/// A trace state that is exactly `bytes` long as a header, in members of up to 100 bytes.
+/// Returns a trace state of exactly `bytes` as a header, in members of up to 200 bytes.
 pub fn state_of(bytes: usize) -> TraceState {
     let mut left = bytes;
     let mut members = Vec::new();
@@ -56,22 +56,22 @@ pub fn state_of(bytes: usize) -> TraceState {
     state
 }
 
-/// The number that [`context`] was made of.
+/// Returns the number that [`context`] was made of.
 pub fn number(link: &Link) -> u64 {
     u64::from_be_bytes(link.span_context.span_id().to_bytes())
 }
 
-/// The numbers of a batch's links, in order.
+/// Returns the numbers of a batch's links, in order.
 pub fn numbers(batch: &LinkBatch) -> Vec<u64> {
     batch.links().iter().map(number).collect()
 }
 
-/// Starts and ends the batch's span; what an exporter gets.
+/// Starts and ends the batch's span, and returns what an exporter gets.
 pub fn exported(batch: LinkBatch) -> SpanData {
     export_with(|provider| drop(batch.start(&provider.tracer("test"), "batch")))
 }
 
-/// As [`exported`], for a span that is built.
+/// Starts and ends a span, and returns what an exporter gets.
 pub fn exported_from(builder: SpanBuilder) -> SpanData {
     export_with(|provider| drop(builder.start(&provider.tracer("test"))))
 }
@@ -84,19 +84,19 @@ fn export_with(work: impl FnOnce(&SdkTracerProvider)) -> SpanData {
     exporter.get_finished_spans().expect("exported").remove(0)
 }
 
-/// Batches of `size` that only size can trigger.
+/// Returns a builder for batches of `size` that only size can trigger.
 pub fn by_size(size: usize) -> LinkCollectorBuilder {
     LinkCollector::builder().with_max_batch_size(size).with_max_links(size).with_max_delay(NEVER)
 }
 
-/// Promise 1, second half: the account of one batch.
+/// Checks promise 1, second half: the account of one batch.
 pub fn assert_account(batch: &LinkBatch) {
     let counts = batch.counts();
     assert_eq!(counts.received, handled(&counts), "{counts:?}");
     assert_eq!(counts.linked, batch.links().len() as u64, "{counts:?}");
 }
 
-/// Promise 1, first half, with what the test counted itself.
+/// Checks promise 1, first half, against the test's own counts.
 pub fn assert_stats(stats: &Stats, accepted: u64, full: u64, closed: u64, invalid: u64) {
     assert_eq!(stats.accepted(), accepted, "accepted: {stats:?}");
     assert_eq!(stats.rejected_full(), full, "rejected_full: {stats:?}");
@@ -107,7 +107,7 @@ pub fn assert_stats(stats: &Stats, accepted: u64, full: u64, closed: u64, invali
     assert_eq!(stats.received(), handled(&stats.counts()), "{stats:?}");
 }
 
-/// What the counts of received contexts add up to.
+/// Returns what the counts of received contexts add up to.
 fn handled(counts: &Counts) -> u64 {
     counts.linked + counts.duplicates + counts.truncated + counts.invalid + counts.unsampled
 }
@@ -134,7 +134,7 @@ pub fn watchdog_for(patience: Duration) -> Watchdog {
     Watchdog(alive)
 }
 
-/// Says which call it was if one fails.
+/// Makes a call, and prints it if it fails.
 pub fn step<C: std::fmt::Debug>(seed: u64, step: usize, call: C, make: impl FnOnce(&C)) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| make(&call))) {
         println!("seed {seed}, step {step}: {call:?}");
@@ -142,11 +142,11 @@ pub fn step<C: std::fmt::Debug>(seed: u64, step: usize, call: C, make: impl FnOn
     }
 }
 
-/// A small generator (SplitMix64), so that a run is the same every time.
+/// A generator of numbers (SplitMix64), the same in every run.
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number.
+    /// Returns the next number.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -155,7 +155,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..end`.
+    /// Returns a number in `0..end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }

@@ -1,15 +1,13 @@
-//! What a collector, a processor's queue and a link set do, without any of their machinery: queues,
-//! a set and counts.
+//! The oracle: a collector, a processor's queue and a link set as plain queues, a set and counts.
 //!
-//! This is the one oracle, for every test that needs one: random calls (`tests/oracle.rs`), calls
-//! that shrink (`tests/proptest_oracle.rs`), the fuzz targets and the models in packages of their
-//! own, which reach this file by `#[path]`. Of batchlink it uses the words (`Outcome`,
-//! `PushError`), so that an answer can be compared as it is, and nothing that does anything.
+//! Random calls (`collector/oracle.rs`), calls that shrink (`link_set/proptest_oracle.rs`), fuzz
+//! targets and the models in packages of their own share it; the latter reach this file by
+//! `#[path]`. It uses batchlink's plain types (`Outcome`, `PushError`), so that results can be
+//! compared, and none of its code.
 //!
-//! Where calls overlap in time there is no "next" batch to predict, but the account still holds:
-//! afterwards, give a [`Collector`] with `usize::MAX` slots what every producer got accepted, in
-//! its order; [`take`](Collector::take) the batches one by one; what is then left must be what is
-//! pending.
+//! With concurrent calls no next batch can be predicted, but the account holds afterwards: give a
+//! [`Collector`] with `usize::MAX` slots what every producer got accepted, in its order, and
+//! [`take`](Collector::take) the batches one by one. What is left must be what is pending.
 #![allow(dead_code, unreachable_pub)] // each user uses a part of it
 
 use batchlink::{Counts, Duplicates, Invalid, Outcome, PushError, Timeout, Trigger, Unsampled};
@@ -17,13 +15,13 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId, TraceState};
 use std::collections::{HashSet, VecDeque};
 
-/// A collector, and its flusher; its delay never ends unless told.
+/// A collector and its flusher. Its delay never ends, unless it is zero.
 pub struct Collector {
     size: usize,
     slots: usize,
     no_delay: bool,
     invalid_policy: Invalid,
-    /// A processor's: whatever the context, the item is queued.
+    /// A processor's queue: items are queued whatever their context.
     items: bool,
     max_weight: u64,
     shards: Vec<Shard>,
@@ -37,14 +35,14 @@ pub struct Collector {
 
 #[derive(Clone, Default)]
 struct Shard {
-    /// With what each weighs.
+    /// Links and their weights.
     waiting: VecDeque<(Link, u64)>,
-    /// How many of them a flush was asked for.
+    /// How many of them a flush is to deliver.
     to_flush: usize,
 }
 
 impl Collector {
-    /// `slots`: of each shard.
+    /// Returns an empty collector with so many slots in each shard.
     pub fn new(size: usize, slots: usize, shards: usize) -> Self {
         Self {
             size,
@@ -63,7 +61,7 @@ impl Collector {
         }
     }
 
-    /// With a delay of zero: whatever is pending is due.
+    /// Sets a delay of zero: what is pending is due.
     pub fn without_delay(self) -> Self {
         Self { no_delay: true, ..self }
     }
@@ -105,7 +103,7 @@ impl Collector {
         }
     }
 
-    /// Stops at the first refusal; what comes after it counts as refused too.
+    /// Stops at the first refusal; what follows counts as refused too.
     pub fn push_all(&mut self, shard: usize, links: impl ExactSizeIterator<Item = Link>) -> usize {
         let offered = links.len();
         for (taken, link) in links.enumerate() {
@@ -129,7 +127,7 @@ impl Collector {
         self.closed = true;
     }
 
-    /// The flusher looks: a flush that was asked for is for what is pending now.
+    /// Polls as the flusher does: a requested flush covers what is pending now.
     pub fn look(&mut self) {
         if std::mem::take(&mut self.flush_asked) {
             for shard in &mut self.shards {
@@ -138,7 +136,7 @@ impl Collector {
         }
     }
 
-    /// What `next_batch_timeout` with no time to wait answers.
+    /// Returns what `next_batch_timeout` returns without time to wait.
     pub fn due(&mut self) -> Result<Option<Trigger>, Timeout> {
         self.look();
         match self.pending() {
@@ -168,7 +166,7 @@ impl Collector {
         fits.count().max(1).min(self.pending()).min(self.size)
     }
 
-    /// The consumer is gone: closed, and what was pending went with it.
+    /// Drops the consumer: closes, and drops what is pending.
     pub fn discard(&mut self) {
         self.closed = true;
         self.shards.iter_mut().for_each(|shard| shard.waiting.clear());
@@ -199,7 +197,7 @@ pub struct Policy {
     pub link_type: Option<&'static str>,
 }
 
-/// A link set; also the one inside a flusher.
+/// A link set, also that of a flusher.
 pub struct LinkSet {
     policy: Policy,
     known: HashSet<(TraceId, SpanId)>,
@@ -252,7 +250,7 @@ impl LinkSet {
         }
     }
 
-    /// The links of the batch, what became of its contexts; and the set is empty again.
+    /// Returns the links of the batch and its counts, and empties the set.
     pub fn finish(&mut self) -> (Vec<Link>, Counts) {
         self.known.clear();
         (std::mem::take(&mut self.links), std::mem::take(&mut self.counts))
@@ -267,7 +265,7 @@ impl LinkSet {
     }
 }
 
-/// The attributes of a batch's span, of which the SDK keeps 128 links.
+/// Returns the attributes of a batch span, of which the SDK keeps 128 links.
 pub fn attributes(counts: &Counts, trigger: &'static str) -> Vec<KeyValue> {
     let carried = counts.linked.min(128);
     let mut attributes = vec![
@@ -296,9 +294,9 @@ fn ids(context: &SpanContext) -> (TraceId, SpanId) {
     (context.trace_id(), context.span_id())
 }
 
-/// With a trace state of up to 512 bytes; and whether members were cut from it. OpenTelemetry's own
-/// and the leftmost are the last to go, those over 128 characters the first, and then from the
-/// right.
+/// Returns a context with up to 512 bytes of trace state, and whether members were cut.
+/// OpenTelemetry's own and the leftmost are the last to go, those over 128 characters the first,
+/// and then from the right.
 pub fn with_short_state(context: SpanContext) -> (SpanContext, bool) {
     if context.trace_state().header().len() <= 512 {
         return (context, false);
@@ -328,7 +326,7 @@ fn is_valid(context: &SpanContext) -> bool {
     context.trace_id() != TraceId::INVALID && context.span_id() != SpanId::INVALID
 }
 
-/// Whether a link to an invalid context is kept.
+/// Returns whether a link to an invalid context is kept.
 fn keeps(policy: Invalid, link: &Link) -> bool {
     let says_more = !link.attributes.is_empty() || !link.span_context.trace_state().header().is_empty();
     match policy {
