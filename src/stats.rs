@@ -37,6 +37,10 @@ impl Trigger {
     pub const ALL: &[Self] = &[Self::Size, Self::Weight, Self::Timeout, Self::Manual, Self::Shutdown];
 
     /// Returns the value of the attribute `batch.trigger`.
+    ///
+    /// ```
+    /// assert_eq!(batchlink::Trigger::Size.as_str(), "size_limit");
+    /// ```
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Size => "size_limit",

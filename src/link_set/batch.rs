@@ -49,6 +49,20 @@ impl LinkBatch {
     /// Returns the links, for a span that you build yourself. Add the
     /// [`attributes`](Self::attributes) to it too. `SpanBuilder::with_links` drops links to invalid
     /// contexts; its field `links` does not.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// use batchlink::LinkSet;
+    /// use opentelemetry::trace::SpanBuilder;
+    ///
+    /// let mut set = LinkSet::builder().build()?;
+    /// set.insert(&context(1));
+    /// let batch = set.finish();
+    /// let mut span = SpanBuilder::from_name("insert").with_attributes(batch.attributes());
+    /// span.links = Some(batch.into_links());
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn into_links(self) -> Vec<Link> {
         self.links
     }
@@ -111,6 +125,21 @@ impl LinkBatch {
     /// [`with_span_link_limit`](crate::LinkPolicy::with_span_link_limit) says.
     ///
     /// After these come the attributes that were [hoisted](Self::hoist).
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// use batchlink::LinkSet;
+    /// use opentelemetry::KeyValue;
+    ///
+    /// let mut set = LinkSet::builder().build()?;
+    /// set.extend([1, 1, 2].map(context));
+    /// let attributes = set.finish().attributes();
+    /// assert!(attributes.contains(&KeyValue::new("batch.size", 3)));
+    /// assert!(attributes.contains(&KeyValue::new("batch.links", 2)));
+    /// assert!(attributes.contains(&KeyValue::new("links.duplicates", 1)));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn attributes(&self) -> Vec<KeyValue> {
         let Counts { received, linked, duplicates, truncated, invalid, unsampled, .. } = self.counts;
         let mut attributes = vec![
@@ -143,6 +172,16 @@ impl LinkBatch {
     /// by `with_attributes` would replace these, so add those to the started span.
     ///
     /// All links are in it, also those to invalid contexts that the policy kept.
+    ///
+    /// ```
+    /// use opentelemetry::{global, trace::{SpanKind, Tracer}};
+    ///
+    /// # let batch = batchlink::LinkSet::builder().build()?.finish();
+    /// let builder = batch.span_builder("insert").with_kind(SpanKind::Client);
+    /// let span = global::tracer("inserts").build(builder);
+    /// # drop(span);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn span_builder(self, name: impl Into<Cow<'static, str>>) -> SpanBuilder {
         let mut builder = SpanBuilder::from_name(name).with_attributes(self.attributes());
         // Not by `with_links`, which drops links to invalid contexts.

@@ -26,6 +26,15 @@ impl LinkSetBuilder {
 
     /// Sets how contexts become links. A bound that was set before stays, unless the policy has
     /// one.
+    ///
+    /// ```
+    /// use batchlink::{LinkPolicy, LinkSet, Unsampled};
+    ///
+    /// let policy = LinkPolicy::new().with_unsampled(Unsampled::Keep);
+    /// let set = LinkSet::builder().with_max_links(64).with_link_policy(policy).build()?;
+    /// # drop(set);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn with_link_policy(mut self, policy: LinkPolicy) -> Self {
         self.0 = policy.after(&self.0);
         self

@@ -8,12 +8,15 @@ mod builder;
 #[cfg(test)]
 mod flooding;
 mod hoist;
+mod outcome;
 pub(crate) mod policy;
 pub(crate) mod record;
 mod table;
+mod treatment;
 
 pub use batch::LinkBatch;
 pub use builder::LinkSetBuilder;
+pub use outcome::Outcome;
 pub use policy::{Duplicates, Invalid, LinkPolicy, Unsampled};
 
 use crate::links::MaybeContext;
@@ -27,44 +30,6 @@ use table::{Probe, Table};
 /// The SDK's default for `OTEL_SPAN_LINK_COUNT_LIMIT`.
 pub(crate) const DEFAULT_MAX_LINKS: usize = 128;
 pub(crate) const MAX_LINKS: usize = 1 << 20;
-
-/// What became of a context given to a [`LinkSet`].
-///
-/// ```
-/// use batchlink::{LinkSet, Outcome};
-/// use opentelemetry::trace::SpanContext;
-///
-/// let mut set = LinkSet::builder().build()?;
-/// let outcome = set.insert(&SpanContext::NONE);
-/// assert_eq!((outcome, outcome.to_string().as_str()), (Outcome::Invalid, "invalid"));
-/// # Ok::<(), batchlink::ConfigError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// It is a link of the batch.
-    Linked,
-    /// The batch has a link to the same span already.
-    Duplicate,
-    /// The batch has `max_links` links, and this would be one more.
-    Truncated,
-    /// Its trace id or span id is zero, and the policy ([`Invalid`]) does not keep it.
-    Invalid,
-    /// Its sampled flag is off, and the policy is [`Unsampled::Drop`].
-    Unsampled,
-}
-
-impl std::fmt::Display for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Linked => "linked",
-            Self::Duplicate => "duplicate",
-            Self::Truncated => "truncated",
-            Self::Invalid => "invalid",
-            Self::Unsampled => "unsampled",
-        })
-    }
-}
 
 /// The de-duplicated, bounded links of one batch, in order of arrival.
 ///
@@ -166,6 +131,16 @@ impl LinkSet {
 
     /// Adds a link with attributes of its own, as [`insert`](Self::insert) adds a context.
     /// `link.type` is added if it has none.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// use batchlink::{LinkSet, Outcome, links};
+    ///
+    /// let mut set = LinkSet::builder().build()?;
+    /// assert_eq!(set.insert_link(links::batch_member(&context(1), "order-7", 0)), Outcome::Linked);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn insert_link(&mut self, link: Link) -> Outcome {
         if !link.span_context.is_valid() {
             return self.insert_invalid(link);
@@ -177,6 +152,17 @@ impl LinkSet {
     /// Adds a link to a context that may be missing, such as an `Option<SpanContext>` or a
     /// [`Context`](opentelemetry::Context). Returns `None` if it is, and counts nothing.
     /// [`extend`](Extend::extend) takes many of them.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// use batchlink::{LinkSet, Outcome};
+    ///
+    /// let mut set = LinkSet::builder().build()?;
+    /// assert_eq!(set.insert_optional(Some(context(1))), Some(Outcome::Linked));
+    /// assert_eq!(set.insert_optional(None::<SpanContext>), None);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn insert_optional(&mut self, context: impl MaybeContext) -> Option<Outcome> {
         context.with(|context| self.insert(context))
     }
@@ -217,6 +203,18 @@ impl LinkSet {
     /// The table is kept, and the `Vec` of links goes with the batch. The next one is made for as
     /// many links as this had, at least 128: a batch allocates once, and once per link for
     /// `link.type`.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// use batchlink::LinkSet;
+    ///
+    /// let mut set = LinkSet::builder().build()?;
+    /// set.extend([1, 2].map(context));
+    /// assert_eq!(set.finish().linked(), 2);
+    /// assert_eq!(set.finish().linked(), 0);
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
     pub fn finish(&mut self) -> LinkBatch {
         self.finish_as(Trigger::Manual)
     }
@@ -227,28 +225,10 @@ impl LinkSet {
         self.table.clear(&links);
         let span_limit = self.policy.span_limit();
         #[cfg(feature = "internal-logs")]
-        self.warn_once_of_span_limit(span_limit.links());
-        LinkBatch::new(links, std::mem::take(&mut self.counts), trigger, span_limit)
-    }
-
-    /// Warns of links that the SDK will drop, once: each batch would flood the log.
-    #[cfg(feature = "internal-logs")]
-    fn warn_once_of_span_limit(&mut self, limit: u64) {
-        let links = self.counts.linked;
-        if links <= limit || std::mem::replace(&mut self.warned, true) {
-            return;
+        if self.counts.linked > span_limit.links() && !std::mem::replace(&mut self.warned, true) {
+            span_limit.warn(self.counts.linked);
         }
-        let _ = crate::panic::caught(|| {
-            opentelemetry::otel_warn!(
-                name: "LinkSet.SpanLinkLimitExceeded",
-                links = links,
-                limit = limit,
-                message = "A batch has more links than the SDK keeps of a span: those over the limit are dropped. \
-                           Raise OTEL_SPAN_LINK_COUNT_LIMIT (or tell a limit set in code by \
-                           LinkPolicy::with_span_link_limit), or lower max_links. This is logged once for \
-                           each link set."
-            );
-        });
+        LinkBatch::new(links, std::mem::take(&mut self.counts), trigger, span_limit)
     }
 
     /// Allocates for the links of a batch of `contexts` at once, if that was not done yet.

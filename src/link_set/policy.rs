@@ -2,96 +2,14 @@
 
 use crate::error::{ConfigError, within};
 use crate::link_set::attributes::LinkAttributes;
+pub use crate::link_set::treatment::{Duplicates, Invalid, Unsampled};
 use crate::link_set::{DEFAULT_MAX_LINKS, MAX_LINKS};
 use crate::links::LINK_TYPE;
-use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId};
+use opentelemetry::trace::{Link, SpanContext};
 use opentelemetry::{Key, KeyValue};
 use std::borrow::Cow;
 use std::env;
 use std::sync::LazyLock;
-
-/// The treatment of contexts whose sampled flag is off; set by [`LinkPolicy::with_unsampled`].
-///
-/// ```
-/// use batchlink::{LinkPolicy, Unsampled};
-///
-/// let policy = LinkPolicy::new().with_unsampled(Unsampled::Keep);
-/// # drop(policy);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unsampled {
-    /// Counts them as unsampled and does not link them (the default). Their spans are not recorded:
-    /// such a link leads nowhere, and takes the place of another.
-    #[default]
-    Drop,
-    /// Links them like any other, with their flags: for backends that sample later.
-    Keep,
-}
-
-/// The treatment of contexts whose trace id and span id the batch links already; set by
-/// [`LinkPolicy::with_duplicates`].
-///
-/// ```
-/// use batchlink::{Duplicates, LinkPolicy};
-///
-/// let policy = LinkPolicy::new().with_duplicates(Duplicates::Keep);
-/// # drop(policy);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Duplicates {
-    /// Counts them as duplicates and keeps the first link, with its attributes (the default).
-    #[default]
-    Drop,
-    /// Links them again: for links that differ in their attributes, such as message ids.
-    Keep,
-}
-
-/// The treatment of invalid contexts, whose trace id or span id is zero; set by
-/// [`LinkPolicy::with_invalid`].
-///
-/// A context that is kept is accepted and received like any other, and then linked, a duplicate or
-/// truncated. Its sampled flag is ignored, because it has no span. Without a trace id it is never a
-/// duplicate.
-///
-/// ```
-/// use batchlink::{Invalid, LinkPolicy, LinkSet, Outcome, links};
-/// use opentelemetry::trace::TraceId;
-///
-/// let policy = LinkPolicy::new().with_invalid(Invalid::KeepWithAttributes);
-/// let mut set = LinkSet::builder().with_link_policy(policy).build()?;
-/// assert_eq!(set.insert_link(links::whole_trace(TraceId::from(7u128))), Outcome::Linked);
-/// # Ok::<(), batchlink::ConfigError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Invalid {
-    /// Counts them as invalid and does not link them (the default).
-    #[default]
-    Drop,
-    /// Links those with attributes or trace state, as OpenTelemetry's specification asks, and
-    /// counts others as invalid. Attributes that the policy adds do not matter here.
-    ///
-    /// [`links::whole_trace`](crate::links::whole_trace) needs this.
-    KeepWithAttributes,
-    /// Links also those with nothing but a trace id or a span id. A context with neither, nor
-    /// attributes, nor trace state (such as that of no active span) is counted as invalid.
-    Keep,
-}
-
-impl Invalid {
-    /// Returns whether a link to an invalid context is kept.
-    pub(crate) fn keeps(self, link: &Link) -> bool {
-        let cx = &link.span_context;
-        let says_more = || !link.attributes.is_empty() || cx.trace_state().into_iter().next().is_some();
-        match self {
-            Self::Drop => false,
-            Self::KeepWithAttributes => says_more(),
-            Self::Keep => cx.trace_id() != TraceId::INVALID || cx.span_id() != SpanId::INVALID || says_more(),
-        }
-    }
-}
 
 /// How contexts become links: which of them, at most how many, and with which attributes.
 ///
@@ -180,6 +98,14 @@ impl LinkPolicy {
     /// must be the SDK's exactly: [`LinkBatch::start`](crate::LinkBatch::start) then gives a span
     /// that is full one empty link for each truncated context, which the SDK counts as dropped and
     /// a higher limit would let through.
+    ///
+    /// ```
+    /// use batchlink::LinkPolicy;
+    ///
+    /// // As `SdkTracerProvider::builder().with_max_links_per_span(512)`.
+    /// let policy = LinkPolicy::new().with_max_links(512).with_span_link_limit(512);
+    /// # drop(policy);
+    /// ```
     pub fn with_span_link_limit(mut self, links: usize) -> Self {
         self.span_limit = Some(links);
         self
@@ -208,6 +134,13 @@ impl LinkPolicy {
     ///
     /// Costs one allocation per link, because OpenTelemetry's `Link` owns its attributes in a
     /// `Vec`. [`without_link_type`](Self::without_link_type) saves it.
+    ///
+    /// ```
+    /// use batchlink::{LinkPolicy, links::Relation};
+    ///
+    /// let policy = LinkPolicy::new().with_link_type(Relation::DerivedFrom);
+    /// # drop(policy);
+    /// ```
     pub fn with_link_type(mut self, link_type: impl Into<Cow<'static, str>>) -> Self {
         self.link_type = Some(link_type.into());
         self
@@ -223,6 +156,13 @@ impl LinkPolicy {
     /// [`link.relationship`](crate::links::LINK_RELATIONSHIP). The key of a link that has its type
     /// under `link.type`, as those made by [`links`](crate::links) do, is replaced by it. Must not
     /// be empty.
+    ///
+    /// ```
+    /// use batchlink::{LinkPolicy, LinkSet, links::LINK_RELATIONSHIP};
+    ///
+    /// let policy = LinkPolicy::new().with_link_type_key(LINK_RELATIONSHIP);
+    /// assert!(LinkSet::builder().with_link_policy(policy.with_link_type_key("")).build().is_err());
+    /// ```
     pub fn with_link_type_key(mut self, key: impl Into<Key>) -> Self {
         self.link_type_key = Some(key.into());
         self
@@ -331,6 +271,22 @@ impl SpanLimit {
         match self {
             Self::Told(links) | Self::Assumed(links) => links,
         }
+    }
+
+    /// Warns of a batch with more links.
+    #[cfg(feature = "internal-logs")]
+    pub(super) fn warn(self, links: u64) {
+        let _ = crate::panic::caught(|| {
+            opentelemetry::otel_warn!(
+                name: "LinkSet.SpanLinkLimitExceeded",
+                links = links,
+                limit = self.links(),
+                message = "A batch has more links than the SDK keeps of a span: those over the limit are dropped. \
+                           Raise OTEL_SPAN_LINK_COUNT_LIMIT (or tell a limit set in code by \
+                           LinkPolicy::with_span_link_limit), or lower max_links. This is logged once for \
+                           each link set."
+            );
+        });
     }
 }
 

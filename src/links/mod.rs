@@ -132,11 +132,25 @@ pub fn batch_member(cx: &SpanContext, id: impl Into<StringValue>, index: usize) 
 }
 
 /// Makes a link to a span that came before and did not wait: [`Relation::FollowsFrom`].
+///
+/// ```
+/// # use opentelemetry::{KeyValue, trace::SpanContext};
+/// # let cx = SpanContext::NONE;
+/// let link = batchlink::links::follows_from(&cx, "queued");
+/// assert_eq!(link.attributes[1], KeyValue::new("link.reason", "queued"));
+/// ```
 pub fn follows_from(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
     with(cx, Relation::FollowsFrom, [KeyValue::new(LINK_REASON, reason.into())])
 }
 
 /// Makes a link to a span that led to this one: [`Relation::CausedBy`].
+///
+/// ```
+/// # use opentelemetry::{KeyValue, trace::SpanContext};
+/// # let cx = SpanContext::NONE;
+/// let link = batchlink::links::causal(&cx, "cache miss");
+/// assert_eq!(link.attributes[1], KeyValue::new("link.reason", "cache miss"));
+/// ```
 pub fn causal(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
     with(cx, Relation::CausedBy, [KeyValue::new(LINK_REASON, reason.into())])
 }
@@ -156,11 +170,25 @@ pub fn retry(cx: &SpanContext, attempt: u32) -> Link {
 
 /// Makes a link to one of the parts that this span aggregates: [`Relation::Aggregation`], with the
 /// part's source.
+///
+/// ```
+/// # use opentelemetry::{KeyValue, trace::SpanContext};
+/// # let cx = SpanContext::NONE;
+/// let link = batchlink::links::aggregate(&cx, "shard 3");
+/// assert_eq!(link.attributes[1], KeyValue::new("aggregation.source", "shard 3"));
+/// ```
 pub fn aggregate(cx: &SpanContext, source: impl Into<StringValue>) -> Link {
     with(cx, Relation::Aggregation, [KeyValue::new(AGGREGATION_SOURCE, source.into())])
 }
 
 /// Makes a link to the step that this span undoes: [`Relation::Compensation`], with the reason.
+///
+/// ```
+/// # use opentelemetry::{KeyValue, trace::SpanContext};
+/// # let cx = SpanContext::NONE;
+/// let link = batchlink::links::compensation(&cx, "payment declined");
+/// assert_eq!(link.attributes[1], KeyValue::new("link.reason", "payment declined"));
+/// ```
 pub fn compensation(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
     with(cx, Relation::Compensation, [KeyValue::new(LINK_REASON, reason.into())])
 }
@@ -171,6 +199,15 @@ pub fn compensation(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
 /// recorded. A collector or set drops it unless [`with_invalid`](crate::LinkPolicy::with_invalid)
 /// says otherwise, and so does `SpanBuilder::with_links`; `Span::add_link` and the span builder of
 /// a [`LinkBatch`](crate::LinkBatch) do not. Its flags are unknown, and zero.
+///
+/// ```
+/// use batchlink::links;
+/// use opentelemetry::trace::TraceId;
+///
+/// let link = links::whole_trace(TraceId::from(7u128));
+/// assert!(!link.span_context.is_valid());
+/// assert!(links::validate(&[link]).is_ok());
+/// ```
 pub fn whole_trace(trace_id: TraceId) -> Link {
     let cx = SpanContext::new(trace_id, SpanId::INVALID, TraceFlags::default(), false, TraceState::NONE);
     typed(&cx, Relation::AggregatedTrace)
@@ -179,6 +216,13 @@ pub fn whole_trace(trace_id: TraceId) -> Link {
 /// Makes a link of this type to each context that is not missing, in order. Invalid contexts are
 /// not left out; [`validate`] finds them. For de-duplication and a bound use a
 /// [`LinkSet`](crate::LinkSet).
+///
+/// ```
+/// use batchlink::links::{self, Relation};
+/// # use opentelemetry::trace::SpanContext;
+/// # let cx = SpanContext::NONE;
+/// assert_eq!(links::from_contexts([Some(cx), None], Relation::DerivedFrom).len(), 1);
+/// ```
 pub fn from_contexts<C: MaybeContext>(
     contexts: impl IntoIterator<Item = C>,
     relation: Relation,

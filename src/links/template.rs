@@ -93,6 +93,16 @@ impl LinkTemplate {
 
     /// Makes a link with these attributes and some of its own, which replace those with the same
     /// key.
+    ///
+    /// ```
+    /// use batchlink::links::{LinkTemplate, Relation};
+    /// use opentelemetry::KeyValue;
+    /// # let cx = opentelemetry::trace::SpanContext::NONE;
+    ///
+    /// let template = LinkTemplate::new(Relation::ConsumedFrom).with_source("shop", "place_order");
+    /// let link = template.link_with(&cx, [KeyValue::new("source.operation", "cancel_order")]);
+    /// assert_eq!(link.attributes[2], KeyValue::new("source.operation", "cancel_order"));
+    /// ```
     pub fn link_with(&self, cx: &SpanContext, own: impl IntoIterator<Item = KeyValue>) -> Link {
         Link::new(cx.clone(), own.into_iter().fold(self.clone(), Self::with_attribute).attributes, 0)
     }
