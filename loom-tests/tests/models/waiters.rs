@@ -105,8 +105,8 @@ fn spawn_flusher(mut flusher: Flusher) -> loom::thread::JoinHandle<Flusher> {
     })
 }
 
-/// Two waiters, and one slot at a time: each gets one, whichever of them is woken first. A waiter that
-/// pushes while it is registered could take two wake-ups for one push.
+/// Two waiters, and one slot at a time: each gets one, whichever of them is woken first. A waiter
+/// that pushes while it is registered could take two wake-ups for one push.
 #[test]
 fn two_waiters_one_slot() {
     check(2, || {
@@ -124,6 +124,32 @@ fn two_waiters_one_slot() {
         taken.sort_unstable();
         assert_eq!(taken, [1, 2, 3]);
         waits.join().unwrap();
+    });
+}
+
+/// A waiter that pushes while it is registered, and is woken for the slot its own entry frees,
+/// passes that wake-up on (invariant `wake-passes-on`).
+#[test]
+fn pushed_waiter_passes_wake() {
+    check(3, || {
+        let (collector, mut flusher) = full();
+        let waits = spawn(collector.clone(), |collector| collector.push_wait(&cx(2)).unwrap());
+        let (alarm, three) = (Alarm::new(), cx(3));
+        let waker = Arc::clone(&alarm).into();
+        let mut other = Box::pin(collector.push_wait_async(&three));
+        let mut poll = || other.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        assert!(!poll());
+        assert_eq!(ids(&flusher.next_batch().unwrap()), [1]);
+        if alarm.rung() && poll() {
+            assert_eq!(ids(&flusher.next_batch().unwrap()), [3]);
+            waits.join().unwrap();
+        } else {
+            assert_eq!(ids(&flusher.next_batch().unwrap()), [2]);
+            waits.join().unwrap();
+            assert!(alarm.rung());
+            assert!(poll());
+        }
+        assert_eq!(drain(&mut flusher).len(), 1);
     });
 }
 
