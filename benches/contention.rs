@@ -15,7 +15,8 @@ fn contention(criterion: &mut Criterion) {
             let sources = &sources(producers);
             let capacity = if retry { 16 * BATCH } else { 4 * BATCH };
             let setup = Setup { batch: BATCH, capacity, producers };
-            let mut group = criterion.benchmark_group(format!("contention/{}", param(producers, retry)));
+            let mut group =
+                criterion.benchmark_group(format!("contention/{}", param(producers, retry)));
             group.sampling_mode(SamplingMode::Flat).sample_size(10);
             group.throughput(Throughput::Elements((BATCHES * BATCH) as u64));
             for entry in roster(Kind::Plain, true) {

@@ -11,7 +11,8 @@ fn cycle(criterion: &mut Criterion) {
     for (kind, batch) in plain.into_iter().chain(others) {
         for duplicates in DUPLICATES {
             let source = &Source::new(kind, batch, duplicates);
-            let mut group = criterion.benchmark_group(format!("cycle/{}", param(kind, batch, duplicates)));
+            let mut group =
+                criterion.benchmark_group(format!("cycle/{}", param(kind, batch, duplicates)));
             group.throughput(Throughput::Elements(batch as u64));
             for entry in roster(kind, false) {
                 group.bench_function(entry.name, |bencher| {

@@ -161,7 +161,11 @@ pub(crate) fn within(
     if allowed.contains(&value) {
         return Ok(value);
     }
-    Err(ConfigError::new(field, value.to_string(), format!("{} to {}", allowed.start(), allowed.end())))
+    Err(ConfigError::new(
+        field,
+        value.to_string(),
+        format!("{} to {}", allowed.start(), allowed.end()),
+    ))
 }
 
 /// [`Flusher::next_batch_timeout`](crate::Flusher::next_batch_timeout) timed out. Nothing is lost:

@@ -84,7 +84,9 @@ pub use collector::StalledReport;
 pub use collector::{Flusher, FlusherHandle, LinkCollector, LinkCollectorBuilder, Producer};
 pub use error::{ConfigError, FlushError, PushError, PushLinkError, RejectedLink};
 pub use error::{ShutdownError, Timeout, TimeoutError};
-pub use link_set::{Duplicates, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Unsampled};
+pub use link_set::{
+    Duplicates, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Unsampled,
+};
 #[cfg(batchlink_count)]
 pub use queue::steps::{StepCounts, take_step_counts};
 pub use stats::{Counts, Stats, Trigger};

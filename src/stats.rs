@@ -34,7 +34,8 @@ pub enum Trigger {
 
 impl Trigger {
     /// All triggers, in the order of their declaration.
-    pub const ALL: &[Self] = &[Self::Size, Self::Weight, Self::Timeout, Self::Manual, Self::Shutdown];
+    pub const ALL: &[Self] =
+        &[Self::Size, Self::Weight, Self::Timeout, Self::Manual, Self::Shutdown];
 
     /// Returns the value of the attribute `batch.trigger`.
     ///
@@ -206,7 +207,9 @@ impl fmt::Debug for Stats {
         struct Flushes<'a>(&'a Stats);
         impl fmt::Debug for Flushes<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_map().entries(Trigger::ALL.iter().map(|&of| (of, self.0.flushes(of)))).finish()
+                f.debug_map()
+                    .entries(Trigger::ALL.iter().map(|&of| (of, self.0.flushes(of))))
+                    .finish()
             }
         }
         f.debug_struct("Stats")

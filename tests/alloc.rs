@@ -95,8 +95,11 @@ fn flush_allocates_its_links() {
 fn threads_allocate_no_more() {
     let _watchdog = watchdog();
     let builder = LinkCollector::builder().with_max_batch_size(SIZE).with_max_delay(NEVER);
-    let (collector, flusher) =
-        builder.with_link_policy(LinkPolicy::new().without_link_type()).with_shards(2).build().unwrap();
+    let (collector, flusher) = builder
+        .with_link_policy(LinkPolicy::new().without_link_type())
+        .with_shards(2)
+        .build()
+        .unwrap();
     let (flushes, per_flush) = mpsc::sync_channel(1000);
     let mut last = None;
     let handle = flusher
@@ -155,7 +158,8 @@ fn refused_contexts_allocate_nothing() {
 fn link_set_keeps_its_memory() {
     for duplicates in [Duplicates::Drop, Duplicates::Keep] {
         let policy = LinkPolicy::new().with_duplicates(duplicates).without_link_type();
-        let mut set = LinkSet::builder().with_max_links(1000).with_link_policy(policy).build().unwrap();
+        let mut set =
+            LinkSet::builder().with_max_links(1000).with_link_policy(policy).build().unwrap();
         for round in 0..5 {
             let insert = || (0..3000).for_each(|n| _ = set.insert(&context(1 + n % 1500)));
             let (inserting, ()) = allocations(insert);
@@ -175,7 +179,8 @@ fn link_set_keeps_its_memory() {
 fn partly_drained_collector_frees_all() {
     let state = small_state();
     let scenario = |flusher_first: bool, taken: usize| {
-        let (collector, mut flusher) = by_size(4).with_shards(2).with_queue_capacity(128).build().unwrap();
+        let (collector, mut flusher) =
+            by_size(4).with_shards(2).with_queue_capacity(128).build().unwrap();
         for number in 1..=12 {
             let producer = collector.producer();
             producer.push(&context(number)).unwrap();
@@ -206,8 +211,11 @@ fn partly_drained_collector_frees_all() {
 #[test]
 fn traceparent_allocates_nothing() {
     let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    for (header, valid) in [(header, true), (&header.to_uppercase(), false), (&"é".repeat(1000), false)] {
-        let (count, found) = allocations(|| batchlink::carrier::parse_traceparent(header, Some(",")));
+    for (header, valid) in
+        [(header, true), (&header.to_uppercase(), false), (&"é".repeat(1000), false)]
+    {
+        let (count, found) =
+            allocations(|| batchlink::carrier::parse_traceparent(header, Some(",")));
         assert_eq!((count, found.is_ok()), (0, valid), "{header}");
     }
 }

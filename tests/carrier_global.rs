@@ -99,7 +99,11 @@ fn propagator_decides() {
     global::set_text_map_propagator(Decimal);
     assert_eq!(extract(&Headers::new(&w3c)), None);
     assert_eq!(injected(&context(7)), [("X-Span".to_owned(), b"7".to_vec())]);
-    assert_eq!(extract(&Headers::new(&[("X-SPAN", "7")])), Some(with_state(7, &small_state())), "remote");
+    assert_eq!(
+        extract(&Headers::new(&[("X-SPAN", "7")])),
+        Some(with_state(7, &small_state())),
+        "remote"
+    );
     assert_eq!(extract(&Headers::new(&[("X-Span", "0")])), None, "not valid");
     assert_eq!(injected(&SpanContext::NONE), []);
 

@@ -32,7 +32,12 @@ fn wrong_value_is_named() {
         (builder().with_shards(129), "shards", 129, "1 to 128"),
         (builder().with_shards(max), "shards", max, "1 to 128"),
         (builder().with_queue_capacity(0), "queue_capacity", 0, "max_batch_size = 128 to 16777216"),
-        (builder().with_queue_capacity(127), "queue_capacity", 127, "max_batch_size = 128 to 16777216"),
+        (
+            builder().with_queue_capacity(127),
+            "queue_capacity",
+            127,
+            "max_batch_size = 128 to 16777216",
+        ),
         (
             builder().with_max_batch_size(4096).with_queue_capacity(4095),
             "queue_capacity",
@@ -45,7 +50,12 @@ fn wrong_value_is_named() {
             16_777_217,
             "max_batch_size = 128 to 16777216",
         ),
-        (builder().with_queue_capacity(max), "queue_capacity", max, "max_batch_size = 128 to 16777216"),
+        (
+            builder().with_queue_capacity(max),
+            "queue_capacity",
+            max,
+            "max_batch_size = 128 to 16777216",
+        ),
         (
             builder().with_max_batch_size(1 << 20).with_shards(17),
             "shards",
@@ -155,7 +165,8 @@ fn answer(builder: LinkCollectorBuilder) -> Result<String, ConfigError> {
             break batch.unwrap();
         }
     };
-    let overridden = builder.clone().with_max_batch_size(3).with_max_links(2).with_queue_capacity(8);
+    let overridden =
+        builder.clone().with_max_batch_size(3).with_max_links(2).with_queue_capacity(8);
     let (collector, mut flusher) = overridden.with_shards(1).build()?;
     collector.push_all(&[context(1), context(2), context(3)]);
     let then = flusher.next_batch().unwrap();
@@ -169,7 +180,9 @@ fn in_child(variables: &[(&str, OsString)]) -> (String, String) {
     let mut command = Command::new(std::env::current_exe().expect("this test"));
     command.args(["--exact", "child", "--nocapture", "--test-threads=1"]);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BATCHLINK_") || name.to_string_lossy().starts_with("OTEL_") {
+        if name.to_string_lossy().starts_with("BATCHLINK_")
+            || name.to_string_lossy().starts_with("OTEL_")
+        {
             command.env_remove(name);
         }
     }
@@ -179,7 +192,8 @@ fn in_child(variables: &[(&str, OsString)]) -> (String, String) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{variables:?}: {printed} {errors}");
     let (_, rest) = printed.split_once("<<").expect("an answer");
-    let (answer, warnings) = rest.split_once(">>").expect("an answer").0.split_once('|').expect("two parts");
+    let (answer, warnings) =
+        rest.split_once(">>").expect("an answer").0.split_once('|').expect("two parts");
     (answer.to_owned(), warnings.to_owned())
 }
 
@@ -235,7 +249,8 @@ fn wrong_variable_is_named() {
 fn non_unicode_variable_is_named() {
     use std::os::unix::ffi::OsStringExt;
     let value = OsString::from_vec(vec![b'1', 0xff]);
-    let expected = "invalid BATCHLINK_SHARDS: \"1\u{fffd}\" (allowed: a whole number from 1 to 128)";
+    let expected =
+        "invalid BATCHLINK_SHARDS: \"1\u{fffd}\" (allowed: a whole number from 1 to 128)";
     assert_eq!(from_env(&[("BATCHLINK_SHARDS", value)]), expected);
 }
 
@@ -254,7 +269,8 @@ fn environment_overrides_defaults() {
         (&[(NAMES[5], "6"), (NAMES[4], "8")], "size 128 links 8 delay None slots 2048"),
     ];
     for (variables, expected) in table {
-        let variables: Vec<_> = variables.iter().map(|&(name, value)| (name, value.into())).collect();
+        let variables: Vec<_> =
+            variables.iter().map(|&(name, value)| (name, value.into())).collect();
         assert_eq!(from_env(&variables), expected, "{variables:?}");
     }
 }
@@ -266,7 +282,10 @@ fn build_error_names_the_variable() {
     let range = "to 16777216";
     let cases: [(&[(&str, &str)], String); 3] = [
         (&[(capacity, "100")], format!("{capacity}: 100 (allowed: max_batch_size = 128 {range})")),
-        (&[(capacity, "100"), (size, "300")], format!("{capacity}: 100 (allowed: {size} = 300 {range})")),
+        (
+            &[(capacity, "100"), (size, "300")],
+            format!("{capacity}: 100 (allowed: {size} = 300 {range})"),
+        ),
         (
             &[(size, "1048576"), (shards, "17")],
             format!(
@@ -276,7 +295,8 @@ fn build_error_names_the_variable() {
         ),
     ];
     for (variables, expected) in cases {
-        let variables: Vec<_> = variables.iter().map(|&(name, value)| (name, value.into())).collect();
+        let variables: Vec<_> =
+            variables.iter().map(|&(name, value)| (name, value.into())).collect();
         assert_eq!(from_env(&variables), format!("invalid {expected}"));
     }
     // Set in code, the field is named.
@@ -289,7 +309,8 @@ fn build_error_names_the_variable() {
 #[test]
 fn sdk_limit_follows_the_specification() {
     let sdk = NAMES[5];
-    let warning = |value: &str| format!("LinkCollector.LinkCountLimit variable={sdk:?} value={value:?}");
+    let warning =
+        |value: &str| format!("LinkCollector.LinkCountLimit variable={sdk:?} value={value:?}");
     for (value, links, warned) in [
         ("6", 6, false),
         ("+6", 6, false),
@@ -332,11 +353,15 @@ fn unknown_variable_is_logged() {
 #[test]
 fn capacity_is_divided_among_shards() {
     for (shards, one_thread) in [(1, 2048), (2, 1024), (8, 256)] {
-        let (collector, mut flusher) = LinkCollector::builder().with_shards(shards).build().unwrap();
+        let (collector, mut flusher) =
+            LinkCollector::builder().with_shards(shards).build().unwrap();
         let contexts: Vec<_> = (1..=3000).map(context).collect();
         assert_eq!(collector.push_all(&contexts), one_thread);
         let stats = collector.stats();
-        assert_eq!((stats.fullest_shard(), stats.shard_capacity()), (one_thread as u64, one_thread as u64));
+        assert_eq!(
+            (stats.fullest_shard(), stats.shard_capacity()),
+            (one_thread as u64, one_thread as u64)
+        );
         // One more in each of the others, which is nearer to no refusal.
         let others = (0..shards).filter(|_| collector.producer().push(&context(1)).is_ok()).count();
         let stats = collector.stats();

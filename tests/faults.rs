@@ -135,8 +135,11 @@ mod exporter {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
         drop(listener);
-        let exporter =
-            opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(endpoint).build().unwrap();
+        let exporter = opentelemetry_otlp::SpanExporter::builder()
+            .with_http()
+            .with_endpoint(endpoint)
+            .build()
+            .unwrap();
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
         let tracer = provider.tracer("test");
         let stats = run_batches(BATCHES, move |_, batch| batch.start(&tracer, "batch").end());
@@ -293,7 +296,8 @@ mod clock {
     fn deadlines_saturate() {
         let _watchdog = watchdog();
         for delay in [Duration::ZERO, NEVER, Duration::MAX] {
-            let (collector, mut flusher) = by_size(2).with_shards(1).with_max_delay(delay).build().unwrap();
+            let (collector, mut flusher) =
+                by_size(2).with_shards(1).with_max_delay(delay).build().unwrap();
             collector.push(&context(1)).unwrap();
             if delay > Duration::ZERO {
                 assert_eq!(flusher.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout);
@@ -363,7 +367,10 @@ mod clock {
         assert!(delivered.recv_timeout(5 * DELAY).is_err(), "its time has not come");
         let woken = u128::from(collector.stats().wake_ups());
         // Once for the push, and once per delay that passed outside.
-        assert!(woken <= 2 + began.elapsed().as_millis() / DELAY.as_millis(), "woken {woken} times");
+        assert!(
+            woken <= 2 + began.elapsed().as_millis() / DELAY.as_millis(),
+            "woken {woken} times"
+        );
         assert_eq!(collector.push_all(&[context(2), context(3), context(4)]), 3);
         assert_eq!(delivered.recv().unwrap().trigger(), Trigger::Size);
         collector.flush();

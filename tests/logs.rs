@@ -23,7 +23,8 @@ const NOTHING: [&str; 0] = [];
 #[test]
 fn refusals_are_logged_twice() {
     logged(|log| {
-        let (collector, mut flusher) = by_size(1).with_queue_capacity(1).with_shards(1).build().unwrap();
+        let (collector, mut flusher) =
+            by_size(1).with_queue_capacity(1).with_shards(1).build().unwrap();
         collector.push(&context(1)).unwrap();
         assert!(flusher.next_batch().is_some());
         assert_eq!(log(), NOTHING);
@@ -31,7 +32,8 @@ fn refusals_are_logged_twice() {
             collector.push(&context(1)).unwrap();
             assert!(collector.push(&context(2)).is_err());
             assert!(flusher.next_batch().is_some());
-            let expected = if round == 0 { &["LinkCollector.ContextsRefused"][..] } else { &NOTHING };
+            let expected =
+                if round == 0 { &["LinkCollector.ContextsRefused"][..] } else { &NOTHING };
             assert_eq!(log(), expected);
         }
         drop(flusher);
@@ -117,7 +119,11 @@ fn span_limit_warns_once() {
         let builder = by_size(200).with_link_policy(policy).with_shards(1);
         let (collector, mut flusher) = builder.build().unwrap();
         (1..=200).for_each(|number| collector.push(&context(number)).unwrap());
-        assert_eq!(flusher.next_batch().unwrap().linked(), 200, "the bound that was set before stays");
+        assert_eq!(
+            flusher.next_batch().unwrap().linked(),
+            200,
+            "the bound that was set before stays"
+        );
         assert_eq!(log(), NOTHING, "the SDK keeps as many");
     });
 }

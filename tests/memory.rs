@@ -32,7 +32,10 @@ fn memory_is_bounded() {
         ("a_collector_takes_what_is_documented", a_collector_takes_what_is_documented as fn()),
         ("a_full_collector_stays_within_the_formula", a_full_collector_stays_within_the_formula),
         ("a_slow_handler_does_not_make_memory_grow", a_slow_handler_does_not_make_memory_grow),
-        ("threads_that_come_and_go_leave_nothing_behind", threads_that_come_and_go_leave_nothing_behind),
+        (
+            "threads_that_come_and_go_leave_nothing_behind",
+            threads_that_come_and_go_leave_nothing_behind,
+        ),
     ] {
         check();
         println!("memory: {name} ... ok");
@@ -81,10 +84,15 @@ impl Config {
     }
 
     fn build(&self) -> (LinkCollector, batchlink::Flusher) {
-        let builder = by_size(self.size).with_queue_capacity(self.capacity).with_shards(self.shards);
-        if self.link_type { builder } else { builder.with_link_policy(LinkPolicy::new().without_link_type()) }
-            .build()
-            .expect("valid")
+        let builder =
+            by_size(self.size).with_queue_capacity(self.capacity).with_shards(self.shards);
+        if self.link_type {
+            builder
+        } else {
+            builder.with_link_policy(LinkPolicy::new().without_link_type())
+        }
+        .build()
+        .expect("valid")
     }
 
     fn slots(&self) -> usize {
@@ -120,7 +128,10 @@ fn a_collector_takes_what_is_documented() {
         let takes = memory::held() - before;
         let most = config.queue() + 32 * config.size;
         let least = config.queue() + 16 * config.size - 512;
-        assert!((least..=most).contains(&takes), "{config:?}: {takes} bytes, not {least} to {most}");
+        assert!(
+            (least..=most).contains(&takes),
+            "{config:?}: {takes} bytes, not {least} to {most}"
+        );
         drop(built);
         assert_eq!(memory::held(), before, "{config:?} left something behind");
     }
@@ -135,9 +146,11 @@ fn a_full_collector_stays_within_the_formula() {
     };
     for config in CONFIGS {
         // Bytes besides slot and link: per entry that waits, and per link.
-        for (kind, waiting, linked) in
-            [("plain", 0, 0), ("state", 96 + 512 + 6 * 48, 512 + 6 * 48), ("attributes", 96 + 2 * 56, 2 * 56)]
-        {
+        for (kind, waiting, linked) in [
+            ("plain", 0, 0),
+            ("state", 96 + 512 + 6 * 48, 512 + 6 * 48),
+            ("attributes", 96 + 2 * 56, 2 * 56),
+        ] {
             let before = memory::held();
             let (collector, mut flusher) = config.build();
             memory::take_peak();
@@ -217,7 +230,8 @@ fn a_slow_handler_does_not_make_memory_grow() {
         let before = memory::held();
         memory::take_peak();
         let until = Instant::now() + seconds().saturating_sub(settled);
-        let more = (96 + 300 + 3 * 48) * (config.slots() + config.size) + config.links() + (8 << 10);
+        let more =
+            (96 + 300 + 3 * 48) * (config.slots() + config.size) + config.links() + (8 << 10);
         while Instant::now() < until {
             thread::sleep(Duration::from_millis(100));
             let peak = memory::take_peak();
@@ -226,7 +240,10 @@ fn a_slow_handler_does_not_make_memory_grow() {
         stop.store(true, Ordering::Relaxed);
         let tallies: Vec<(u64, u64)> =
             producers.into_iter().map(|thread| thread.join().expect("no panic")).collect();
-        (tallies.iter().map(|(accepted, _)| accepted).sum(), tallies.iter().map(|(_, full)| full).sum())
+        (
+            tallies.iter().map(|(accepted, _)| accepted).sum(),
+            tallies.iter().map(|(_, full)| full).sum(),
+        )
     });
     assert!(full > 0, "the handler was too fast");
     handle.shutdown_with_timeout(Duration::MAX).expect("no limit");

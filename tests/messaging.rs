@@ -59,8 +59,10 @@ fn span_follows_the_conventions() {
     ];
     assert_eq!(span.attributes, expected);
     for (link, (id, offset)) in span.links.iter().zip(messages) {
-        let own =
-            [KeyValue::new("messaging.message.id", id), KeyValue::new("messaging.kafka.offset", offset)];
+        let own = [
+            KeyValue::new("messaging.message.id", id),
+            KeyValue::new("messaging.kafka.offset", offset),
+        ];
         assert_eq!(link.attributes, own);
     }
     assert_eq!(span.links.len(), 2);
@@ -68,15 +70,22 @@ fn span_follows_the_conventions() {
 
 fn of(span: &SpanBuilder, key: &str) -> Option<Value> {
     let all = span.attributes.iter().flatten();
-    all.clone().find(|attribute| attribute.key.as_str() == key).map(|attribute| attribute.value.clone())
+    all.clone()
+        .find(|attribute| attribute.key.as_str() == key)
+        .map(|attribute| attribute.value.clone())
 }
 
 #[test]
 fn batch_apis_write_the_count() {
     for messages in [0, 1, 2] {
-        for operation in [Operation::SEND, Operation::RECEIVE, Operation::PROCESS, Operation::SETTLE] {
+        for operation in
+            [Operation::SEND, Operation::RECEIVE, Operation::PROCESS, Operation::SETTLE]
+        {
             let span = batch_span("nats", operation, "jobs", messages, batch([link(1, &[])]));
-            assert_eq!(of(&span, "messaging.batch.message_count"), Some(Value::I64(messages as i64)));
+            assert_eq!(
+                of(&span, "messaging.batch.message_count"),
+                Some(Value::I64(messages as i64))
+            );
         }
     }
     let create = batch_span("nats", Operation::CREATE, "jobs", 1, batch([]));
@@ -129,14 +138,21 @@ fn span_name_prefers_template() {
         (BatchSpan::new("kafka", Operation::RECEIVE).with_server("broker", None), "receive broker"),
         (all(), "receive broker:9092"),
         (all().with_destination("orders"), "receive orders"),
-        (all().with_destination("reply-7f3a").with_destination_template("reply-{id}"), "receive reply-{id}"),
+        (
+            all().with_destination("reply-7f3a").with_destination_template("reply-{id}"),
+            "receive reply-{id}",
+        ),
         (all().with_destination_template("reply-{id}"), "receive reply-{id}"),
-        (all().with_destination("").with_destination_template("").with_server("", 1), "receive broker:9092"),
+        (
+            all().with_destination("").with_destination_template("").with_server("", 1),
+            "receive broker:9092",
+        ),
     ] {
         assert_eq!(span.build(batch([]), 0).name, name);
     }
     // A destination that all messages name moves to the span, and into its name.
-    let links = [1, 2].map(|number| Message::new().with_destination("orders").link(&context(number)));
+    let links =
+        [1, 2].map(|number| Message::new().with_destination("orders").link(&context(number)));
     assert_eq!(all().build(batch(links).hoist(), 2).name, "receive orders");
 }
 
@@ -167,7 +183,11 @@ fn description_sets_all_attributes() {
         KeyValue::new("batch.trigger", "manual"),
     ];
     for _ in 0..2 {
-        assert_eq!(exported_from(receive.build(batch([]), 1)).attributes, expected, "as often as wanted");
+        assert_eq!(
+            exported_from(receive.build(batch([]), 1)).attributes,
+            expected,
+            "as often as wanted"
+        );
     }
 }
 
@@ -237,7 +257,10 @@ fn send_links_its_create_spans() {
 fn single_message_has_no_count() {
     let send = BatchSpan::new("nats", Operation::SEND.named("publish")).with_destination("orders");
     let span = send.build_single(&Message::new().with_id("m-1").with_destination("refunds"));
-    assert_eq!((&*span.name, span.span_kind.clone()), ("publish refunds", Some(SpanKind::Producer)));
+    assert_eq!(
+        (&*span.name, span.span_kind.clone()),
+        ("publish refunds", Some(SpanKind::Producer))
+    );
     assert_eq!(of(&span, "messaging.message.id"), Some("m-1".into()));
     assert_eq!(of(&span, "messaging.destination.name"), Some("refunds".into()));
     assert_eq!(of(&span, "messaging.batch.message_count"), None);
@@ -249,7 +272,8 @@ fn guard_fails_batch_span() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let settle = || batch_span("kafka", Operation::SETTLE, "orders", 1, batch([]));
-    SpanGuard::start(&tracer, settle()).fail_as("REBALANCE_IN_PROGRESS", "the group is rebalancing");
+    SpanGuard::start(&tracer, settle())
+        .fail_as("REBALANCE_IN_PROGRESS", "the group is rebalancing");
     drop(SpanGuard::start(&tracer, settle()));
     SpanGuard::start(&tracer, settle()).succeed();
     let spans = exporter.spans();
@@ -269,11 +293,16 @@ fn common_attributes_move() {
     ]);
     let (span, links) = hoisted(all);
     assert_eq!(span, keyed(&[("same", 1), ("late", 9)]), "in the order of the first link");
-    let left = [&[("differs", 1), ("missing", 1)][..], &[("differs", 2), ("missing", 1)], &[("differs", 1)]];
+    let left = [
+        &[("differs", 1), ("missing", 1)][..],
+        &[("differs", 2), ("missing", 1)],
+        &[("differs", 1)],
+    ];
     assert_eq!(links, left.map(keyed));
 
     let kinds = [KeyValue::new("x", 1), KeyValue::new("x", 1.0), KeyValue::new("x", "1")];
-    let (span, links) = hoisted(batch(kinds.clone().map(|kind| Link::new(context(1), vec![kind], 0))));
+    let (span, links) =
+        hoisted(batch(kinds.clone().map(|kind| Link::new(context(1), vec![kind], 0))));
     assert_eq!(span, [], "a number is not a text");
     assert_eq!(links, kinds.map(|kind| vec![kind]));
 
@@ -314,9 +343,12 @@ fn keys_are_unique() {
         KeyValue::new("own", 1),
         KeyValue::new("own", 2),
     ];
-    let all = batch([1, 2].map(|number| Link::new(context(number), attributes.clone(), 0))).hoist().hoist();
+    let all = batch([1, 2].map(|number| Link::new(context(number), attributes.clone(), 0)))
+        .hoist()
+        .hoist();
     let span = exported_from(batch_span("ours", Operation::PROCESS, "q", 2, all));
-    let mut keys: Vec<&str> = span.attributes.iter().map(|attribute| attribute.key.as_str()).collect();
+    let mut keys: Vec<&str> =
+        span.attributes.iter().map(|attribute| attribute.key.as_str()).collect();
     assert!(span.attributes.contains(&KeyValue::new("messaging.system", "ours")));
     assert!(span.attributes.contains(&KeyValue::new("batch.size", 2)));
     assert!(span.attributes.contains(&KeyValue::new("own", 1)));

@@ -9,7 +9,8 @@
 mod common;
 
 use batchlink::{
-    Flusher, LinkBatch, LinkCollector, Producer, PushError, ShutdownError, StalledPush, Timeout, Trigger,
+    Flusher, LinkBatch, LinkCollector, Producer, PushError, ShutdownError, StalledPush, Timeout,
+    Trigger,
 };
 use common::*;
 use std::sync::mpsc;
@@ -225,7 +226,11 @@ fn suspended_report_ages_no_entry() {
     producers[1].push(&context(2)).unwrap();
     assert_eq!(flusher.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout);
     collector.jump_clock(NEVER / 2);
-    assert_eq!(flusher.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout, "half its delay is over");
+    assert_eq!(
+        flusher.next_batch_timeout(Duration::ZERO).unwrap_err(),
+        Timeout,
+        "half its delay is over"
+    );
     collector.jump_clock(NEVER / 2);
     let batch = flusher.next_batch().unwrap();
     assert_eq!((numbers(&batch), batch.trigger()), (vec![2], Trigger::Timeout));
@@ -273,7 +278,8 @@ fn frozen_shards_refuse_when_full() {
     assert!(flusher.try_next().is_none());
     stalled.into_iter().for_each(StalledPush::resume);
     collector.close();
-    let received: u64 = std::iter::from_fn(|| flusher.next_batch()).map(|batch| batch.received()).sum();
+    let received: u64 =
+        std::iter::from_fn(|| flusher.next_batch()).map(|batch| batch.received()).sum();
     assert_eq!(received, 8 * SHARDS as u64);
     assert_stats(&collector.stats(), 24, 39, 0, 0);
 }
@@ -290,7 +296,8 @@ mod steps {
     const PUSHES: u64 = 5000;
 
     /// Returns a flusher whose handler has begun and waits for a message.
-    fn frozen_flusher() -> (LinkCollector, batchlink::FlusherHandle, Sender<()>, Receiver<LinkBatch>) {
+    fn frozen_flusher() -> (LinkCollector, batchlink::FlusherHandle, Sender<()>, Receiver<LinkBatch>)
+    {
         let (collector, flusher) =
             by_size(SIZE).with_shards(SHARDS).with_queue_capacity(256).build().unwrap();
         let (go_on, may_go_on) = mpsc::channel();
@@ -337,7 +344,9 @@ mod steps {
                     let scans = steps.slow_paths;
                     assert!(scans <= 1 && steps.scans == scans, "{steps:?}");
                     // The report, and one exchange before and one after the scan.
-                    assert!(steps.coordinations == 3 * scans && steps.limits <= SHARDS as u64 * scans);
+                    assert!(
+                        steps.coordinations == 3 * scans && steps.limits <= SHARDS as u64 * scans
+                    );
                 }
                 Err(_) => {
                     full += 1;

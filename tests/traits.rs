@@ -110,10 +110,14 @@ fn errors_are_small() {
 #[test]
 fn texts_are_the_documented_ones() {
     let triggers = [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown];
-    assert_eq!(triggers.map(|trigger| trigger.to_string()), ["size_limit", "timeout", "manual", "shutdown"]);
+    assert_eq!(
+        triggers.map(|trigger| trigger.to_string()),
+        ["size_limit", "timeout", "manual", "shutdown"]
+    );
     assert_eq!(triggers.map(Trigger::as_str), ["size_limit", "timeout", "manual", "shutdown"]);
     use Outcome::*;
-    let outcomes = [Linked, Duplicate, Truncated, Invalid, Unsampled].map(|outcome| outcome.to_string());
+    let outcomes =
+        [Linked, Duplicate, Truncated, Invalid, Unsampled].map(|outcome| outcome.to_string());
     assert_eq!(outcomes, ["linked", "duplicate", "truncated", "invalid", "unsampled"]);
     assert_eq!(PushError::Full.to_string(), "the shard's queue is full: the flusher is behind");
     assert_eq!(PushError::Closed.to_string(), "the collector is closed");

@@ -60,7 +60,8 @@ impl Printed {
     fn parse(output: &Output) -> Self {
         assert!(output.status.success(), "{}: {}", output.status, text(&output.stderr));
         assert_eq!(text(&output.stderr), "");
-        let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let parse =
+            |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let mut batches: Vec<Value> = text(&output.stdout).lines().map(parse).collect();
         let summary = batches.pop().expect("there is a last line");
         Self { batches, summary }
@@ -100,7 +101,10 @@ impl Printed {
 
         assert_eq!(self.total("pushed"), contexts);
         let answers = ["accepted", "rejected_full", "rejected_closed", "invalid"];
-        assert_eq!(self.total("pushed"), answers.map(|answer| self.total(answer)).iter().sum::<u64>());
+        assert_eq!(
+            self.total("pushed"),
+            answers.map(|answer| self.total(answer)).iter().sum::<u64>()
+        );
         assert_eq!(self.total("accepted"), self.total("received") + self.total("pending"));
         assert_eq!(self.total("pending"), 0);
         for key in ["received", "linked", "duplicates", "truncated", "unsampled"] {
@@ -150,15 +154,17 @@ fn duplicates_share_is_kept() {
     assert_eq!(none.total("duplicates"), 0);
     // All but the first context of each worker, and those of late requests, are repetitions; a
     // batch links what it sees for the first time.
-    let all = json("--contexts 2000 --duplicates 1 --max-delay-ms 10 --threads 2 --queue-capacity 4096");
+    let all =
+        json("--contexts 2000 --duplicates 1 --max-delay-ms 10 --threads 2 --queue-capacity 4096");
     all.assert_adds_up(2000, 128, 128);
     assert!(all.total("linked") <= 3 * all.total("batches"));
 }
 
 #[test]
 fn links_beyond_the_sdk_default() {
-    let printed =
-        json("--contexts 4000 --batch-size 1000 --max-links 1000 --duplicates 0 --max-delay-ms 100");
+    let printed = json(
+        "--contexts 4000 --batch-size 1000 --max-links 1000 --duplicates 0 --max-delay-ms 100",
+    );
     printed.assert_adds_up(4000, 1000, 1000);
     assert!(printed.batches.iter().any(|batch| number(batch, "linked") > 128));
 }
@@ -184,7 +190,8 @@ fn corner_cases_add_up() {
 
 #[test]
 fn a_full_queue_is_counted() {
-    let printed = json("--contexts 60000 --batch-size 16 --queue-capacity 16 --shards 1 --max-delay-ms 10");
+    let printed =
+        json("--contexts 60000 --batch-size 16 --queue-capacity 16 --shards 1 --max-delay-ms 10");
     printed.assert_adds_up(60_000, 16, 128);
     assert!(printed.total("rejected_full") > 0);
 }
@@ -290,7 +297,8 @@ fn answer(mut stream: &TcpStream, status: &str, requests: &AtomicU64) -> Option<
     }
     let head = text(&head).to_ascii_lowercase();
     assert!(head.starts_with("post /v1/traces "), "{head}");
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"))?.trim().parse().ok()?;
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length:"))?.trim().parse().ok()?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     requests.fetch_add(1, Ordering::Relaxed);
@@ -320,7 +328,8 @@ fn failing_endpoint_is_an_error() {
     for (endpoint, said) in
         [(closed.as_str(), "cannot export"), (&refusing, "400"), ("nonsense", "invalid endpoint")]
     {
-        let output = example().env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).output().expect("it starts");
+        let output =
+            example().env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).output().expect("it starts");
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{endpoint}: {message}");
         assert!(message.contains(&format!("OTEL_EXPORTER_OTLP_ENDPOINT={endpoint}")), "{message}");

@@ -18,7 +18,10 @@ pub trait Stored: Item + Send + Sync + 'static {
 }
 
 pub fn key(context: &SpanContext) -> Key {
-    (u128::from_ne_bytes(context.trace_id().to_bytes()), u64::from_ne_bytes(context.span_id().to_bytes()))
+    (
+        u128::from_ne_bytes(context.trace_id().to_bytes()),
+        u64::from_ne_bytes(context.span_id().to_bytes()),
+    )
 }
 
 /// The obvious choice.
@@ -156,7 +159,9 @@ impl Item for Rich {
     #[inline(always)]
     fn key(&self) -> Key {
         match self {
-            Self::Plain { trace, span, .. } => (u128::from_ne_bytes(*trace), u64::from_ne_bytes(*span)),
+            Self::Plain { trace, span, .. } => {
+                (u128::from_ne_bytes(*trace), u64::from_ne_bytes(*span))
+            }
             Self::Boxed(link) => link.key(),
         }
     }
@@ -164,7 +169,9 @@ impl Item for Rich {
     #[inline(always)]
     fn into_link(self) -> Link {
         match self {
-            Self::Plain { trace, span, flags, remote } => Packed { trace, span, flags, remote }.into_link(),
+            Self::Plain { trace, span, flags, remote } => {
+                Packed { trace, span, flags, remote }.into_link()
+            }
             Self::Boxed(link) => *link,
         }
     }

@@ -74,7 +74,9 @@ fn main() -> anyhow::Result<()> {
     if options.redraw {
         let rows = results::read(&options.out.join("results.json"));
         plots::write(&options.out, &rows)?;
-        return options.summary.map_or(Ok(()), |path| report::insert_summary(&path, &report::summary(&rows)));
+        return options
+            .summary
+            .map_or(Ok(()), |path| report::insert_summary(&path, &report::summary(&rows)));
     }
     let effort = match (options.smoke, options.full || options.processor) {
         (true, _) => Effort::SMOKE,
@@ -140,7 +142,8 @@ fn finish(options: &Options, results: &Results) -> anyhow::Result<()> {
         Options { processor: true, .. } => "processor",
         _ => "tables",
     };
-    let kept: Vec<Row> = results::read(&path).into_iter().filter(|row| section(&row.bench) != own).collect();
+    let kept: Vec<Row> =
+        results::read(&path).into_iter().filter(|row| section(&row.bench) != own).collect();
     let all: Vec<Row> = rows.iter().chain(&kept).cloned().collect();
     results::write(&path, &all)?;
     plots::write(&options.out, &all)?;
@@ -150,7 +153,9 @@ fn finish(options: &Options, results: &Results) -> anyhow::Result<()> {
     let with_targets = |targets| format!("{circumstances}\n{}", report::targets(targets));
     let sections = match own {
         "scaling" => vec![(own, format!("{circumstances}\n{tables}"))],
-        "processor" => vec![(own, format!("{}\n{tables}", with_targets(&processor::targets(results))))],
+        "processor" => {
+            vec![(own, format!("{}\n{tables}", with_targets(&processor::targets(results))))]
+        }
         _ => vec![("targets", with_targets(&targets::targets(results, &kept))), (own, tables)],
     };
     for (_, text) in &sections {

@@ -23,7 +23,8 @@ const LINES: [(&str, RGBColor, bool); 9] = [
 ];
 
 /// The axes of latencies, and how their values are written.
-const LATENCY: (&str, &str, fn(f64) -> String) = ("percentile of the pushes", "time of one push", duration);
+const LATENCY: (&str, &str, fn(f64) -> String) =
+    ("percentile of the pushes", "time of one push", duration);
 
 struct Plot<'a> {
     file: &'a str,
@@ -60,8 +61,11 @@ pub fn write(dir: &Path, rows: &[Row]) -> anyhow::Result<()> {
         &params,
     )?;
 
-    let ticks: Vec<String> = latency::PERCENTILES.iter().map(|(label, _)| (*label).to_owned()).collect();
-    for (file, load) in [("latency", "push, flat out"), ("latency-work", "push, 1 us of work between")] {
+    let ticks: Vec<String> =
+        latency::PERCENTILES.iter().map(|(label, _)| (*label).to_owned()).collect();
+    for (file, load) in
+        [("latency", "push, flat out"), ("latency-work", "push, 1 us of work between")]
+    {
         let params: Vec<String> = ticks.iter().map(|label| format!("{load}, {label}")).collect();
         let title = format!("One push, 8 producers on 2 cores: {load}");
         contestants(dir, rows, file, &title, "latency", "ns", LATENCY, &ticks, &params)?;
@@ -112,11 +116,15 @@ fn contestants(
 
 fn scaling(dir: &Path, rows: &[Row]) -> anyhow::Result<()> {
     let unit = "shared-line RMWs/context";
-    let colours = [LINES[0].1, LINES[1].1, LINES[2].1, LINES[3].1, LINES[4].1, LINES[6].1, LINES[7].1];
+    let colours =
+        [LINES[0].1, LINES[1].1, LINES[2].1, LINES[3].1, LINES[4].1, LINES[6].1, LINES[7].1];
     for pattern in scaling::PATTERNS {
         let values = |name: &str, batch: usize| {
             let param = |shards| format!("{shards} shards, batch {batch}");
-            scaling::SHARDS.iter().map(|shards| median(rows, "scaling", name, &param(shards), unit)).collect()
+            scaling::SHARDS
+                .iter()
+                .map(|shards| median(rows, "scaling", name, &param(shards), unit))
+                .collect()
         };
         let mut lines: Vec<Line> = scaling::BATCHES
             .iter()
@@ -131,7 +139,10 @@ fn scaling(dir: &Path, rows: &[Row]) -> anyhow::Result<()> {
         let values = values(ONE_COUNTER, scaling::BATCHES[0]);
         lines.push(Line { name: ONE_COUNTER.to_owned(), colour: BLACK, bold: true, values });
         let file = format!("scaling-{}", pattern.name().replace(' ', "-"));
-        let title = format!("Read-modify-writes on shared lines, per context, by shards: {}", pattern.name());
+        let title = format!(
+            "Read-modify-writes on shared lines, per context, by shards: {}",
+            pattern.name()
+        );
         let ticks = scaling::SHARDS.iter().map(usize::to_string).collect();
         let (x, y) = ("shards", "read-modify-writes per context");
         Plot { file: &file, title: &title, x, y, label: count, ticks, lines }.write(dir)?;
@@ -209,7 +220,9 @@ impl Plot<'_> {
             }
             let style = line.colour.stroke_width(if line.bold { 4 } else { 2 });
             chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
-            chart.draw_series(points.iter().map(|&point| Circle::new(point, 4, line.colour.filled())))?;
+            chart.draw_series(
+                points.iter().map(|&point| Circle::new(point, 4, line.colour.filled())),
+            )?;
             legend.draw(&PathElement::new(vec![(5, y), (30, y)], style))?;
             legend.draw(&Text::new(line.name.clone(), (38, y - 7), ("sans-serif", 14)))?;
             y += 24;

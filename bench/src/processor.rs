@@ -249,7 +249,10 @@ impl<T: Send> Receive<T> for mpsc::UnboundedReceiver<T> {
 }
 
 /// Calls `handler` with a batch when it is full, or when its first item has waited for the delay.
-async fn collect<T>(mut receiver: impl Receive<T>, mut handler: impl FnMut(std::vec::Drain<'_, T>)) {
+async fn collect<T>(
+    mut receiver: impl Receive<T>,
+    mut handler: impl FnMut(std::vec::Drain<'_, T>),
+) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut timer = pin!(sleep_until(tokio::time::Instant::now()));
     while receiver.receive(&mut batch, BATCH).await > 0 {
@@ -425,7 +428,13 @@ pub fn bench(results: &mut Results, progress: &Progress, effort: Effort) {
     let items = effort.contexts.max(8 * BATCH);
     for (param, contestants) in [(CALL, &CALLS[..]), (REFUSED, &REFUSE), (WAITING, &WAIT)] {
         rotate(progress, effort.rounds, contestants, param, |(name, run)| {
-            results.add("processor", name, param, UNIT, run(items).as_nanos() as f64 / items as f64);
+            results.add(
+                "processor",
+                name,
+                param,
+                UNIT,
+                run(items).as_nanos() as f64 / items as f64,
+            );
         });
     }
 }

@@ -20,7 +20,10 @@ pub trait Queue<I: Stored>: 'static {
 
     /// As many as are taken, from the first on.
     fn send_all(sender: &mut Self::Sender, contexts: &[SpanContext]) -> usize {
-        contexts.iter().take_while(|context| Self::send(sender, || I::from_context(context))).count()
+        contexts
+            .iter()
+            .take_while(|context| Self::send(sender, || I::from_context(context)))
+            .count()
     }
 
     /// Gives what is there, at most `most`, to `each`; says how many.
@@ -71,7 +74,9 @@ impl<Q: Queue<I>, I: Stored> Producer for QueueProducer<Q, I> {
 impl<Q: Queue<I>, I: Stored, D: Dedup> Consumer for QueueConsumer<Q, I, D> {
     fn take(&mut self) -> Option<Batch> {
         let dedup = &mut self.dedup;
-        match Q::receive(&mut self.receiver, self.batch - dedup.received(), |item| dedup.insert(item)) {
+        match Q::receive(&mut self.receiver, self.batch - dedup.received(), |item| {
+            dedup.insert(item)
+        }) {
             0 => None,
             _ => Some(dedup.finish()),
         }
@@ -93,7 +98,8 @@ impl<Q: Queue<I>, I: Stored, D: Dedup> Consumer for QueueConsumer<Q, I, D> {
 #[inline(always)]
 pub fn pump<I>(most: usize, mut next: impl FnMut() -> Option<I>, each: impl FnMut(I)) -> usize {
     let mut count = 0;
-    std::iter::from_fn(|| if count < most { next().inspect(|_| count += 1) } else { None }).for_each(each);
+    std::iter::from_fn(|| if count < most { next().inspect(|_| count += 1) } else { None })
+        .for_each(each);
     count
 }
 
@@ -218,11 +224,22 @@ channel!(
     |result| result.is_ok(),
     |got| got.ok()
 );
-channel!(Flume, flume::Sender<I>, flume::Receiver<I>, flume::bounded, |result| result.is_ok(), |got| got
-    .ok());
-channel!(Kanal, kanal::Sender<I>, kanal::Receiver<I>, kanal::bounded, |result| result == Ok(true), |got| got
-    .ok()
-    .flatten());
+channel!(
+    Flume,
+    flume::Sender<I>,
+    flume::Receiver<I>,
+    flume::bounded,
+    |result| result.is_ok(),
+    |got| got.ok()
+);
+channel!(
+    Kanal,
+    kanal::Sender<I>,
+    kanal::Receiver<I>,
+    kanal::bounded,
+    |result| result == Ok(true),
+    |got| got.ok().flatten()
+);
 
 mod buffered;
 pub use buffered::{Rtrb, Thingbuf, TokioMpsc};

@@ -27,7 +27,9 @@ fn escaped(name: &str) -> String {
 
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// Machine, toolchain, command.
@@ -67,7 +69,8 @@ pub fn tables(rows: &[Row]) -> String {
             text += &scaling(rows, unit);
             continue;
         }
-        let of: Vec<&Row> = rows.iter().filter(|row| row.bench == bench && row.unit == unit).collect();
+        let of: Vec<&Row> =
+            rows.iter().filter(|row| row.bench == bench && row.unit == unit).collect();
         let mut params: Vec<&str> = Vec::new();
         for row in &of {
             if !params.contains(&row.param.as_str()) {
@@ -88,16 +91,19 @@ fn scaling(rows: &[Row], unit: &str) -> String {
     let mut text = String::new();
     for pattern in PATTERNS {
         let _ = writeln!(text, "## scaling, {unit}, {}\n", pattern.name());
-        let _ =
-            writeln!(text, "| batch \\\\ shards | {} |", SHARDS.map(|shards| shards.to_string()).join(" | "));
+        let _ = writeln!(
+            text,
+            "| batch \\\\ shards | {} |",
+            SHARDS.map(|shards| shards.to_string()).join(" | ")
+        );
         let _ = writeln!(text, "|--:|{}", "--:|".repeat(SHARDS.len()));
         for batch in BATCHES {
             let _ = write!(text, "| {batch} |");
             for shards in SHARDS {
                 let param = format!("{shards} shards, batch {batch}");
-                let row = rows
-                    .iter()
-                    .find(|row| row.contestant == pattern.name() && row.unit == unit && row.param == param);
+                let row = rows.iter().find(|row| {
+                    row.contestant == pattern.name() && row.unit == unit && row.param == param
+                });
                 let _ = write!(text, " {} |", row.map_or("–".into(), |row| number(row.median)));
             }
             text.push('\n');
@@ -144,7 +150,8 @@ pub fn targets(targets: &[Target]) -> String {
     );
     for Target { what, against, target, measured, range, reached } in targets {
         let measured = measured.map_or("not in this run".into(), number);
-        let range = range.map_or(String::new(), |(min, max)| format!("{} – {}", number(min), number(max)));
+        let range =
+            range.map_or(String::new(), |(min, max)| format!("{} – {}", number(min), number(max)));
         let reached = match reached {
             Some(true) => "yes",
             Some(false) => "**no**",
@@ -186,7 +193,10 @@ pub fn summary(rows: &[Row]) -> String {
     for name in names {
         let values = SUMMARY.map(|(_, bench, param, unit)| {
             let is = |row: &&Row| {
-                row.contestant == name && row.bench == bench && row.param == param && row.unit == unit
+                row.contestant == name
+                    && row.bench == bench
+                    && row.param == param
+                    && row.unit == unit
             };
             rows.iter().find(is).map(|row| number(row.median))
         });

@@ -48,7 +48,9 @@ impl Results {
     }
 
     pub fn values(&self, bench: &str, contestant: &str, param: &str, unit: &str) -> Option<&[f64]> {
-        self.values.get(&(bench.into(), contestant.into(), param.into(), unit.into())).map(Vec::as_slice)
+        self.values
+            .get(&(bench.into(), contestant.into(), param.into(), unit.into()))
+            .map(Vec::as_slice)
     }
 
     pub fn rows(&self) -> Vec<Row> {
@@ -71,7 +73,14 @@ impl Results {
     }
 
     /// Per round `a / b`, of figures of the same bench and param, as [median, min, max].
-    pub fn ratio(&self, bench: &str, param: &str, unit: &str, a: &str, b: &str) -> Option<[f64; 3]> {
+    pub fn ratio(
+        &self,
+        bench: &str,
+        param: &str,
+        unit: &str,
+        a: &str,
+        b: &str,
+    ) -> Option<[f64; 3]> {
         let (a, b) = (self.values(bench, a, param, unit)?, self.values(bench, b, param, unit)?);
         let ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| a / b).collect();
         let min = ratios.iter().copied().fold(f64::INFINITY, f64::min);

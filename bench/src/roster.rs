@@ -7,8 +7,8 @@ use crate::items::{Packed, Rich, Stored};
 use crate::locks::{Locked, ParkingLot, Std};
 use crate::ours::{Collector, Floor, Pinned, Runs};
 use crate::queues::{
-    ArrayQueue, CrossbeamChannel, Flume, Kanal, Queue, Queued, Rtrb, SegQueue, SyncChannel, Thingbuf,
-    TokioMpsc,
+    ArrayQueue, CrossbeamChannel, Flume, Kanal, Queue, Queued, Rtrb, SegQueue, SyncChannel,
+    Thingbuf, TokioMpsc,
 };
 use crate::runs::{allocs, contention, cycle, latency, push};
 use crate::source::Kind;
@@ -123,7 +123,10 @@ pub fn bulk() -> Vec<Entry> {
         entry::<Runs<512>>("batchlink push_all(512)", Ours),
         entry::<Floor<Packed>>("floor, extend(512)", Bottom),
         entry::<Locked<Std, SpanContext, HashDedup>>("std Mutex<Vec>, extend(512)", Other),
-        entry::<Locked<Std, Packed, HashDedup>>("std Mutex<Vec>, packed, extend(512)", Group::Packed),
+        entry::<Locked<Std, Packed, HashDedup>>(
+            "std Mutex<Vec>, packed, extend(512)",
+            Group::Packed,
+        ),
         queued::<TokioMpsc, SpanContext>("tokio mpsc, reserve_many(512)", Other),
         queued::<Rtrb, SpanContext>("rtrb per producer, chunk(512)", Registered),
     ]

@@ -60,7 +60,10 @@ pub fn rotate<C: Copy>(
     for round in 0..rounds {
         // A step that is coprime to most lengths, so that neighbours change little but places do.
         for index in 0..contestants.len() {
-            work(contestants[(index + round * contestants.len().div_ceil(rounds)) % contestants.len()]);
+            work(
+                contestants
+                    [(index + round * contestants.len().div_ceil(rounds)) % contestants.len()],
+            );
             progress.0.inc(1);
         }
     }

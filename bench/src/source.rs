@@ -47,7 +47,9 @@ impl Source {
     pub fn new(kind: Kind, batch: usize, duplicates: usize) -> Self {
         let mut random = Random(batch as u64 * 1000 + duplicates as u64);
         let state = match kind {
-            Kind::TraceState => TraceState::from_key_value([("vendor", "t61rcWkgMzE")]).expect("valid"),
+            Kind::TraceState => {
+                TraceState::from_key_value([("vendor", "t61rcWkgMzE")]).expect("valid")
+            }
             _ => TraceState::NONE,
         };
         let mut contexts = Vec::new();
@@ -59,13 +61,22 @@ impl Source {
             }
             let ids: Vec<(u128, u64)> = (0..unique)
                 .map(|_| {
-                    (u128::from(random.next_u64()) << 64 | u128::from(random.next_u64()), random.next_u64())
+                    (
+                        u128::from(random.next_u64()) << 64 | u128::from(random.next_u64()),
+                        random.next_u64(),
+                    )
                 })
                 .collect();
             contexts.extend(picked.into_iter().map(|index| {
                 let (trace, span) = ids[index];
                 let state = state.clone();
-                SpanContext::new(TraceId::from(trace), SpanId::from(span), TraceFlags::SAMPLED, true, state)
+                SpanContext::new(
+                    TraceId::from(trace),
+                    SpanId::from(span),
+                    TraceFlags::SAMPLED,
+                    true,
+                    state,
+                )
             }));
         }
         let link = |context: &SpanContext| {

@@ -25,7 +25,9 @@ impl Target {
     pub fn new(what: &str, goal: Goal, measured: Option<[f64; 3]>, against: &str) -> Self {
         let (target, reached) = match goal {
             Goal::AtMost(most) => (format!("≤ {most}"), measured.map(|[value, ..]| value <= most)),
-            Goal::AtLeast(least) => (format!("≥ {least}"), measured.map(|[value, ..]| value >= least)),
+            Goal::AtLeast(least) => {
+                (format!("≥ {least}"), measured.map(|[value, ..]| value >= least))
+            }
         };
         let range = measured.map(|[_, min, max]| (min, max)).filter(|(min, max)| min != max);
         let what = what.to_owned();
@@ -68,9 +70,12 @@ pub fn targets(results: &Results, scaling: &[Row]) -> Vec<Target> {
     }
     // The contestants asked for; and with the packed ones, which nobody writes but which show
     // what is left of the lead if others store 32 bytes as well.
-    for (note, groups) in [("", &[Other, Registered][..]), (", packed too", &[Other, Registered, Packed])] {
+    for (note, groups) in
+        [("", &[Other, Registered][..]), (", packed too", &[Other, Registered, Packed])]
+    {
         // rtrb is SPSC and has to be registered: aside where pushes alone are compared.
-        let of_push: Vec<Group> = groups.iter().copied().filter(|group| *group != Registered).collect();
+        let of_push: Vec<Group> =
+            groups.iter().copied().filter(|group| *group != Registered).collect();
         let fastest = best(results, "push", "512", cost, &of_push, false).unwrap_or_default();
         let what = format!("push ÷ fastest contestant's (floor and rtrb aside{note})");
         let measured = ratio("push", "512", BATCHLINK, fastest);
@@ -78,24 +83,36 @@ pub fn targets(results: &Results, scaling: &[Row]) -> Vec<Target> {
         for param in ["512, unique", "512, 90 % duplicates"] {
             let fastest = best(results, "cycle", param, cost, groups, false).unwrap_or_default();
             let what = format!("cycle {param} ÷ fastest contestant{note}");
-            all.push(Target::new(&what, AtMost(0.45), ratio("cycle", param, BATCHLINK, fastest), fastest));
+            all.push(Target::new(
+                &what,
+                AtMost(0.45),
+                ratio("cycle", param, BATCHLINK, fastest),
+                fastest,
+            ));
         }
         for producers in [2, 4, 8] {
             let param = format!("{producers} producers");
             let unit = "contexts/s";
-            let fastest = best(results, "contention", &param, unit, groups, true).unwrap_or_default();
+            let fastest =
+                best(results, "contention", &param, unit, groups, true).unwrap_or_default();
             let measured = results.ratio("contention", &param, unit, BATCHLINK, fastest);
             let what = format!("contention throughput, {param} ÷ best contestant{note}");
             all.push(Target::new(&what, AtLeast(1.5), measured, fastest));
         }
     }
     let measured = ratio("cycle", "512, unique", BATCHLINK, RWLOCK);
-    all.push(Target::new("cycle 512 ÷ tokio RwLock<Vec<Link>> pattern", AtMost(0.1), measured, RWLOCK));
+    all.push(Target::new(
+        "cycle 512 ÷ tokio RwLock<Vec<Link>> pattern",
+        AtMost(0.1),
+        measured,
+        RWLOCK,
+    ));
     let measured = ratio("cycle", "512, unique", BATCHLINK, FLOOR);
     all.push(Target::new("cycle 512 ÷ floor with the same dedup", AtMost(1.6), measured, FLOOR));
 
     for load in ["flat out", "1 us of work between"] {
-        let measured = results.ratio("latency", &format!("push, {load}, p99.9"), "ns", BATCHLINK, STD_MUTEX);
+        let measured =
+            results.ratio("latency", &format!("push, {load}, p99.9"), "ns", BATCHLINK, STD_MUTEX);
         let what = format!("push p99.9, 8 producers on 2 cores, {load} ÷ Mutex<Vec>");
         all.push(Target::new(&what, AtMost(0.5), measured, STD_MUTEX));
     }
@@ -122,7 +139,12 @@ pub fn targets(results: &Results, scaling: &[Row]) -> Vec<Target> {
         ("wake-ups per batch, each awaited", "latency", "last push to handler"),
         ("wake-ups per batch, 8 producers flat out", "contention", "8 producers"),
     ] {
-        all.push(Target::new(what, AtMost(2.0), single(of(bench, param, "wake-ups/batch")), "counted"));
+        all.push(Target::new(
+            what,
+            AtMost(2.0),
+            single(of(bench, param, "wake-ups/batch")),
+            "counted",
+        ));
     }
     all
 }

@@ -11,15 +11,24 @@ pub(crate) fn check(exported: &Exported, orders: usize) -> Result {
     ensure(linked == orders, format!("{linked} of {orders} requests are linked"))?;
     for batch in batches {
         let failed = exported.children(batch).filter(|order| is_error(order)).count();
-        ensure(failed == number(&batch.attributes, "batch.failed") as usize, "the failures are counted")?;
-        ensure(is_error(batch) == (failed > 0), "a batch with a failed order has the status Error")?;
+        ensure(
+            failed == number(&batch.attributes, "batch.failed") as usize,
+            "the failures are counted",
+        )?;
+        ensure(
+            is_error(batch) == (failed > 0),
+            "a batch with a failed order has the status Error",
+        )?;
     }
     let mut stored = 0;
     for batch in exported.named("store_batch") {
         for target in exported.targets(batch) {
             let order = target.ok_or("not as it should be: a link leads nowhere")?;
             let name = exported.parent(order).map(|batch| batch.name.as_ref());
-            ensure(!is_error(order) && name == Some("validate_batch"), "only good orders are stored")?;
+            ensure(
+                !is_error(order) && name == Some("validate_batch"),
+                "only good orders are stored",
+            )?;
             stored += 1;
         }
     }

@@ -18,7 +18,9 @@ use batchlink::{
 use clap::{Parser, value_parser};
 use common::{Show, Telemetry};
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer, get_active_span, mark_span_as_active};
+use opentelemetry::trace::{
+    SpanKind, Status, TraceContextExt, Tracer, get_active_span, mark_span_as_active,
+};
 use opentelemetry_sdk::trace::SdkTracer;
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -125,7 +127,11 @@ fn run(args: &Args) -> common::Result {
 
 type Stage<R> = (Submitter<Order, R, String>, BatchProcessor<Order, R, String>);
 
-fn stage<R: Send + 'static>(name: &'static str, args: &Args, tracer: &SdkTracer) -> common::Result<Stage<R>> {
+fn stage<R: Send + 'static>(
+    name: &'static str,
+    args: &Args,
+    tracer: &SdkTracer,
+) -> common::Result<Stage<R>> {
     Ok(BatchProcessor::builder(name)
         .with_item_span_name("validate_order")
         .with_max_batch_size(args.batch_size.into())

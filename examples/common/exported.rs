@@ -24,7 +24,8 @@ impl Exported {
         // Exported when they end; the sort is stable, so that is the order of those that start at
         // once.
         spans.sort_by_key(|span| span.start_time);
-        let index: HashMap<_, _> = spans.iter().map(|span| key(&span.span_context)).zip(0..).collect();
+        let index: HashMap<_, _> =
+            spans.iter().map(|span| key(&span.span_context)).zip(0..).collect();
         let mut children: HashMap<_, Vec<usize>> = HashMap::new();
         let mut roots = Vec::new();
         for (place, span) in spans.iter().enumerate() {
@@ -99,7 +100,10 @@ fn key(context: &SpanContext) -> (TraceId, SpanId) {
 }
 
 pub(crate) fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
-    attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|attribute| &attribute.value)
+    attributes
+        .iter()
+        .find(|attribute| attribute.key.as_str() == key)
+        .map(|attribute| &attribute.value)
 }
 
 /// The attribute, 0 if there is none.

@@ -8,9 +8,14 @@ use opentelemetry_sdk::trace::SpanData;
 use serde_json::{Map, Value as Json, json};
 use std::io::{self, Write};
 
-pub(super) fn write(out: &mut impl Write, exported: &Exported, counters: &[(&str, u64)]) -> io::Result<()> {
+pub(super) fn write(
+    out: &mut impl Write,
+    exported: &Exported,
+    counters: &[(&str, u64)],
+) -> io::Result<()> {
     let spans: Vec<Json> = exported.spans().iter().map(|of| span(exported, of)).collect();
-    let counters: Map<String, Json> = counters.iter().map(|(name, n)| ((*name).into(), json!(n))).collect();
+    let counters: Map<String, Json> =
+        counters.iter().map(|(name, n)| ((*name).into(), json!(n))).collect();
     serde_json::to_writer_pretty(&mut *out, &json!({ "spans": spans, "counters": counters }))?;
     writeln!(out)
 }

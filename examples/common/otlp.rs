@@ -34,14 +34,18 @@ impl Endpoint {
     pub(crate) fn check(&self) -> Result {
         match self.failure.get() {
             None => Ok(()),
-            Some(failure) => Err(format!("cannot export spans to {ENDPOINT}={}: {failure}", self.url).into()),
+            Some(failure) => {
+                Err(format!("cannot export spans to {ENDPOINT}={}: {failure}", self.url).into())
+            }
         }
     }
 
     /// As [`check`](Self::check), with the SDK's own answer after that, which says less.
     pub(crate) fn check_with(&self, sdk: OTelSdkResult) -> Result {
         self.check()?;
-        sdk.map_err(|error| format!("cannot export spans to {ENDPOINT}={}: {error}", self.url).into())
+        sdk.map_err(|error| {
+            format!("cannot export spans to {ENDPOINT}={}: {error}", self.url).into()
+        })
     }
 }
 

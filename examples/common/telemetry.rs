@@ -31,7 +31,8 @@ impl Telemetry {
         let otlp = Endpoint::from_env();
         if let Some(endpoint) = &otlp {
             let queue = BatchConfigBuilder::default().with_max_queue_size(OTLP_QUEUE).build();
-            builder = builder.with_span_processor(BatchSpanProcessor::new(endpoint.exporter()?, queue));
+            builder =
+                builder.with_span_processor(BatchSpanProcessor::new(endpoint.exporter()?, queue));
         }
         let provider = builder.build();
         global::set_tracer_provider(provider.clone());

@@ -27,7 +27,8 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let limit = if show.limit == 0 { usize::MAX } else { show.limit };
     let mut tree = Tree { out, exported, limit };
-    let (traces, hidden) = first_of_each(exported.traces().into_iter(), limit, |roots| &roots[0].name);
+    let (traces, hidden) =
+        first_of_each(exported.traces().into_iter(), limit, |roots| &roots[0].name);
     for roots in traces {
         tree.trace(&roots)?;
     }
@@ -90,7 +91,8 @@ impl<W: Write> Tree<'_, W> {
         writeln!(self.out, "{indent}{branch}{}", headline(exported, span))?;
 
         let indent = format!("{indent}{below}");
-        let (children, hidden) = first_of_each(exported.children(span), self.limit, |child| &child.name);
+        let (children, hidden) =
+            first_of_each(exported.children(span), self.limit, |child| &child.name);
         let mut branches = children.len() + hidden.len();
         let margin = format!("{indent}{}  ", if branches > 0 { '│' } else { ' ' });
         self.details(&margin, span)?;
@@ -101,13 +103,22 @@ impl<W: Write> Tree<'_, W> {
         for (name, count) in hidden {
             branches -= 1;
             let branch = if branches == 0 { '└' } else { '├' };
-            writeln!(self.out, "{indent}{branch}─ … {} of {name} {ALL}", counted(count, "more span"))?;
+            writeln!(
+                self.out,
+                "{indent}{branch}─ … {} of {name} {ALL}",
+                counted(count, "more span")
+            )?;
         }
         Ok(())
     }
 
     /// Writes the parts in lines that fit. `hang` indents the second and later ones.
-    fn wrapped(&mut self, margin: &str, hang: &str, parts: impl Iterator<Item = String>) -> io::Result<()> {
+    fn wrapped(
+        &mut self,
+        margin: &str,
+        hang: &str,
+        parts: impl Iterator<Item = String>,
+    ) -> io::Result<()> {
         let mut line = String::new();
         for part in parts {
             if line.is_empty() {
@@ -176,7 +187,8 @@ fn arrow(exported: &Exported, link: &Link) -> impl Iterator<Item = String> {
         None if context.span_id() == SpanId::INVALID => format!("trace {trace}…, all of it"),
         None => format!("span {} (trace {trace}…), not exported here", context.span_id()),
     };
-    let others = link.attributes.iter().filter(|attribute| !TYPE_KEYS.contains(&attribute.key.as_str()));
+    let others =
+        link.attributes.iter().filter(|attribute| !TYPE_KEYS.contains(&attribute.key.as_str()));
     let unsampled = (context.is_valid() && !context.is_sampled()).then(|| "unsampled".to_owned());
     let dropped = Some(dropped(link.dropped_attributes_count, "attribute").trim().to_owned());
     let dropped = dropped.filter(|text| !text.is_empty());
@@ -196,7 +208,9 @@ pub(super) fn kind(kind: &SpanKind) -> &'static str {
 fn pair(attribute: &KeyValue) -> String {
     match &attribute.value {
         // Quoted only if the end could not be told.
-        Value::String(text) if text.as_str().is_empty() || text.as_str().contains(char::is_whitespace) => {
+        Value::String(text)
+            if text.as_str().is_empty() || text.as_str().contains(char::is_whitespace) =>
+        {
             format!("{}={:?}", attribute.key, text.as_str())
         }
         value => format!("{}={value}", attribute.key),
@@ -204,7 +218,11 @@ fn pair(attribute: &KeyValue) -> String {
 }
 
 fn dropped(count: u32, what: &str) -> String {
-    if count == 0 { String::new() } else { format!(" {} dropped by the SDK", counted(count as usize, what)) }
+    if count == 0 {
+        String::new()
+    } else {
+        format!(" {} dropped by the SDK", counted(count as usize, what))
+    }
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -91,7 +91,8 @@ fn run(args: &Args) -> common::Result {
 /// One trace per source, with a span per page. The sources are read in turns, a page each, so that
 /// chunks have rows of several sources.
 fn extract(args: &Args, tracer: &SdkTracer) -> Vec<Row<String>> {
-    let source = |source| Context::current_with_span(tracer.start(format!("extract source_{source}")));
+    let source =
+        |source| Context::current_with_span(tracer.start(format!("extract source_{source}")));
     let sources: Vec<Context> = (0..args.sources).map(source).collect();
     let mut rows = Vec::new();
     for first in (0..args.rows).step_by(args.page as usize) {
@@ -118,8 +119,10 @@ fn transform(tracer: &SdkTracer, links: &mut LinkSet, rows: &[Row<String>]) -> V
         match amount.replace('.', "").parse() {
             Ok(cents) => clean.push(row(cents)),
             Err(_) => {
-                let attributes =
-                    vec![KeyValue::new("row.id", i64::from(*id)), KeyValue::new("amount", amount.clone())];
+                let attributes = vec![
+                    KeyValue::new("row.id", i64::from(*id)),
+                    KeyValue::new("amount", amount.clone()),
+                ];
                 span.add_event("row.rejected", attributes);
             }
         }

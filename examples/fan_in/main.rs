@@ -125,9 +125,13 @@ fn check(args: &Args, exported: &Exported, counts: &FanCounts) -> common::Result
     let merge = exported.named("merge_hits")[0];
     let all = 1 + counts.started;
     ensure(merge.links.len() == all.min(args.max_links as usize), "the links are bounded")?;
-    let marked = merge.links.iter().filter(|link| attribute(&link.attributes, "worker.failed").is_some());
+    let marked =
+        merge.links.iter().filter(|link| attribute(&link.attributes, "worker.failed").is_some());
     let marked = marked.count();
-    ensure(marked == counts.failed || all > merge.links.len(), "all workers that failed are marked")?;
+    ensure(
+        marked == counts.failed || all > merge.links.len(),
+        "all workers that failed are marked",
+    )?;
     let said = attribute(&merge.attributes, "links.truncated").is_some();
     ensure(said == (all > merge.links.len()), "the span says whether links were left out")
 }

@@ -25,7 +25,8 @@ pub(crate) fn start(redeliver_every: usize) -> (Sender<Message>, Queue) {
     let (outbox, queue) = mpsc::channel();
     thread::spawn(move || {
         for (number, message) in (1..).zip(inbox) {
-            let again = (redeliver_every > 0 && number % redeliver_every == 0).then(|| message.clone());
+            let again =
+                (redeliver_every > 0 && number % redeliver_every == 0).then(|| message.clone());
             for delivery in [Some(message), again].into_iter().flatten() {
                 if outbox.send(delivery).is_err() {
                     return; // the consumer has gone

@@ -123,7 +123,9 @@ fn send(tracer: &SdkTracer, sender: &Sender<Message>, id: &str) -> Result<(), &'
 /// a poll.
 fn consume(tracer: &SdkTracer, queue: &Queue, max_poll: usize) -> common::Result<Consumed> {
     let mut links = LinkSet::builder()
-        .with_link_policy(LinkPolicy::new().with_link_type(Relation::ConsumedFrom.as_str().to_owned()))
+        .with_link_policy(
+            LinkPolicy::new().with_link_type(Relation::ConsumedFrom.as_str().to_owned()),
+        )
         .build()?;
     let process = operation(Operation::PROCESS);
     let mut seen = HashSet::new();
@@ -135,7 +137,8 @@ fn consume(tracer: &SdkTracer, queue: &Queue, max_poll: usize) -> common::Result
         }
         for message in &messages {
             if let Some(sender) = carrier::extract(&carrier::Headers::new(&message.headers)) {
-                let about = messaging::Message::new().with_id(message.id.clone()).with_partition(PARTITION);
+                let about =
+                    messaging::Message::new().with_id(message.id.clone()).with_partition(PARTITION);
                 links.insert_link(about.link(&sender));
             }
         }

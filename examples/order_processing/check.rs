@@ -15,12 +15,18 @@ pub(crate) fn check(args: &Args, exported: &Exported) -> Result {
         let child = |name| exported.children(batch).filter(move |child| child.name == name);
         for (earlier, attempt) in child("charge_cards").enumerate() {
             let expected = vec!["retry charge_cards"; earlier];
-            ensure(arrows(exported, attempt) == expected, "an attempt is linked to those before it")?;
+            ensure(
+                arrows(exported, attempt) == expected,
+                "an attempt is linked to those before it",
+            )?;
         }
         for merge in child("merge_stock") {
             let mut expected = vec!["caused_by process_orders"];
             expected.extend(vec!["aggregation reserve_stock"; args.warehouses as usize]);
-            ensure(arrows(exported, merge) == expected, "the results of all warehouses are put together")?;
+            ensure(
+                arrows(exported, merge) == expected,
+                "the results of all warehouses are put together",
+            )?;
         }
         for order in child("fulfil_order") {
             ensure(
@@ -37,7 +43,8 @@ pub(crate) fn check(args: &Args, exported: &Exported) -> Result {
         }
     }
     let workers = exported.named("reserve_stock");
-    let spawned = workers.iter().all(|worker| arrows(exported, worker) == ["spawned_from process_orders"]);
+    let spawned =
+        workers.iter().all(|worker| arrows(exported, worker) == ["spawned_from process_orders"]);
     ensure(spawned, "a warehouse is linked to the batch")
 }
 

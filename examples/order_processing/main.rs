@@ -84,9 +84,10 @@ fn run(args: &Args) -> common::Result {
         .with_max_batch_size(args.batch_size.into())
         .with_max_delay(Duration::from_millis(args.max_delay_ms))
         .build(tracer.clone())?;
-    let (steps_args, steps_tracer, steps_books) = (args.clone(), tracer.clone(), Arc::clone(&books));
-    let handle =
-        processor.spawn(move |batch| steps::process(&steps_args, &steps_tracer, &steps_books, batch))?;
+    let (steps_args, steps_tracer, steps_books) =
+        (args.clone(), tracer.clone(), Arc::clone(&books));
+    let handle = processor
+        .spawn(move |batch| steps::process(&steps_args, &steps_tracer, &steps_books, batch))?;
 
     // Each request waits for its own order.
     let shipped: Vec<i64> = thread::scope(|scope| {
@@ -109,14 +110,23 @@ fn run(args: &Args) -> common::Result {
     ];
     exported.print(&args.show, &counters)?;
 
-    let (paid, reserved) = (books.paid.load(Ordering::Relaxed), books.reserved.load(Ordering::Relaxed));
+    let (paid, reserved) =
+        (books.paid.load(Ordering::Relaxed), books.reserved.load(Ordering::Relaxed));
     ensure(paid == shipped.iter().sum::<i64>(), format!("{paid} was paid, for orders shipped"))?;
-    ensure(reserved == shipped.len() as i64, format!("{reserved} items are reserved, for orders shipped"))?;
+    ensure(
+        reserved == shipped.len() as i64,
+        format!("{reserved} items are reserved, for orders shipped"),
+    )?;
     check::check(args, &exported)
 }
 
 /// Returns what was paid, if the order was shipped.
-fn request(args: &Args, tracer: &SdkTracer, orders: &Submitter<Order, (), String>, id: u32) -> Option<i64> {
+fn request(
+    args: &Args,
+    tracer: &SdkTracer,
+    orders: &Submitter<Order, (), String>,
+    id: u32,
+) -> Option<i64> {
     let amount = 10 + i64::from(id);
     let deliverable = args.undeliverable_every == 0 || (id + 1) % args.undeliverable_every != 0;
     let span = tracer.span_builder("POST /orders").with_kind(SpanKind::Server);

@@ -17,7 +17,12 @@ const MAX_ATTEMPTS: u32 = 3;
 /// Undoes one step of one order.
 type Undo<'a> = Box<dyn FnOnce() + 'a>;
 
-pub(crate) fn process(args: &Args, tracer: &SdkTracer, books: &Books, batch: Batch<Order, (), String>) {
+pub(crate) fn process(
+    args: &Args,
+    tracer: &SdkTracer,
+    books: &Books,
+    batch: Batch<Order, (), String>,
+) {
     let payment = match charge(args, tracer, books, &batch) {
         Ok(payment) => payment,
         Err(error) => return batch.fail_all(|_| format!("payment failed: {error}")),
@@ -36,7 +41,8 @@ fn charge(
     books: &Books,
     batch: &Batch<Order, (), String>,
 ) -> Result<SpanContext, &'static str> {
-    let attempts = Attempts::new("charge_cards").with_kind(SpanKind::Client).with_max_attempts(MAX_ATTEMPTS);
+    let attempts =
+        Attempts::new("charge_cards").with_kind(SpanKind::Client).with_max_attempts(MAX_ATTEMPTS);
     loop {
         let attempt = attempts.start(tracer);
         let number = attempts.outcome().attempts;
@@ -68,7 +74,8 @@ fn reserve(
             let worker = fan.start(tracer, "reserve_stock");
             let span = worker.span_context();
             let mine =
-                batch.payloads().filter(|order| order.id % args.warehouses == warehouse).count() as i64;
+                batch.payloads().filter(|order| order.id % args.warehouses == warehouse).count()
+                    as i64;
             scope.spawn(move || {
                 worker.run(|cx| {
                     books.reserved.fetch_add(mine, Ordering::Relaxed);

@@ -128,7 +128,11 @@ fn backoff(args: &Args) -> ExponentialBuilder {
 }
 
 /// Puts the outcome on the operation's span.
-fn finish(operation: &Context, attempts: &Attempts, result: Result<(), &'static str>) -> RetryOutcome {
+fn finish(
+    operation: &Context,
+    attempts: &Attempts,
+    result: Result<(), &'static str>,
+) -> RetryOutcome {
     let outcome = attempts.outcome();
     operation.span().set_attributes(outcome.attributes());
     if let Err(error) = result {

@@ -91,7 +91,10 @@ fn run(args: &Args) -> common::Result {
         Err(reason) => tracer.in_span("cancel_order", |cx| {
             let outcome = saga.compensate(&tracer, reason, |step: Step, cx| step.undo(args, cx));
             cx.span().set_attributes(outcome.attributes());
-            let _ = end(&cx, outcome.failed.first().map_or(Ok(()), |failure| Err(failure.error.clone())));
+            let _ = end(
+                &cx,
+                outcome.failed.first().map_or(Ok(()), |failure| Err(failure.error.clone())),
+            );
             outcome
         }),
     };
@@ -125,8 +128,10 @@ fn end(cx: &Context, result: Result<(), String>) -> Result<(), String> {
 
 /// Each compensation links to the step that it undoes.
 fn check(exported: &Exported, outcome: &SagaOutcome) -> common::Result {
-    let undone =
-        exported.spans().iter().filter_map(|span| Some((span, span.name.strip_prefix("compensate ")?)));
+    let undone = exported
+        .spans()
+        .iter()
+        .filter_map(|span| Some((span, span.name.strip_prefix("compensate ")?)));
     let undone: Vec<_> = undone.collect();
     ensure(undone.len() == outcome.steps, "every completed step has a compensation")?;
     for (span, step) in undone {

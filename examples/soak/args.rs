@@ -21,7 +21,9 @@ pub(crate) struct Args {
 
 fn parse_minutes(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
-        Ok(minutes) if minutes > 0.0 && minutes <= 10_080.0 => Ok(Duration::from_secs_f64(minutes * 60.0)),
+        Ok(minutes) if minutes > 0.0 && minutes <= 10_080.0 => {
+            Ok(Duration::from_secs_f64(minutes * 60.0))
+        }
         _ => Err("not a number above 0 and up to 10080 (a week)".into()),
     }
 }

@@ -61,7 +61,8 @@ impl Flushing {
         let (handled, slow) = (Arc::clone(handled), Arc::clone(slow));
         let (way, panics) = (plan.way, plan.mix.panics);
         let (batch_size, max_links) = (plan.batch_size, plan.max_links);
-        let numbers = Vec::with_capacity(if plan.mix.duplicates > 0 { max_links.min(batch_size) } else { 0 });
+        let numbers =
+            Vec::with_capacity(if plan.mix.duplicates > 0 { max_links.min(batch_size) } else { 0 });
         let mut handler = Handler { handled, slow, batch_size, max_links, numbers };
         if way == Way::Spawned {
             let handle = flusher.spawn(move |batch| {

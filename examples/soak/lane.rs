@@ -48,8 +48,8 @@ fn live(
     let (collector, flusher) = plan.build().map_err(|error| error.to_string())?;
     let handled = Arc::new(Handled::default());
     let slow = Arc::new(AtomicBool::new(false));
-    let flushing =
-        Flushing::start(plan, flusher, &handled, &slow).map_err(|error| format!("no thread: {error}"))?;
+    let flushing = Flushing::start(plan, flusher, &handled, &slow)
+        .map_err(|error| format!("no thread: {error}"))?;
     let pushed = (0..plan.threads).map(|_| CachePadded::default()).collect();
     let life = Life { plan, collector, handled, slow, pushed };
     for phase in 1..=plan.phases {
@@ -86,7 +86,9 @@ impl Life<'_> {
             while Instant::now() < until {
                 match phase {
                     Phase::Flushes => self.collector.flush(),
-                    _ => thread::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now()))),
+                    _ => thread::sleep(
+                        LOOK_EVERY.min(until.saturating_duration_since(Instant::now())),
+                    ),
                 }
                 self.look()?;
             }

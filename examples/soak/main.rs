@@ -105,10 +105,12 @@ fn epoch(random: &mut Random, until: Instant, shared: &Shared) -> Result<Memory,
 fn watch(over: &Receiver<()>, until: Instant, shared: &Shared) -> Memory {
     let mut most = Memory::default();
     loop {
-        let ended = over.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Disconnected);
+        let ended =
+            over.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Disconnected);
         let memory = shared.memory();
         if memory.peak > memory.bound + OUR_OWN {
-            shared.fail(format!("{} bytes were held, {} are documented", memory.peak, memory.bound));
+            shared
+                .fail(format!("{} bytes were held, {} are documented", memory.peak, memory.bound));
         }
         if memory.peak > most.peak {
             most = memory;
@@ -163,6 +165,8 @@ fn conclude(shared: &Shared, most: Memory) -> Result<(), String> {
         println!("{label}: {figure}");
     }
     let sum = all.links + all.duplicates + all.truncated + all.unsampled;
-    ensure(all.accepted == all.received && all.received == sum, || format!("it does not add up: {all:?}"))?;
+    ensure(all.accepted == all.received && all.received == sum, || {
+        format!("it does not add up: {all:?}")
+    })?;
     ensure(all.links > 0, || "nothing was linked".into())
 }

@@ -108,11 +108,13 @@ impl Plan {
             duplicates: if exact { 0 } else { share(30) },
             panics: share(50),
         };
-        let max_links = if exact { batch_size } else { pick(random, &[batch_size, batch_size / 2 + 1, 128]) };
+        let max_links =
+            if exact { batch_size } else { pick(random, &[batch_size, batch_size / 2 + 1, 128]) };
         Self {
             batch_size,
             max_links,
-            queue_capacity: (batch_size * pick(random, &[1, 2, 4, 16])).max(pick(random, &[1, 64, 2048])),
+            queue_capacity: (batch_size * pick(random, &[1, 2, 4, 16]))
+                .max(pick(random, &[1, 64, 2048])),
             shards: pick(random, &[1, 2, 3, 8]),
             max_delay,
             link_type: random.below(2) == 0,
@@ -139,13 +141,18 @@ impl Plan {
             .with_queue_capacity(self.queue_capacity)
             .with_shards(self.shards)
             .with_max_delay(self.max_delay);
-        if self.link_type { builder } else { builder.with_link_policy(LinkPolicy::new().without_link_type()) }
-            .build()
+        if self.link_type {
+            builder
+        } else {
+            builder.with_link_policy(LinkPolicy::new().without_link_type())
+        }
+        .build()
     }
 
     /// The bytes that docs/GUIDE.md says a collector of this kind holds at most.
     pub(crate) fn documented_bytes(&self) -> usize {
-        let slots = self.queue_capacity.div_ceil(self.shards).max(self.batch_size).next_power_of_two();
+        let slots =
+            self.queue_capacity.div_ceil(self.shards).max(self.batch_size).next_power_of_two();
         let slots = self.shards * slots;
         let links = self.max_links.min(self.batch_size);
         let state = if self.mix.with_state > 0 { 512 + 48 * STATE_MEMBERS } else { 0 };

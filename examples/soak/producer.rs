@@ -36,7 +36,15 @@ impl<'a> Pusher<'a> {
         random: Random,
         states: &'a [TraceState],
     ) -> Self {
-        Self { collector, producer: collector.producer(), tally, mix, random, states, recent: fresh(1) }
+        Self {
+            collector,
+            producer: collector.producer(),
+            tally,
+            mix,
+            random,
+            states,
+            recent: fresh(1),
+        }
     }
 
     pub(crate) fn run(mut self, phase: Phase, until: Instant) {
@@ -74,8 +82,10 @@ impl<'a> Pusher<'a> {
         let mix = self.mix;
         if falls_to(mix.with_state) {
             let number = fresh(1);
-            let context =
-                with_state(number, &self.states[self.random.below(self.states.len() as u64) as usize]);
+            let context = with_state(
+                number,
+                &self.states[self.random.below(self.states.len() as u64) as usize],
+            );
             self.push_one(number, &context);
         } else if falls_to(mix.with_attributes) {
             self.push_link();
@@ -109,7 +119,8 @@ impl<'a> Pusher<'a> {
 
     fn push_link(&mut self) {
         let number = fresh(1);
-        let attributes = (0..ATTRIBUTES).map(|n| KeyValue::new("message.number", n as i64)).collect();
+        let attributes =
+            (0..ATTRIBUTES).map(|n| KeyValue::new("message.number", n as i64)).collect();
         self.tally.begin(1);
         let answer = self.producer.push_link(Link::new(context(number), attributes, 0));
         self.note(number, true, answer.map_err(|refused| refused.reason()));
@@ -118,7 +129,8 @@ impl<'a> Pusher<'a> {
     fn push_run(&mut self) {
         let length = 1 + self.random.below(LONGEST_RUN);
         let first = fresh(length);
-        let mut run: [SpanContext; LONGEST_RUN as usize] = std::array::from_fn(|_| SpanContext::NONE);
+        let mut run: [SpanContext; LONGEST_RUN as usize] =
+            std::array::from_fn(|_| SpanContext::NONE);
         // The last one stays invalid.
         for (number, place) in (first..first + length - 1).zip(&mut run) {
             *place = context(number);

@@ -86,7 +86,8 @@ impl PushedSum {
             tallies.clone().fold(0_u64, |sum, tally| sum.wrapping_add(get(field(tally))))
         };
         let (accepted, refused) = (sum(|t| &t.accepted), sum(|t| &t.refused));
-        let (invalid, unsampled, marks) = (sum(|t| &t.invalid), sum(|t| &t.unsampled), sum(|t| &t.marks));
+        let (invalid, unsampled, marks) =
+            (sum(|t| &t.invalid), sum(|t| &t.unsampled), sum(|t| &t.marks));
         // Last: whatever is not yet among the others has begun.
         Self { begun: sum(|t| &t.begun), accepted, refused, invalid, unsampled, marks }
     }
@@ -99,9 +100,14 @@ impl PushedSum {
     /// what is in its counters has begun by now.
     pub(crate) fn check_around(before: &Self, stats: &Stats, after: &Self) -> Result<(), String> {
         let open = after.begun - after.done();
-        let holds = |least: u64, counted: u64, most: u64| least <= counted && counted <= most + open;
+        let holds =
+            |least: u64, counted: u64, most: u64| least <= counted && counted <= most + open;
         let all = holds(before.accepted, stats.accepted(), after.accepted)
-            && holds(before.refused, stats.rejected_full() + stats.rejected_closed(), after.refused)
+            && holds(
+                before.refused,
+                stats.rejected_full() + stats.rejected_closed(),
+                after.refused,
+            )
             && holds(before.invalid, stats.invalid(), after.invalid)
             && stats.pushed() <= after.begun;
         ensure(all, || format!("the counters ran off:\n  {before:?}\n  {stats:?}\n  {after:?}"))
@@ -120,15 +126,21 @@ impl Handled {
     /// Checks a batch and counts it. How many there were before it.
     pub(crate) fn take(&self, batch: &LinkBatch, batch_size: usize, max_links: usize) -> u64 {
         let counts = batch.counts();
-        let sum = counts.linked + counts.duplicates + counts.truncated + counts.invalid + counts.unsampled;
+        let sum = counts.linked
+            + counts.duplicates
+            + counts.truncated
+            + counts.invalid
+            + counts.unsampled;
         let full = counts.received == batch_size as u64;
         let fits = 0 < counts.received && counts.received <= batch_size as u64;
         let size_is_exact = batch.trigger() != Trigger::Size || full;
-        let bounded = batch.links().len() <= max_links && batch.links().len() as u64 == counts.linked;
+        let bounded =
+            batch.links().len() <= max_links && batch.links().len() as u64 == counts.linked;
         if counts.received != sum || !fits || !size_is_exact || !bounded {
             self.report(format!("a batch does not add up: {counts:?}, {}", batch.trigger()));
         }
-        let marks = batch.links().iter().fold(0_u64, |sum, link| sum.wrapping_add(mark(number(link))));
+        let marks =
+            batch.links().iter().fold(0_u64, |sum, link| sum.wrapping_add(mark(number(link))));
         add(&self.received, counts.received);
         add(&self.linked, counts.linked);
         add(&self.unsampled, counts.unsampled);
@@ -149,15 +161,24 @@ impl Handled {
     }
 
     /// After the end: everything accepted has come, once.
-    pub(crate) fn check(&self, pushed: &PushedSum, stats: &Stats, exact: bool) -> Result<(), String> {
+    pub(crate) fn check(
+        &self,
+        pushed: &PushedSum,
+        stats: &Stats,
+        exact: bool,
+    ) -> Result<(), String> {
         self.verdict()?;
         pushed.check(stats)?;
         let came = [get(&self.received), stats.received(), pushed.accepted];
         ensure(came == [pushed.accepted; 3] && stats.pending() == 0, || {
             format!("{} of {} accepted contexts came:\n  {stats:?}", came[0], pushed.accepted)
         })?;
-        let counted =
-            [stats.counts().linked, stats.batches(), stats.counts().unsampled, stats.handler_panics()];
+        let counted = [
+            stats.counts().linked,
+            stats.batches(),
+            stats.counts().unsampled,
+            stats.handler_panics(),
+        ];
         let own = [get(&self.linked), get(&self.batches), get(&self.unsampled), get(&self.panics)];
         ensure(counted == own && own[2] == pushed.unsampled, || {
             format!("batches were miscounted: {own:?} and {pushed:?}\n  {stats:?}")

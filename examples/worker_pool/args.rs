@@ -84,10 +84,15 @@ impl Args {
 /// Ends the process as for any other bad flag. The library's error names its field, so the flag is
 /// known.
 pub(crate) fn exit_for(error: &ConfigError) -> ! {
-    let flag = |field: &str| format!("--{}", field.replace('_', "-")).replace("max-batch-size", "batch-size");
+    let flag = |field: &str| {
+        format!("--{}", field.replace('_', "-")).replace("max-batch-size", "batch-size")
+    };
     let allowed = error.allowed().replace("max_batch_size", &flag("max_batch_size"));
-    let message =
-        format!("invalid value '{}' for '{}': allowed is {allowed}", error.value(), flag(error.field()));
+    let message = format!(
+        "invalid value '{}' for '{}': allowed is {allowed}",
+        error.value(),
+        flag(error.field())
+    );
     Args::command().error(ErrorKind::ValueValidation, message).exit()
 }
 

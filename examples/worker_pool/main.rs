@@ -114,7 +114,9 @@ fn watch(
                 batches.push(row);
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err("the flusher's thread has died".into()),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err("the flusher's thread has died".into());
+            }
         }
         progress.set_position(collector.stats().pushed());
         progress.set_message(format!("{} batches", batches.len()));
@@ -142,6 +144,7 @@ fn finish(handle: &FlusherHandle, telemetry: &Telemetry) -> Result<(), Box<dyn E
 fn progress_bar(contexts: u64) -> Result<ProgressBar, Box<dyn Error>> {
     let watched = io::stdout().is_terminal() && io::stderr().is_terminal();
     let target = if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} contexts, {msg}")?;
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} contexts, {msg}")?;
     Ok(ProgressBar::with_draw_target(Some(contexts), target).with_style(style))
 }

@@ -94,8 +94,9 @@ impl<'a> Report<'a> {
         exported: Exported,
     ) -> Self {
         let sum = |field: fn(&BatchRow) -> u64| rows.iter().map(field).sum();
-        let flushes =
-            |trigger: Trigger| rows.iter().filter(|row| row.trigger == trigger.as_str()).count() as u64;
+        let flushes = |trigger: Trigger| {
+            rows.iter().filter(|row| row.trigger == trigger.as_str()).count() as u64
+        };
         let summary = Summary {
             summary: true,
             pushed: pushes.pushed,
@@ -128,7 +129,8 @@ impl<'a> Report<'a> {
         let after_delay = format!("after {} ms", args.max_delay_ms);
         let full_batch = format!("with {} contexts", args.batch_size);
         let over_bound = format!("over {} links", args.max_links);
-        let mut row = |label: &str, count: u64| writeln!(out, "  {label:<32}{:>12}", grouped(count));
+        let mut row =
+            |label: &str, count: u64| writeln!(out, "  {label:<32}{:>12}", grouped(count));
         row("contexts pushed", all.pushed)?;
         row("  refused, queue full", all.rejected_full)?;
         row("  refused, collector closed", all.rejected_closed)?;
@@ -180,9 +182,21 @@ impl<'a> Report<'a> {
             ("accepted = received + pending", all.accepted, all.received + all.pending),
             ("pending after shutdown = 0", all.pending, 0),
             ("linked, sum over batches = by the collector", all.linked, stats.counts().linked),
-            ("duplicates, sum over batches = by the collector", all.duplicates, stats.counts().duplicates),
-            ("truncated, sum over batches = by the collector", all.truncated, stats.counts().truncated),
-            ("unsampled, sum over batches = by the collector", all.unsampled, stats.counts().unsampled),
+            (
+                "duplicates, sum over batches = by the collector",
+                all.duplicates,
+                stats.counts().duplicates,
+            ),
+            (
+                "truncated, sum over batches = by the collector",
+                all.truncated,
+                stats.counts().truncated,
+            ),
+            (
+                "unsampled, sum over batches = by the collector",
+                all.unsampled,
+                stats.counts().unsampled,
+            ),
             ("batches handled = made by the collector", all.batches, stats.batches()),
             ("panics of the handler = 0", stats.handler_panics(), 0),
             ("batch spans exported = batches", all.exported_spans, all.batches),
@@ -209,7 +223,11 @@ impl<'a> Report<'a> {
                 ("links cut by the SDK = 0", span.dropped, 0),
                 ("batch.size = received", said(span.batch_size).unwrap_or(u64::MAX), row.received),
                 ("batch.links = links", said(span.batch_links).unwrap_or(u64::MAX), span.links),
-                ("false batch.trigger = 0", (span.batch_trigger.as_deref() != Some(row.trigger)).into(), 0),
+                (
+                    "false batch.trigger = 0",
+                    (span.batch_trigger.as_deref() != Some(row.trigger)).into(),
+                    0,
+                ),
             ];
             check(&mut wrong, format_args!("span of batch {}: ", row.batch), &equations);
         }
@@ -219,13 +237,17 @@ impl<'a> Report<'a> {
 
 fn check(wrong: &mut Vec<String>, whose: fmt::Arguments<'_>, equations: &[(&str, u64, u64)]) {
     let failed = equations.iter().filter(|(_, left, right)| left != right);
-    wrong.extend(failed.map(|(equation, left, right)| format!("{whose}{equation}: {left} is not {right}")));
+    wrong.extend(
+        failed.map(|(equation, left, right)| format!("{whose}{equation}: {left} is not {right}")),
+    );
 }
 
 fn complaint(wrong: &[String]) -> String {
     let more = wrong.len().saturating_sub(5);
-    let mut text =
-        format!("not every context is accounted for:\n  {}", wrong[..wrong.len() - more].join("\n  "));
+    let mut text = format!(
+        "not every context is accounted for:\n  {}",
+        wrong[..wrong.len() - more].join("\n  ")
+    );
     if more > 0 {
         text += &format!("\n  and {more} more");
     }
@@ -255,11 +277,18 @@ fn write_tree(out: &mut impl Write, span: &SpanData) -> io::Result<()> {
         said("batch.links"),
         said("batch.trigger"),
     )?;
-    let mut traces = span.links.chunk_by(|a, b| a.span_context.trace_id() == b.span_context.trace_id());
+    let mut traces =
+        span.links.chunk_by(|a, b| a.span_context.trace_id() == b.span_context.trace_id());
     for trace in traces.by_ref().take(SAMPLE_TRACES) {
-        let spans: Vec<_> = trace.iter().map(|link| link.span_context.span_id().to_string()).collect();
+        let spans: Vec<_> =
+            trace.iter().map(|link| link.span_context.span_id().to_string()).collect();
         let linked = if spans.len() == 1 { "link to span" } else { "links to spans" };
-        writeln!(out, "  ├─ trace {}  {linked} {}", trace[0].span_context.trace_id(), spans.join(", "))?;
+        writeln!(
+            out,
+            "  ├─ trace {}  {linked} {}",
+            trace[0].span_context.trace_id(),
+            spans.join(", ")
+        )?;
     }
     match traces.map(<[_]>::len).sum::<usize>() {
         0 => Ok(()),

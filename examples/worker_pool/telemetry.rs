@@ -6,8 +6,8 @@ use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingResult, SdkTracerProvider, ShouldSample, Span,
-    SpanData, SpanExporter, SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingResult, SdkTracerProvider,
+    ShouldSample, Span, SpanData, SpanExporter, SpanProcessor,
 };
 use std::collections::HashSet;
 use std::error::Error;
@@ -74,10 +74,14 @@ impl Telemetry {
             .with_max_links_per_span(u32::try_from(max_links).unwrap_or(u32::MAX));
         let provider = match &endpoint {
             // Exports every span when it ends: nothing can be lost on the way.
-            None => builder.with_simple_exporter(Readback { otlp: None, exported: Arc::clone(&exported) }),
+            None => builder
+                .with_simple_exporter(Readback { otlp: None, exported: Arc::clone(&exported) }),
             Some(endpoint) => {
                 let otlp = || -> Result<Readback, Box<dyn Error>> {
-                    Ok(Readback { otlp: Some(endpoint.exporter()?), exported: Arc::clone(&exported) })
+                    Ok(Readback {
+                        otlp: Some(endpoint.exporter()?),
+                        exported: Arc::clone(&exported),
+                    })
                 };
                 builder.with_span_processor(TwoQueues::new(otlp()?, otlp()?, max_links))
             }
@@ -134,8 +138,11 @@ impl ShouldSample for RootSampler {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let sampler =
-            if name == REQUEST_SPAN { Sampler::TraceIdRatioBased(SAMPLED) } else { Sampler::AlwaysOn };
+        let sampler = if name == REQUEST_SPAN {
+            Sampler::TraceIdRatioBased(SAMPLED)
+        } else {
+            Sampler::AlwaysOn
+        };
         sampler.should_sample(parent, trace_id, name, kind, attributes, links)
     }
 }
@@ -216,13 +223,17 @@ impl ExportedBatch {
             dropped: span.links.dropped_count.into(),
             batch_size: number("batch.size"),
             batch_links: number("batch.links"),
-            batch_trigger: attribute(span, "batch.trigger").map(|value| value.as_str().into_owned()),
+            batch_trigger: attribute(span, "batch.trigger")
+                .map(|value| value.as_str().into_owned()),
         }
     }
 }
 
 pub(crate) fn attribute<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
-    span.attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|attribute| &attribute.value)
+    span.attributes
+        .iter()
+        .find(|attribute| attribute.key.as_str() == key)
+        .map(|attribute| &attribute.value)
 }
 
 /// For OTLP: batch spans do not share a queue with the crowd of request spans, and are never

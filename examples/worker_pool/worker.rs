@@ -32,7 +32,11 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn start(args: &Args, collector: &LinkCollector, tracer: &SdkTracer) -> io::Result<Self> {
+    pub(crate) fn start(
+        args: &Args,
+        collector: &LinkCollector,
+        tracer: &SdkTracer,
+    ) -> io::Result<Self> {
         let pauses = Arc::new(Pauses {
             meeting: Barrier::new(args.threads as usize),
             collector: collector.clone(),

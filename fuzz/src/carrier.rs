@@ -3,7 +3,9 @@
 //! The input is headers, `name:value` in each line. Values are any bytes but a line break.
 
 use crate::w3c;
-use batchlink::carrier::{Headers, HeadersMut, format_traceparent, parse_traceparent, parse_tracestate};
+use batchlink::carrier::{
+    Headers, HeadersMut, format_traceparent, parse_traceparent, parse_tracestate,
+};
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::SpanContext;
 
@@ -38,7 +40,10 @@ fn read_as_listed(headers: &[Header]) {
     for key in names.take(16).chain(["traceparent", "tracestate", ""]) {
         let values = texts(headers, key);
         match key.eq_ignore_ascii_case("tracestate") {
-            true => assert_eq!(carrier.get(key), w3c::tracestates(|name| texts(headers, name)).as_deref()),
+            true => assert_eq!(
+                carrier.get(key),
+                w3c::tracestates(|name| texts(headers, name)).as_deref()
+            ),
             false => assert_eq!(carrier.get(key), values.last().copied()),
         }
         assert_eq!(carrier.get_all(key).unwrap_or_default(), values);
@@ -50,7 +55,8 @@ fn read_as_listed(headers: &[Header]) {
 fn write_in_place_of_namesakes(mut headers: Vec<Header>) {
     let before = headers.clone();
     HeadersMut::new(&mut headers).set("TraceParent", "new".to_owned());
-    let pair = |name: &str| ["traceparent", "tracestate"].iter().any(|it| name.eq_ignore_ascii_case(it));
+    let pair =
+        |name: &str| ["traceparent", "tracestate"].iter().any(|it| name.eq_ignore_ascii_case(it));
     let (set, others) = headers.split_last().expect("one was set");
     assert_eq!(*set, ("TraceParent".to_owned(), b"new".to_vec()));
     let kept = before.into_iter().filter(|(name, _)| !pair(name));

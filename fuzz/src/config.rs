@@ -68,7 +68,10 @@ pub fn config(data: &[u8]) {
         (found, expected) => panic!("{found:?}, expected {expected:?}"),
     };
     // The same by other means.
-    assert_eq!(format!("{builder:?}"), format!("{:?}", configured(LinkCollector::builder(), &fields)));
+    assert_eq!(
+        format!("{builder:?}"),
+        format!("{:?}", configured(LinkCollector::builder(), &fields))
+    );
     let own = own_fields(&lines);
     builder = configured(builder, &own);
     let name = |field, own: Option<u128>, env: Option<u128>, index: usize| match (own, env) {
@@ -91,7 +94,9 @@ pub fn config(data: &[u8]) {
         Ok(shape) if (shape.slots * shape.shards) as u128 > BUILT_SLOTS => {}
         // No batch ends by time while it is looked at.
         Ok(shape) => check(builder.with_max_delay(NEVER), &shape),
-        Err(expected) => assert_refused(&builder.build().map(drop).expect_err("refused"), &expected),
+        Err(expected) => {
+            assert_refused(&builder.build().map(drop).expect_err("refused"), &expected)
+        }
     }
     let max_links = fields.max_links.unwrap_or(128);
     let set = || LinkSet::builder().with_max_links(max_links as usize).build();
@@ -211,11 +216,13 @@ fn validate(fields: &Fields, names: &Names) -> Result<Shape, Refusal> {
     let max_links = within("max_links", fields.max_links.unwrap_or(128), 1, MOST)?;
     let size = within(names.max_batch_size, fields.max_batch_size.unwrap_or(128), 1, MOST)? as u128;
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get()) as u128;
-    let default = processors.min(size / 16).min(MOST_SLOTS / size.next_power_of_two()).clamp(1, MOST_SHARDS);
+    let default =
+        processors.min(size / 16).min(MOST_SLOTS / size.next_power_of_two()).clamp(1, MOST_SHARDS);
     let shards = within(names.shards, fields.shards.unwrap_or(default), 1, MOST_SHARDS)? as u128;
     let capacity = fields.queue_capacity.unwrap_or(2048.max(4 * size));
-    let allowed =
-        |(field, value, _)| (field, value, format!("{} = {size} to {MOST_SLOTS}", names.max_batch_size));
+    let allowed = |(field, value, _)| {
+        (field, value, format!("{} = {size} to {MOST_SLOTS}", names.max_batch_size))
+    };
     within(names.queue_capacity, capacity, size, MOST_SLOTS).map_err(allowed)?;
     let slots = capacity.div_ceil(shards).max(size).next_power_of_two();
     if slots * shards > MOST_SLOTS {

@@ -17,7 +17,8 @@ pub fn json(data: &[u8]) {
         (Ok(Json(context)), Some(expected)) => {
             assert_eq!(shown(&context), expected);
             assert!(context.is_remote() || context == SpanContext::NONE);
-            let text = serde_json::to_string(&Json(context.clone())).expect("a context can be written");
+            let text =
+                serde_json::to_string(&Json(context.clone())).expect("a context can be written");
             assert_eq!(serde_json::from_str::<Json>(&text).expect("and read").0, context, "{text}");
             assert_eq!(
                 serde_json::from_str::<Option<Json>>(&text).expect("so, too").is_none(),
@@ -34,8 +35,14 @@ type Shown = (u128, u64, u8, Vec<(String, String)>);
 
 fn shown(context: &SpanContext) -> Shown {
     let (trace, span) = (context.trace_id().to_bytes(), context.span_id().to_bytes());
-    let state = context.trace_state().into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
-    (u128::from_be_bytes(trace), u64::from_be_bytes(span), context.trace_flags().to_u8(), state.collect())
+    let state =
+        context.trace_state().into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    (
+        u128::from_be_bytes(trace),
+        u64::from_be_bytes(span),
+        context.trace_flags().to_u8(),
+        state.collect(),
+    )
 }
 
 fn expected(data: &[u8]) -> Option<Shown> {
@@ -45,7 +52,8 @@ fn expected(data: &[u8]) -> Option<Shown> {
     let Pairs(pairs) = serde_json::from_slice(data).ok()?;
     let known = ["trace_id", "span_id", "trace_flags", "trace_state"];
     let count = |name: &str| pairs.iter().filter(|(key, _)| key == name).count();
-    if pairs.iter().any(|(key, _)| !known.contains(&key.as_str())) || known.iter().any(|name| count(name) > 1)
+    if pairs.iter().any(|(key, _)| !known.contains(&key.as_str()))
+        || known.iter().any(|name| count(name) > 1)
     {
         return None;
     }

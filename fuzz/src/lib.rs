@@ -89,7 +89,8 @@ pub fn operations(data: &[u8]) {
         }
         _ => {
             let count = choices.below(40);
-            let mut step = || (Item::choose(choices, 16), How::choose(choices), choices.below(2) == 0);
+            let mut step =
+                || (Item::choose(choices, 16), How::choose(choices), choices.below(2) == 0);
             let steps: Vec<_> = (0..count).map(|_| step()).collect();
             operations_calls::saga(&steps, pattern == 2);
         }

@@ -3,7 +3,9 @@
 use crate::common::choices::{Bytes, Choices, one_of};
 use crate::common::oracle::{self, Policy};
 use batchlink::{Duplicates, Invalid, LinkCollector, LinkSet, PushError};
-use opentelemetry::trace::{Link, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{
+    Link, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState,
+};
 use opentelemetry::{Context, KeyValue, StringValue, Value};
 
 /// Ways through a collector, and ways into a link set.

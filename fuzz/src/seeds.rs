@@ -52,7 +52,8 @@ pub fn format(seeds: &Seeds) -> String {
 pub fn parse(text: &str) -> Result<Seeds, String> {
     let mut seeds = Seeds::new();
     for (number, line) in text.lines().enumerate() {
-        let (name, bytes) = seed(line).ok_or(format!("line {}: not a name and a string", number + 1))?;
+        let (name, bytes) =
+            seed(line).ok_or(format!("line {}: not a name and a string", number + 1))?;
         if seeds.insert(name.to_owned(), bytes).is_some() {
             return Err(format!("line {}: a second {name}", number + 1));
         }

@@ -51,12 +51,20 @@ pub fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     });
     let executions = executions.load(Ordering::Relaxed);
     println!("{executions} executions of {}", std::panic::Location::caller());
-    assert!(executions > 1 || preemptions == 0, "nothing was explored: see the crate's documentation");
+    assert!(
+        executions > 1 || preemptions == 0,
+        "nothing was explored: see the crate's documentation"
+    );
 }
 
 /// A collector with `shards` shards of `capacity` slots (at least `size`, rounded up to a power of
 /// two) and batches of `size`.
-pub fn collector(size: usize, capacity: usize, shards: usize, delay: Duration) -> (LinkCollector, Flusher) {
+pub fn collector(
+    size: usize,
+    capacity: usize,
+    shards: usize,
+    delay: Duration,
+) -> (LinkCollector, Flusher) {
     LinkCollector::builder()
         .with_max_batch_size(size)
         .with_max_delay(delay)
@@ -86,7 +94,11 @@ where
 
 /// The span ids of a batch, in its order.
 pub fn ids(batch: &LinkBatch) -> Vec<u64> {
-    batch.links().iter().map(|link| u64::from_be_bytes(link.span_context.span_id().to_bytes())).collect()
+    batch
+        .links()
+        .iter()
+        .map(|link| u64::from_be_bytes(link.span_context.span_id().to_bytes()))
+        .collect()
 }
 
 /// As [`ids`], sorted.

@@ -7,7 +7,8 @@ use batchlink::{Duplicates, Invalid, LinkBatch, Stats, Trigger, Unsampled};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
-const TRIGGERS: [Trigger; 4] = [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown];
+const TRIGGERS: [Trigger; 4] =
+    [Trigger::Size, Trigger::Timeout, Trigger::Manual, Trigger::Shutdown];
 
 /// What came of schedules, all together.
 #[derive(Default)]
@@ -24,7 +25,12 @@ pub struct Totals {
 
 impl Totals {
     pub fn batches(&self, trigger: Trigger) -> u64 {
-        TRIGGERS.iter().zip(self.batches).filter(|(one, _)| **one == trigger).map(|(_, count)| count).sum()
+        TRIGGERS
+            .iter()
+            .zip(self.batches)
+            .filter(|(one, _)| **one == trigger)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -42,7 +48,10 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { schedules, lanes, accepted, pending, full, closed, batches } = self;
         let [size, timeout, manual, shutdown] = batches;
-        write!(f, "{schedules} schedules, {lanes} lanes, {accepted} accepted, {pending} left pending, ")?;
+        write!(
+            f,
+            "{schedules} schedules, {lanes} lanes, {accepted} accepted, {pending} left pending, "
+        )?;
         write!(
             f,
             "{full} full, {closed} closed; batches by size {size}, timeout {timeout}, manual {manual}, "
@@ -54,14 +63,22 @@ impl fmt::Display for Totals {
 impl Case {
     /// The account at the end, when all handles, flusher and lanes are gone: `batches` are all that
     /// were delivered, each for one of the `allowed` reasons; what is not in them is pending.
-    pub fn settle(self: Arc<Self>, batches: Vec<LinkBatch>, stats: Stats, allowed: &[Trigger]) -> Totals {
+    pub fn settle(
+        self: Arc<Self>,
+        batches: Vec<LinkBatch>,
+        stats: Stats,
+        allowed: &[Trigger],
+    ) -> Totals {
         let logs = std::mem::take(&mut *self.logs.lock().unwrap_or_else(PoisonError::into_inner));
         let sum = |part: fn(&Log) -> u64| logs.iter().map(part).sum::<u64>();
         let accepted = sum(|log| log.accepted.len() as u64);
         // `push_all` does not say why it refuses.
         let (full, refused) = (stats.rejected_full(), sum(|log| log.refused));
         let known = sum(|log| log.full);
-        assert!((known..=known + refused).contains(&full), "{full} full, {known} known, {refused} refused");
+        assert!(
+            (known..=known + refused).contains(&full),
+            "{full} full, {known} known, {refused} refused"
+        );
         let closed = known + refused - full + sum(|log| log.closed);
         assert_stats(&stats, accepted, full, closed, sum(|log| log.invalid));
 
@@ -82,15 +99,24 @@ impl Case {
         let mut by_trigger = [0; 4];
         for batch in &batches {
             for link in batch.links() {
-                queues.take([mark(&link.span_context)]).into_iter().for_each(|link| _ = links.insert(link));
+                queues
+                    .take([mark(&link.span_context)])
+                    .into_iter()
+                    .for_each(|link| _ = links.insert(link));
             }
             let (expected, counts) = links.finish();
             assert_eq!((batch.counts(), batch.links()), (counts, &*expected));
             assert_account(batch);
             let sizes = if batch.trigger() == Trigger::Size { self.size } else { 1 }..=self.size;
             assert!(sizes.contains(&(batch.received() as usize)), "{batch:?} of {sizes:?}");
-            assert!(allowed.contains(&batch.trigger()), "{:?} is none of {allowed:?}", batch.trigger());
-            by_trigger[TRIGGERS.iter().position(|one| *one == batch.trigger()).expect("one of four")] += 1;
+            assert!(
+                allowed.contains(&batch.trigger()),
+                "{:?} is none of {allowed:?}",
+                batch.trigger()
+            );
+            by_trigger
+                [TRIGGERS.iter().position(|one| *one == batch.trigger()).expect("one of four")] +=
+                1;
         }
         assert_eq!(stats.pending(), queues.pending() as u64, "neither in a batch nor pending");
         for (trigger, count) in TRIGGERS.into_iter().zip(by_trigger) {

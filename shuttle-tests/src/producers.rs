@@ -56,7 +56,12 @@ impl Case {
 
     /// Contexts accepted in lanes that have ended.
     pub fn accepted(&self) -> usize {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|log| log.accepted.len()).sum()
+        self.logs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|log| log.accepted.len())
+            .sum()
     }
 
     /// 8 to 16 threads that push up to 4 times each, in a hurry or not.
@@ -107,7 +112,13 @@ impl Lane {
         let mut logs = case.logs.lock().unwrap_or_else(PoisonError::into_inner);
         let number = logs.len();
         logs.push(Log::default());
-        Self { case: Arc::clone(case), number, handle, random: Random(random.next()), log: Log::default() }
+        Self {
+            case: Arc::clone(case),
+            number,
+            handle,
+            random: Random(random.next()),
+            log: Log::default(),
+        }
     }
 
     /// Pushes once, in one of all ways.
@@ -136,8 +147,9 @@ impl Lane {
                 self.note(result, link);
             }
             _ => {
-                let run: Vec<SpanContext> =
-                    (0..=self.random.below(6)).map(|_| self.item().context(self.number, 0)).collect();
+                let run: Vec<SpanContext> = (0..=self.random.below(6))
+                    .map(|_| self.item().context(self.number, 0))
+                    .collect();
                 let taken = match &self.handle {
                     Handle::Collector(collector) => collector.push_all(&run),
                     Handle::Producer(producer) => producer.push_all(&run),

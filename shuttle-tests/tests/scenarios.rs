@@ -16,7 +16,8 @@ fn join(threads: Vec<JoinHandle<()>>) {
 fn receive(consumer: &Consumer, contexts: usize) -> Vec<LinkBatch> {
     let (mut batches, mut received) = (Vec::new(), 0);
     while received < contexts {
-        let batch = consumer.batches.recv().expect("the consumer goes on until the collector is closed");
+        let batch =
+            consumer.batches.recv().expect("the consumer goes on until the collector is closed");
         received += batch.received() as usize;
         batches.push(batch);
     }
@@ -156,7 +157,8 @@ fn last_handle_ends_flusher() {
         let mut lane = Lane::new(&case, &collector, &mut random);
         (0..random.below(3)).for_each(|_| lane.push());
         let child = (random.below(3) < children).then(|| {
-            let (case, collector, random) = (Arc::clone(&case), collector.clone(), Random(random.next()));
+            let (case, collector, random) =
+                (Arc::clone(&case), collector.clone(), Random(random.next()));
             thread::spawn(move || live(case, collector, random, children - 1))
         });
         match random.below(2) {
@@ -171,7 +173,8 @@ fn last_handle_ends_flusher() {
         let (case, collector, flusher) = Case::choose(random, NEVER);
         let consumer = Consumer::start(flusher, random);
         let families = (0..4 + random.below(5)).map(|_| {
-            let (case, collector, random) = (Arc::clone(&case), collector.clone(), Random(random.next()));
+            let (case, collector, random) =
+                (Arc::clone(&case), collector.clone(), Random(random.next()));
             thread::spawn(move || live(case, collector, random, 3))
         });
         let families = families.collect();
@@ -239,5 +242,7 @@ fn dropped_flusher_leaves_pending() {
         drop(collector);
         case.settle(batches, stats, &[Trigger::Size, Trigger::Manual])
     }
-    check(scenario, |totals| totals.pending > 0 && totals.closed > 0 && totals.accepted > totals.pending);
+    check(scenario, |totals| {
+        totals.pending > 0 && totals.closed > 0 && totals.accepted > totals.pending
+    });
 }

@@ -92,7 +92,8 @@ pub fn serialize<S: Serializer>(context: &SpanContext, serializer: S) -> Result<
     }
     let state = context.trace_state().header();
     let state = Some(state).filter(|state| !state.is_empty() && parse_tracestate(state).is_ok());
-    let mut object = serializer.serialize_struct("SpanContext", 3 + usize::from(state.is_some()))?;
+    let mut object =
+        serializer.serialize_struct("SpanContext", 3 + usize::from(state.is_some()))?;
     object.serialize_field(TRACE_ID.name, &format_args!("{}", context.trace_id()))?;
     object.serialize_field(SPAN_ID.name, &format_args!("{}", context.span_id()))?;
     object.serialize_field(TRACE_FLAGS.name, &format_args!("{:02x}", context.trace_flags()))?;
@@ -114,7 +115,8 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SpanCon
 
 struct Object;
 
-const OBJECT: &str = "an object with trace_id, span_id, trace_flags and perhaps trace_state, or null";
+const OBJECT: &str =
+    "an object with trace_id, span_id, trace_flags and perhaps trace_state, or null";
 
 impl<'de> Visitor<'de> for Object {
     type Value = SpanContext;
@@ -208,7 +210,11 @@ const NAME: Field<&str> = Field {
 
 impl<T> Field<T> {
     /// Reads the value, unless there is one already.
-    fn fill<'de, A: MapAccess<'de>>(&self, value: &mut Option<T>, map: &mut A) -> Result<(), A::Error> {
+    fn fill<'de, A: MapAccess<'de>>(
+        &self,
+        value: &mut Option<T>,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
         if value.is_some() {
             return Err(Error::duplicate_field(self.name));
         }
@@ -241,7 +247,8 @@ impl<T> Visitor<'_> for &Field<T> {
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
-        (self.number)(number).ok_or_else(|| Error::invalid_value(Unexpected::Unsigned(number), &self))
+        (self.number)(number)
+            .ok_or_else(|| Error::invalid_value(Unexpected::Unsigned(number), &self))
     }
 
     fn visit_unit<E: Error>(self) -> Result<T, E> {

@@ -85,13 +85,15 @@ const TRACESTATE: &str = "tracestate";
 /// ```
 pub fn extract(carrier: &dyn Extractor) -> Option<SpanContext> {
     // Carriers and propagators are user code.
-    let tracestate = caught(|| one_list(|name| carrier.get_all(name).unwrap_or_default().into_iter()))?;
+    let tracestate =
+        caught(|| one_list(|name| carrier.get_all(name).unwrap_or_default().into_iter()))?;
     let carrier = OneList { carrier, tracestate };
     // A propagator that finds nothing returns the context it was given; the API's default returns
     // the current one, whatever it was given. So both are empty, or the active span would be found.
     let empty = Context::new();
     let _current = empty.clone().attach();
-    let extract = || global::get_text_map_propagator(|it| it.extract_with_context(&empty, &carrier));
+    let extract =
+        || global::get_text_map_propagator(|it| it.extract_with_context(&empty, &carrier));
     let found = caught(extract)?;
     let span = found.span();
     let context = span.span_context();
@@ -124,7 +126,8 @@ pub fn inject(context: &SpanContext, carrier: &mut dyn Injector) {
     if context.is_valid() {
         let context = Context::new().with_remote_span_context(context.clone());
         let carrier = &mut NoEmptyState(carrier);
-        let _ = caught(|| global::get_text_map_propagator(|it| it.inject_context(&context, carrier)));
+        let _ =
+            caught(|| global::get_text_map_propagator(|it| it.inject_context(&context, carrier)));
     }
 }
 

@@ -59,7 +59,10 @@ pub(super) const TRACE_STATE: &str = "at most 32 members key=value, separated by
 /// assert_eq!(format_traceparent(&context), header);
 /// # Ok::<(), batchlink::carrier::CarrierError>(())
 /// ```
-pub fn parse_traceparent(traceparent: &str, tracestate: Option<&str>) -> Result<SpanContext, CarrierError> {
+pub fn parse_traceparent(
+    traceparent: &str,
+    tracestate: Option<&str>,
+) -> Result<SpanContext, CarrierError> {
     let malformed = || CarrierError::new("traceparent", traceparent, TRACEPARENT);
     let header = traceparent.as_bytes().first_chunk::<LENGTH>().ok_or_else(malformed)?;
     if [header[2], header[35], header[52]] != [b'-'; 3] {
@@ -125,7 +128,10 @@ pub fn parse_tracestate(tracestate: &str) -> Result<TraceState, CarrierError> {
 }
 
 /// Reads a trace state. `field` is its name in errors.
-pub(super) fn parse_state(field: &'static str, tracestate: &str) -> Result<TraceState, CarrierError> {
+pub(super) fn parse_state(
+    field: &'static str,
+    tracestate: &str,
+) -> Result<TraceState, CarrierError> {
     let refused = |value| CarrierError::new(field, value, TRACE_STATE);
     let mut members = ArrayVec::<(&str, &str), MAX_MEMBERS>::new();
     let mut all = 0;
@@ -133,7 +139,8 @@ pub(super) fn parse_state(field: &'static str, tracestate: &str) -> Result<Trace
         if member.is_empty() {
             continue;
         }
-        let (key, value) = member.split_once('=').filter(is_member).ok_or_else(|| refused(member))?;
+        let (key, value) =
+            member.split_once('=').filter(is_member).ok_or_else(|| refused(member))?;
         all += 1;
         if all > MAX_MEMBERS {
             return Err(refused(tracestate));

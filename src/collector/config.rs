@@ -68,7 +68,8 @@ impl LinkCollectorBuilder {
         };
         let (shards_name, shards) = named("shards", self.shards, default_shards);
         within(shards_name, shards, 1..=MAX_SHARDS)?;
-        let (name, capacity) = named("queue_capacity", self.queue_capacity, || (4 * size).max(2048));
+        let (name, capacity) =
+            named("queue_capacity", self.queue_capacity, || (4 * size).max(2048));
         if !(size..=MAX_SLOTS).contains(&capacity) {
             let allowed = format!("{size_name} = {size} to {MAX_SLOTS}");
             return Err(ConfigError::new(name, capacity.to_string(), allowed));
@@ -111,7 +112,10 @@ mod tests {
         assert_eq!((config.max_batch_size, config.max_delay), (128, Duration::from_millis(200)));
         assert_eq!(config.links.max_links(), 128);
         assert_eq!(config.links.link_type.as_deref(), Some("batch_item"));
-        assert_eq!((config.links.unsampled, config.links.duplicates), (Unsampled::Drop, Duplicates::Drop));
+        assert_eq!(
+            (config.links.unsampled, config.links.duplicates),
+            (Unsampled::Drop, Duplicates::Drop)
+        );
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         assert_eq!(config.shards, processors.min(8));
         assert!(config.slots_per_shard as usize * config.shards >= 2048);

@@ -33,7 +33,8 @@ pub(super) fn read() -> Result<LinkCollectorBuilder, ConfigError> {
         max_delay: own(MAX_DELAY_MS, 0..=u64::MAX)?.map(Duration::from_millis),
         queue_capacity: setting(QUEUE_CAPACITY, 1..=MAX_SLOTS)?,
         shards: setting(SHARDS, 1..=MAX_SHARDS)?,
-        links: max_links.map_or_else(LinkPolicy::new, |links| LinkPolicy::new().with_max_links(links)),
+        links: max_links
+            .map_or_else(LinkPolicy::new, |links| LinkPolicy::new().with_max_links(links)),
     })
 }
 

@@ -64,7 +64,11 @@ pub struct Flusher {
 }
 
 impl Flusher {
-    pub(super) fn new(queue: Arc<Queue<Record>>, consumers: Vec<Consumer<Record>>, config: Config) -> Self {
+    pub(super) fn new(
+        queue: Arc<Queue<Record>>,
+        consumers: Vec<Consumer<Record>>,
+        config: Config,
+    ) -> Self {
         Self {
             receiver: Receiver::new(queue, consumers, config.max_batch_size, config.max_delay),
             set: LinkSet::new(config.links, config.max_batch_size as usize),
@@ -183,7 +187,10 @@ impl Flusher {
     /// # Errors
     ///
     /// [`io::Error`] if the operating system has no thread to give. The collector is then closed.
-    pub fn spawn(mut self, mut handler: impl FnMut(LinkBatch) + Send + 'static) -> io::Result<FlusherHandle> {
+    pub fn spawn(
+        mut self,
+        mut handler: impl FnMut(LinkBatch) + Send + 'static,
+    ) -> io::Result<FlusherHandle> {
         let queue = Arc::clone(self.receiver.queue());
         FlusherHandle::spawn(queue, move || {
             while let Some(batch) = self.next_batch() {

@@ -225,9 +225,10 @@ impl FlusherHandle {
             Some(Run::Ended) => Ok(stats),
             Some(Run::Panicked) => Err(ShutdownError::Panicked { pending: stats.pending() }),
             Some(Run::Reported) => Err(ShutdownError::AlreadyShutdown),
-            Some(Run::Running) | None => {
-                Err(ShutdownError::Timeout { pending: stats.pending(), in_flight: self.queue.in_flight() })
-            }
+            Some(Run::Running) | None => Err(ShutdownError::Timeout {
+                pending: stats.pending(),
+                in_flight: self.queue.in_flight(),
+            }),
         }
     }
 }

@@ -54,7 +54,10 @@ impl Producer {
     /// # Errors
     ///
     /// As [`push`](Self::push).
-    pub fn push_report_stalled(&self, context: &SpanContext) -> Result<Option<StalledReport<'_>>, PushError> {
+    pub fn push_report_stalled(
+        &self,
+        context: &SpanContext,
+    ) -> Result<Option<StalledReport<'_>>, PushError> {
         let (shard, record) = (self.inlet().shard, Record::from_context(context));
         Ok(shard.push_unscanned(|| record)?.then_some(StalledReport(shard)))
     }

@@ -35,7 +35,10 @@ impl RefusalLog {
     }
 
     /// Warns if something was refused, the first time. To be called after each batch.
-    #[cfg_attr(not(feature = "internal-logs"), expect(clippy::unused_self, clippy::needless_pass_by_ref_mut))]
+    #[cfg_attr(
+        not(feature = "internal-logs"),
+        expect(clippy::unused_self, clippy::needless_pass_by_ref_mut)
+    )]
     #[inline]
     pub(crate) fn check(&mut self, stats: impl FnOnce() -> Stats) {
         #[cfg(not(feature = "internal-logs"))]

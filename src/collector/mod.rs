@@ -83,7 +83,8 @@ impl LinkCollector {
     }
 
     pub(crate) fn from_config(config: Config) -> (Self, Flusher) {
-        let (queue, consumers) = Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, 0);
+        let (queue, consumers) =
+            Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, 0);
         let invalid = config.links.invalid;
         let flusher = Flusher::new(Arc::clone(queue.queue()), consumers, config);
         (Self { queue, invalid }, flusher)
@@ -233,7 +234,11 @@ impl LinkCollector {
     /// - [`PushError::Closed`] if the collector is closed, also while waiting.
     ///
     /// Both are counted, once a call.
-    pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
+    pub fn push_wait_timeout(
+        &self,
+        context: &SpanContext,
+        timeout: Duration,
+    ) -> Result<(), PushError> {
         self.inlet().push_wait(context, Some(timeout))
     }
 
@@ -254,7 +259,11 @@ impl LinkCollector {
     /// Returns a producer with a shard of its own, the next in turn: for a long-lived worker, or a
     /// task.
     pub fn producer(&self) -> Producer {
-        Producer { queue: self.queue.clone(), shard: self.queue.next_shard(), invalid: self.invalid }
+        Producer {
+            queue: self.queue.clone(),
+            shard: self.queue.next_shard(),
+            invalid: self.invalid,
+        }
     }
 
     /// Asks the flusher to deliver what is pending, as [`Trigger::Manual`](crate::Trigger). Does

@@ -100,7 +100,11 @@ impl Producer {
     /// # Errors
     ///
     /// [`PushError::Full`] if it timed out, [`PushError::Closed`].
-    pub fn push_wait_timeout(&self, context: &SpanContext, timeout: Duration) -> Result<(), PushError> {
+    pub fn push_wait_timeout(
+        &self,
+        context: &SpanContext,
+        timeout: Duration,
+    ) -> Result<(), PushError> {
         self.inlet().push_wait(context, Some(timeout))
     }
 

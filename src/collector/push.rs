@@ -51,7 +51,8 @@ impl Inlet<'_> {
     pub(super) fn push_current(self) -> Result<(), PushError> {
         // Only reads the current context: a push may wake the flusher's task, and its waker, which
         // is user code, may attach a context.
-        let read = || opentelemetry::Context::map_current(|cx| self.record(cx.span().span_context()));
+        let read =
+            || opentelemetry::Context::map_current(|cx| self.record(cx.span().span_context()));
         // Caught: reading the current context panics on a thread that has dropped its locals.
         let Some(record) = caught(read).flatten() else { return self.count_invalid() };
         self.shard.push(|| record)
@@ -63,7 +64,11 @@ impl Inlet<'_> {
             // Contexts with trace state are pushed one by one, for they allocate (`bare-claim`).
             // No claim covers more than the capacity, so no longer run is looked for.
             let most = self.shard.capacity();
-            let run = rest.iter().take(most).take_while(|cx| cx.is_valid() && Record::is_plain(cx)).count();
+            let run = rest
+                .iter()
+                .take(most)
+                .take_while(|cx| cx.is_valid() && Record::is_plain(cx))
+                .count();
             let (reason, refused) = if run == 0 {
                 match self.push(next) {
                     Ok(()) => {
@@ -88,7 +93,11 @@ impl Inlet<'_> {
         contexts.len() - rest.len()
     }
 
-    pub(super) fn push_wait(self, context: &SpanContext, timeout: Option<Duration>) -> Result<(), PushError> {
+    pub(super) fn push_wait(
+        self,
+        context: &SpanContext,
+        timeout: Option<Duration>,
+    ) -> Result<(), PushError> {
         let Some(record) = self.record(context) else { return self.count_invalid() };
         // A deadline beyond what `Instant` can hold is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -121,7 +130,11 @@ impl Inlet<'_> {
 // The rare cases are not methods: `push` is inlined, and would have to write the `Inlet` to memory.
 
 #[cold]
-fn push_invalid(shard: Shard<'_, Record>, context: &SpanContext, invalid: Invalid) -> Result<(), PushError> {
+fn push_invalid(
+    shard: Shard<'_, Record>,
+    context: &SpanContext,
+    invalid: Invalid,
+) -> Result<(), PushError> {
     let link = Link::with_context(context.clone());
     Inlet { shard, invalid }.push_link(link).map_err(|rejected| rejected.reason())
 }

@@ -35,7 +35,12 @@ pub struct LinkBatch {
 }
 
 impl LinkBatch {
-    pub(super) fn new(links: Vec<Link>, counts: Counts, trigger: Trigger, span_limit: SpanLimit) -> Self {
+    pub(super) fn new(
+        links: Vec<Link>,
+        counts: Counts,
+        trigger: Trigger,
+        span_limit: SpanLimit,
+    ) -> Self {
         Self { links, hoisted: Vec::new(), counts, trigger, span_limit }
     }
 
@@ -141,14 +146,18 @@ impl LinkBatch {
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
     pub fn attributes(&self) -> Vec<KeyValue> {
-        let Counts { received, linked, duplicates, truncated, invalid, unsampled, .. } = self.counts;
+        let Counts { received, linked, duplicates, truncated, invalid, unsampled, .. } =
+            self.counts;
         let mut attributes = vec![
             KeyValue::new("batch.size", int(received)),
             KeyValue::new("batch.links", int(linked.min(self.span_limit.links()))),
             KeyValue::new("batch.trigger", self.trigger.as_str()),
         ];
-        let reasons =
-            [("links.duplicates", duplicates), ("links.unsampled", unsampled), ("links.invalid", invalid)];
+        let reasons = [
+            ("links.duplicates", duplicates),
+            ("links.unsampled", unsampled),
+            ("links.invalid", invalid),
+        ];
         let reasons = reasons.into_iter().filter(|&(_, count)| count > 0);
         attributes.extend(reasons.map(|(key, count)| KeyValue::new(key, int(count))));
         attributes.extend(self.truncation(truncated));
@@ -162,8 +171,12 @@ impl LinkBatch {
         // Invariant: cut-is-told.
         let original = self.counts.linked + truncated;
         let cut = self.counts.linked.min(self.span_limit.links()) < original;
-        let attributes =
-            || [KeyValue::new("links.truncated", true), KeyValue::new("links.original_count", int(original))];
+        let attributes = || {
+            [
+                KeyValue::new("links.truncated", true),
+                KeyValue::new("links.original_count", int(original)),
+            ]
+        };
         cut.then(attributes).into_iter().flatten()
     }
 
@@ -214,7 +227,9 @@ impl LinkBatch {
     /// dropped.
     pub(crate) fn uncounted(&self) -> u64 {
         match self.span_limit {
-            SpanLimit::Told(limit) if self.counts.linked >= limit => self.counts.truncated.min(MAX_UNCOUNTED),
+            SpanLimit::Told(limit) if self.counts.linked >= limit => {
+                self.counts.truncated.min(MAX_UNCOUNTED)
+            }
             _ => 0,
         }
     }

@@ -35,7 +35,8 @@ fn probes(mut set: LinkSet, ids: &[Ids]) -> f64 {
     for again in [false, true] {
         for ids in ids {
             let (trace, span) = (TraceId::from_bytes(ids.trace), SpanId::from_bytes(ids.span));
-            let context = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE);
+            let context =
+                SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE);
             let expected = if again { Outcome::Duplicate } else { Outcome::Linked };
             assert_eq!(set.insert(&context), expected);
             asked += 1;
@@ -74,7 +75,9 @@ fn ids_for_a_known_key() -> Vec<Ids> {
 #[test]
 fn crafted_ids_cost_no_more() {
     let random = probes(new_set(IDS), &random_ids());
-    for (attack, ids) in [("unkeyed", ids_for_an_unkeyed_table()), ("known key", ids_for_a_known_key())] {
+    for (attack, ids) in
+        [("unkeyed", ids_for_an_unkeyed_table()), ("known key", ids_for_a_known_key())]
+    {
         let crafted = probes(new_set(IDS), &ids);
         println!("{attack}: {crafted:.3} reads per id, random: {random:.3}");
         assert!(crafted <= 1.5 * random, "{attack}: {crafted} reads per id instead of {random}");
@@ -103,7 +106,12 @@ fn attacks_work_without_a_key() {
 /// Returns what a set's key decides: the slots of eight ids.
 fn layout(set: &mut LinkSet) -> Vec<u32> {
     for number in 1..=8 {
-        set.insert_record(Record::Plain { ids: ids(1, number), flags: 1, remote: true, state_cut: false });
+        set.insert_record(Record::Plain {
+            ids: ids(1, number),
+            flags: 1,
+            remote: true,
+            state_cut: false,
+        });
     }
     set.table.slots.to_vec()
 }

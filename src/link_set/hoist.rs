@@ -101,12 +101,15 @@ impl LinkBatch {
     /// many messages.
     pub(crate) fn for_messages(mut self, messages: usize, span: &[KeyValue]) -> Self {
         let all_known = u64::try_from(messages) == Ok(self.counts.received);
-        let displaced = |own: &KeyValue| span.iter().any(|by| by.key == own.key && by.value != own.value);
+        let displaced =
+            |own: &KeyValue| span.iter().any(|by| by.key == own.key && by.value != own.value);
         let names_destination = |attribute: &KeyValue| attribute.key.as_str() == DESTINATION;
-        let one_place = !self.hoisted.iter().any(|own| PLACE.contains(&own.key.as_str()) && displaced(own))
-            && self.hoisted.iter().chain(span).any(names_destination);
-        let holds =
-            |own: &KeyValue| all_known && !displaced(own) && (own.key.as_str() != PARTITION || one_place);
+        let one_place =
+            !self.hoisted.iter().any(|own| PLACE.contains(&own.key.as_str()) && displaced(own))
+                && self.hoisted.iter().chain(span).any(names_destination);
+        let holds = |own: &KeyValue| {
+            all_known && !displaced(own) && (own.key.as_str() != PARTITION || one_place)
+        };
         let (kept, back) = std::mem::take(&mut self.hoisted).into_iter().partition(holds);
         self.hoisted = kept;
         if !Vec::is_empty(&back) {

@@ -103,9 +103,13 @@ impl LinkSet {
         }
         self.reserve(self.last.max(DEFAULT_MAX_LINKS));
         match Record::is_plain(context) {
-            true => self.admit(Ids::of(context), context.trace_flags().is_sampled(), true, false, || {
-                Link::with_context(context.clone())
-            }),
+            true => self.admit(
+                Ids::of(context),
+                context.trace_flags().is_sampled(),
+                true,
+                false,
+                || Link::with_context(context.clone()),
+            ),
             false => self.insert_record(Record::from_context(context)),
         }
     }
@@ -170,7 +174,11 @@ impl LinkSet {
     /// Returns the link that this set would make, for another span; `None` if it would make none.
     /// If the closure for attributes panics, they are left out and nothing is counted.
     #[cfg(feature = "processor")]
-    pub(crate) fn link_to(&self, Bounded { context, state_cut }: &Bounded, index: usize) -> Option<Link> {
+    pub(crate) fn link_to(
+        &self,
+        Bounded { context, state_cut }: &Bounded,
+        index: usize,
+    ) -> Option<Link> {
         let valid = context.is_valid();
         if valid && !context.is_sampled() && self.policy.unsampled == Unsampled::Drop {
             return None;

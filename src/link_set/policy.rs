@@ -19,7 +19,10 @@ use std::sync::LazyLock;
     feature = "processor",
     doc = "[`BatchProcessorBuilder`](crate::processor::BatchProcessorBuilder), by their `with_link_policy`."
 )]
-#[cfg_attr(not(feature = "processor"), doc = "`BatchProcessorBuilder`, by their `with_link_policy`.")]
+#[cfg_attr(
+    not(feature = "processor"),
+    doc = "`BatchProcessorBuilder`, by their `with_link_policy`."
+)]
 /// Values are checked when those are built.
 ///
 /// ```
@@ -225,7 +228,8 @@ impl LinkPolicy {
     /// Adds the policy's attributes to a link. Returns `false` if the closure for them panicked.
     #[inline(always)]
     pub(super) fn complete(&self, link: &mut Link, index: usize) -> bool {
-        let whole = self.attributes.as_ref().is_none_or(|attributes| attributes.add_to(link, index));
+        let whole =
+            self.attributes.as_ref().is_none_or(|attributes| attributes.add_to(link, index));
         self.add_type(link);
         whole
     }
@@ -244,7 +248,9 @@ impl LinkPolicy {
             None => Key::from_static_str(LINK_TYPE),
             Some(key) => {
                 // The link has a type under the usual key, as those of `links` do.
-                if let Some(own) = link.attributes.iter_mut().find(|own| own.key.as_str() == LINK_TYPE) {
+                if let Some(own) =
+                    link.attributes.iter_mut().find(|own| own.key.as_str() == LINK_TYPE)
+                {
                     own.key = key.clone();
                     return;
                 }

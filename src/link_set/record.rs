@@ -72,8 +72,9 @@ fn cut_members(state: &TraceState) -> TraceState {
         (place == 0 || key == "ot", !long, Reverse(place))
     };
     members.sort_by_cached_key(order);
-    let first = (0..members.len())
-        .find(|&first| header_len(members[first..].iter().map(|&(_, member)| member)) <= MAX_TRACE_STATE);
+    let first = (0..members.len()).find(|&first| {
+        header_len(members[first..].iter().map(|&(_, member)| member)) <= MAX_TRACE_STATE
+    });
     let mut left = members.split_off(first.unwrap_or(members.len()));
     left.sort_unstable_by_key(|&(place, _)| place);
     // Its members were valid before.
@@ -82,7 +83,13 @@ fn cut_members(state: &TraceState) -> TraceState {
 
 #[inline]
 fn with_state(context: &SpanContext, state: TraceState) -> SpanContext {
-    SpanContext::new(context.trace_id(), context.span_id(), context.trace_flags(), context.is_remote(), state)
+    SpanContext::new(
+        context.trace_id(),
+        context.span_id(),
+        context.trace_flags(),
+        context.is_remote(),
+        state,
+    )
 }
 
 /// A context that waits for its batch elsewhere than in a record.
@@ -221,7 +228,9 @@ mod tests {
             let members = (0..count).map(|n| (format!("k{n:02}"), "v".repeat(value)));
             TraceState::from_key_value(members).unwrap()
         };
-        for state in [members(0, 0), members(27, 14), members(27, 15), members(2, 252), members(32, 256)] {
+        for state in
+            [members(0, 0), members(27, 14), members(27, 15), members(2, 252), members(32, 256)]
+        {
             assert_eq!(header_len(state.into_iter()), state.header().len(), "{}", state.header());
             assert_eq!(shorten(&state).is_some(), state.header().len() > MAX_TRACE_STATE);
         }
@@ -232,7 +241,8 @@ mod tests {
     fn long_members_are_counted_in_characters() {
         let of = |value: &str| ("b", value.to_owned());
         let state = |second| {
-            let others = [("a", "v".repeat(126)), second, ("c", "v".repeat(126)), ("d", "v".repeat(120))];
+            let others =
+                [("a", "v".repeat(126)), second, ("c", "v".repeat(126)), ("d", "v".repeat(120))];
             TraceState::from_key_value(others).unwrap()
         };
         // A member of 128 characters in 254 bytes, and one of a character more.
@@ -257,10 +267,13 @@ mod tests {
 
     #[test]
     fn link_comes_back_unchanged() {
-        let long = TraceState::from_key_value((0..9).map(|n| (format!("k{n}"), "v".repeat(99)))).unwrap();
+        let long =
+            TraceState::from_key_value((0..9).map(|n| (format!("k{n}"), "v".repeat(99)))).unwrap();
         let unfit = TraceState::from_key_value([("k".repeat(256), "v".repeat(256))]).unwrap();
         for state in [TraceState::NONE, state(300), long, unfit] {
-            for (attributes, dropped) in [(vec![], 0), (vec![], 2), (vec![KeyValue::new("a", 1)], 0)] {
+            for (attributes, dropped) in
+                [(vec![], 0), (vec![], 2), (vec![KeyValue::new("a", 1)], 0)]
+            {
                 let link = Link::new(context(true, state.clone()), attributes, dropped);
                 let (record, original) = Record::from_link(link.clone());
                 assert_eq!(record.into_original(original), link);

@@ -151,7 +151,10 @@ mod tests {
         for links in [1, 2, 3, 4, 5, 127, 128, 129] {
             let mut set = filled(links);
             let size = set.table.slots.len();
-            assert!(size >= 4 * links && size <= (8 * links).max(8), "{size} slots for {links} links");
+            assert!(
+                size >= 4 * links && size <= (8 * links).max(8),
+                "{size} slots for {links} links"
+            );
             assert_eq!(set.table.slots.iter().filter(|&&slot| slot != 0).count(), links);
             drop(set.finish());
             assert!(set.table.slots.len() == size && is_empty(&set));
@@ -162,7 +165,9 @@ mod tests {
     #[test]
     fn few_links_clear_few_slots() {
         let mut set = filled(1 << 18);
-        assert!(set.finish().linked() == 1 << 18 && set.table.cleared.get() == set.table.slots.len());
+        assert!(
+            set.finish().linked() == 1 << 18 && set.table.cleared.get() == set.table.slots.len()
+        );
         for links in [0, 1, 2, 1000, 16_000] {
             for _ in 0..2 {
                 (1..=links).for_each(|number| _ = set.insert(&context(number)));

@@ -78,11 +78,14 @@ impl Invalid {
     /// Returns whether a link to an invalid context is kept.
     pub(crate) fn keeps(self, link: &Link) -> bool {
         let cx = &link.span_context;
-        let says_more = || !link.attributes.is_empty() || cx.trace_state().into_iter().next().is_some();
+        let says_more =
+            || !link.attributes.is_empty() || cx.trace_state().into_iter().next().is_some();
         match self {
             Self::Drop => false,
             Self::KeepWithAttributes => says_more(),
-            Self::Keep => cx.trace_id() != TraceId::INVALID || cx.span_id() != SpanId::INVALID || says_more(),
+            Self::Keep => {
+                cx.trace_id() != TraceId::INVALID || cx.span_id() != SpanId::INVALID || says_more()
+            }
         }
     }
 }

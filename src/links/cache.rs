@@ -64,16 +64,23 @@ impl<K: Eq + Hash> LinkCache<K> {
             .estimated_items_capacity(capacity)
             .weight_capacity(capacity as u64)
             .build()
-            .map_err(|error| ConfigError::new("capacity", capacity.to_string(), error.to_string()))?;
+            .map_err(|error| {
+                ConfigError::new("capacity", capacity.to_string(), error.to_string())
+            })?;
         let keys = RandomState::new();
-        let templates = Cache::with_options(options, UnitWeighter, keys, DefaultLifecycle::default());
+        let templates =
+            Cache::with_options(options, UnitWeighter, keys, DefaultLifecycle::default());
         Ok(Self { templates, capacity })
     }
 
     /// Returns the template of this key, or makes it by `create`. Two threads that miss a key at
     /// the same time both make one, and one of the two stays. If `create` panics, so does this
     /// call, and the cache is unchanged.
-    pub fn get_or_create<Q>(&self, key: &Q, create: impl FnOnce() -> LinkTemplate) -> Arc<LinkTemplate>
+    pub fn get_or_create<Q>(
+        &self,
+        key: &Q,
+        create: impl FnOnce() -> LinkTemplate,
+    ) -> Arc<LinkTemplate>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,

@@ -209,7 +209,8 @@ pub fn compensation(cx: &SpanContext, reason: impl Into<StringValue>) -> Link {
 /// assert!(links::validate(&[link]).is_ok());
 /// ```
 pub fn whole_trace(trace_id: TraceId) -> Link {
-    let cx = SpanContext::new(trace_id, SpanId::INVALID, TraceFlags::default(), false, TraceState::NONE);
+    let cx =
+        SpanContext::new(trace_id, SpanId::INVALID, TraceFlags::default(), false, TraceState::NONE);
     typed(&cx, Relation::AggregatedTrace)
 }
 

@@ -1,8 +1,8 @@
 //! Attributes that many links share.
 
 use super::{
-    BUSINESS_ENTITY_ID, BUSINESS_ENTITY_TYPE, CORRELATION_ID, LINK_DESCRIPTION, LINK_TYPE, SOURCE_OPERATION,
-    SOURCE_SERVICE,
+    BUSINESS_ENTITY_ID, BUSINESS_ENTITY_TYPE, CORRELATION_ID, LINK_DESCRIPTION, LINK_TYPE,
+    SOURCE_OPERATION, SOURCE_SERVICE,
 };
 use crate::links::relation::Relation;
 use opentelemetry::trace::{Link, SpanContext};
@@ -104,7 +104,11 @@ impl LinkTemplate {
     /// assert_eq!(link.attributes[2], KeyValue::new("source.operation", "cancel_order"));
     /// ```
     pub fn link_with(&self, cx: &SpanContext, own: impl IntoIterator<Item = KeyValue>) -> Link {
-        Link::new(cx.clone(), own.into_iter().fold(self.clone(), Self::with_attribute).attributes, 0)
+        Link::new(
+            cx.clone(),
+            own.into_iter().fold(self.clone(), Self::with_attribute).attributes,
+            0,
+        )
     }
 }
 

@@ -108,7 +108,9 @@ impl fmt::Display for InvalidLinkReason {
             Self::ZeroSpanId => {
                 f.write_str("its span id is zero, and it is not typed as an aggregated_trace")
             }
-            Self::EmptyAttributeKey { attribute } => write!(f, "its attribute {attribute} has an empty key"),
+            Self::EmptyAttributeKey { attribute } => {
+                write!(f, "its attribute {attribute} has an empty key")
+            }
             Self::RepeatedAttributeKey { key } => write!(f, "it has the attribute {key} twice"),
         }
     }

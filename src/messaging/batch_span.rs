@@ -96,7 +96,11 @@ impl BatchSpan {
     /// assert_eq!(receive.build(batch, 1).name, "receive broker-1:4222");
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
-    pub fn with_server(self, address: impl Into<Cow<'static, str>>, port: impl Into<Option<u16>>) -> Self {
+    pub fn with_server(
+        self,
+        address: impl Into<Cow<'static, str>>,
+        port: impl Into<Option<u16>>,
+    ) -> Self {
         let address = address.into();
         let port = port.into().filter(|_| !address.is_empty());
         let this = self.with_text(SERVER_ADDRESS, address);

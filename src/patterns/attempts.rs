@@ -212,7 +212,11 @@ impl Attempts {
     /// let result = attempts.run(&global::tracer("payments"), |_cx| Err::<(), _>("503"));
     /// assert_eq!(result, Err("503"));
     /// ```
-    pub fn run<T, R, E>(&self, tracer: &T, attempt: impl FnOnce(&Context) -> Result<R, E>) -> Result<R, E>
+    pub fn run<T, R, E>(
+        &self,
+        tracer: &T,
+        attempt: impl FnOnce(&Context) -> Result<R, E>,
+    ) -> Result<R, E>
     where
         T: Tracer,
         T::Span: Span + Send + Sync + 'static,
@@ -309,8 +313,9 @@ impl RetryOutcome {
             KeyValue::new("retry.attempts", i64::from(self.attempts)),
             KeyValue::new("retry.failed", i64::from(self.failed)),
         ];
-        attributes
-            .extend(self.succeeded_on.map(|number| KeyValue::new("retry.succeeded_on", i64::from(number))));
+        attributes.extend(
+            self.succeeded_on.map(|number| KeyValue::new("retry.succeeded_on", i64::from(number))),
+        );
         if self.exhausted() {
             attributes.push(KeyValue::new("retry.exhausted", true));
         }

@@ -185,7 +185,11 @@ impl FanOut {
     /// merge.succeed();
     /// assert_eq!(counts.succeeded, 1);
     /// ```
-    pub fn aggregate<T>(self, tracer: &T, name: impl Into<Cow<'static, str>>) -> (SpanGuard, FanCounts)
+    pub fn aggregate<T>(
+        self,
+        tracer: &T,
+        name: impl Into<Cow<'static, str>>,
+    ) -> (SpanGuard, FanCounts)
     where
         T: Tracer,
         T::Span: Span + Send + Sync + 'static,
@@ -212,7 +216,13 @@ impl FanOut {
         counts.started - 1
     }
 
-    fn ended(&self, name: Cow<'static, str>, index: usize, worker: &SpanContext, result: Result<(), &str>) {
+    fn ended(
+        &self,
+        name: Cow<'static, str>,
+        index: usize,
+        worker: &SpanContext,
+        result: Result<(), &str>,
+    ) {
         let mut link = links::aggregate(worker, name);
         link.attributes.push(KeyValue::new(WORKER_INDEX, links::int(index)));
         let mut state = self.state();

@@ -123,15 +123,19 @@ mod tests {
             let set = LinkSet::builder().with_max_links(bound).build().unwrap();
             let attempts = Attempts::new("call").with_link_set(set);
             let state =
-                TraceState::from_key_value(["a", "b", "c"].map(|key| (key, "v".repeat(200)))).unwrap();
+                TraceState::from_key_value(["a", "b", "c"].map(|key| (key, "v".repeat(200))))
+                    .unwrap();
             for number in 1..=1000 {
                 let ids = (TraceId::from(1_u128), SpanId::from(number));
-                let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, true, state.clone());
+                let context =
+                    SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, true, state.clone());
                 attempts.collect(&context, Err("no"));
                 let earlier = &attempts.history().earlier;
                 assert!(earlier.len() <= 2 * bound, "{} are kept", earlier.len());
                 assert!(
-                    earlier.iter().all(|attempt| attempt.context.trace_state().header().len() == 2 * 202 + 1)
+                    earlier
+                        .iter()
+                        .all(|attempt| attempt.context.trace_state().header().len() == 2 * 202 + 1)
                 );
             }
             let (links, _) = attempts.history().links(1001);
@@ -145,7 +149,8 @@ mod tests {
         let mut history = History::new(LinkSet::builder().with_max_links(2).build().unwrap());
         for number in [2, 1, 3] {
             let ids = (TraceId::from(1_u128), SpanId::from(number));
-            let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, false, TraceState::NONE);
+            let context =
+                SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, false, TraceState::NONE);
             history.note(number as u32, &context);
         }
         assert_eq!(history.links(4).0.iter().map(previous).collect::<Vec<_>>(), [1, 3]);

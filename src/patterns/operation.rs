@@ -1,7 +1,9 @@
 //! A span of work that succeeds or fails, whatever happens to the work.
 
 use crate::panic::{caught, error_text};
-use opentelemetry::trace::{FutureExt, Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
+use opentelemetry::trace::{
+    FutureExt, Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer,
+};
 use opentelemetry::{Context, ContextGuard, KeyValue};
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -85,7 +87,8 @@ impl SpanGuard {
         T::Span: Span + Send + Sync + 'static,
     {
         // Samplers and span processors are user code.
-        let started = caught(|| Context::current_with_span(tracer.build_with_context(span, parent)));
+        let started =
+            caught(|| Context::current_with_span(tracer.build_with_context(span, parent)));
         let (cx, span) = match started {
             Some(cx) => {
                 let span = cx.span().span_context().clone();
@@ -196,7 +199,10 @@ impl SpanGuard {
     /// # Ok(rows)
     /// # }
     /// ```
-    pub async fn run_async<R, E: Display>(self, work: impl Future<Output = Result<R, E>>) -> Result<R, E> {
+    pub async fn run_async<R, E: Display>(
+        self,
+        work: impl Future<Output = Result<R, E>>,
+    ) -> Result<R, E> {
         let result = work.with_context(self.cx.clone()).await;
         self.end_with(result)
     }

@@ -56,7 +56,13 @@ impl<C> Iterator for UndoSteps<C> {
 
     fn next(&mut self) -> Option<UndoStep<C>> {
         let SagaStep { name, context, undo } = self.steps.next_back()?;
-        Some(UndoStep { undo, name, index: self.steps.len(), context, about: Arc::clone(&self.about) })
+        Some(UndoStep {
+            undo,
+            name,
+            index: self.steps.len(),
+            context,
+            about: Arc::clone(&self.about),
+        })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -138,7 +144,8 @@ impl<C> UndoStep<C> {
             match result {
                 Ok(()) => outcome.compensated += 1,
                 Err(error) => {
-                    let failure = CompensationFailure { step: name.into(), index, error: shortened(error) };
+                    let failure =
+                        CompensationFailure { step: name.into(), index, error: shortened(error) };
                     outcome.failed.push(failure);
                 }
             }

@@ -64,7 +64,8 @@ impl<E> CallError<E> {
             Self::Unanswered => "the handler gave no answer for the item",
             Self::ResultCount { items, results } => {
                 let or_more = if results > items { " or more" } else { "" };
-                return format!("the handler gave {results}{or_more} results for {items} items").into();
+                return format!("the handler gave {results}{or_more} results for {items} items")
+                    .into();
             }
             Self::Timeout => "no answer within the given time",
             Self::OwnHandler => {
@@ -209,7 +210,11 @@ impl<R, E> Answer<R, E> {
 
     /// Counts the item, then answers its caller, then lets the span end
     /// (invariant `count-answer-end`).
-    pub(super) fn give(mut self, reply: CallResult<R, E>, why: impl FnOnce(&CallError<E>) -> Failure) {
+    pub(super) fn give(
+        mut self,
+        reply: CallResult<R, E>,
+        why: impl FnOnce(&CallError<E>) -> Failure,
+    ) {
         let Some(span) = self.span.take() else { return };
         match &reply {
             Ok(_) => span.succeed(),

@@ -22,7 +22,8 @@ use std::time::Duration;
 pub(super) type Weigh<T> = std::sync::Arc<dyn Fn(&T) -> u64 + Send + Sync>;
 
 /// Divides the items of one trigger into batches.
-pub(super) type Divide<T, R, E> = Box<dyn FnMut(Vec<Item<T, R, E>>) -> Vec<Vec<Item<T, R, E>>> + Send>;
+pub(super) type Divide<T, R, E> =
+    Box<dyn FnMut(Vec<Item<T, R, E>>) -> Vec<Vec<Item<T, R, E>>> + Send>;
 
 /// Configures a [`BatchProcessor`]; made by [`BatchProcessor::builder`].
 ///
@@ -187,7 +188,10 @@ where
     /// assert_eq!(error.to_string(), "invalid max_batch_size: 0 (allowed: 1 to 1048576)");
     /// ```
     #[expect(clippy::type_complexity)]
-    pub fn build<Tr>(self, tracer: Tr) -> Result<(Submitter<T, R, E>, BatchProcessor<T, R, E>), ConfigError>
+    pub fn build<Tr>(
+        self,
+        tracer: Tr,
+    ) -> Result<(Submitter<T, R, E>, BatchProcessor<T, R, E>), ConfigError>
     where
         Tr: Tracer + Send + Sync + 'static,
         Tr::Span: Send + Sync + 'static,
@@ -201,11 +205,19 @@ where
                 format!("1 to {MAX_WEIGHT}"),
             ));
         }
-        let (queue, consumers) =
-            Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, max_weight.unwrap_or(0));
+        let (queue, consumers) = Queue::new(
+            config.shards,
+            config.slots_per_shard,
+            config.max_batch_size,
+            max_weight.unwrap_or(0),
+        );
         let outcomes = Arc::new(Outcomes::default());
-        let receiver =
-            Receiver::new(Arc::clone(queue.queue()), consumers, config.max_batch_size, config.max_delay);
+        let receiver = Receiver::new(
+            Arc::clone(queue.queue()),
+            consumers,
+            config.max_batch_size,
+            config.max_delay,
+        );
         let set = LinkSet::new(config.links, config.max_batch_size as usize);
         let processor = BatchProcessor::new(
             receiver,

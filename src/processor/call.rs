@@ -56,7 +56,9 @@ impl<T, R, E> Submitter<T, R, E> {
         async move {
             self.refuse_own_handler()?;
             let (caller, waiting) = channel();
-            self.wait_async(self.item(item, request.or_current(), Some(caller))).await.map_err(refused)?;
+            self.wait_async(self.item(item, request.or_current(), Some(caller)))
+                .await
+                .map_err(refused)?;
             waiting.await
         }
     }

@@ -32,7 +32,9 @@ where
         // goes alone.
         let mut allowance = Some(queue.weight.limit());
         self.receiver.drain.take(count, |take| {
-            while let Some(item) = take.next_if(|item| items.is_empty() || Some(item.weight) <= allowance) {
+            while let Some(item) =
+                take.next_if(|item| items.is_empty() || Some(item.weight) <= allowance)
+            {
                 allowance = allowance.and_then(|left| left.checked_sub(item.weight));
                 queue.weight.remove(item.weight);
                 items.push(item);
@@ -61,7 +63,10 @@ where
         queue.totals.add_batch(&counts, self.trigger);
         self.log.check(|| queue.stats());
         let mut builder = links.span_builder(self.name.clone());
-        builder.attributes.get_or_insert_default().push(KeyValue::new("batch.number", int(self.number)));
+        builder
+            .attributes
+            .get_or_insert_default()
+            .push(KeyValue::new("batch.number", int(self.number)));
         let parent = Context::current();
         let span = match items.iter().all(|item| item.suppressed) {
             true => OwnSpan::suppressed(&parent),
@@ -73,7 +78,11 @@ where
     }
 
     /// Starts the span of an item.
-    pub(super) fn start_item(&self, item: BatchItem<T, R, E>, parent: &Context) -> (T, ItemSpan<R, E>) {
+    pub(super) fn start_item(
+        &self,
+        item: BatchItem<T, R, E>,
+        parent: &Context,
+    ) -> (T, ItemSpan<R, E>) {
         let span = if item.suppressed {
             OwnSpan::suppressed(parent)
         } else {

@@ -177,7 +177,10 @@ where
     /// # Errors
     ///
     /// [`Timeout`] if no batch was due by then. Nothing is lost by that.
-    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<Batch<T, R, E>>, Timeout> {
+    pub fn next_batch_timeout(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Option<Batch<T, R, E>>, Timeout> {
         if self.parts.is_empty() {
             let Some(due) = self.receiver.wait_timeout(timeout)? else { return Ok(None) };
             self.take(due);

@@ -77,7 +77,9 @@ where
         while let Some(batch) = self.next().await {
             let span = Arc::clone(&batch.span);
             let call = async { handler(batch).await };
-            if let Err(panic) = caught(&self.outcomes, call.with_context(span.context().clone())).await {
+            if let Err(panic) =
+                caught(&self.outcomes, call.with_context(span.context().clone())).await
+            {
                 self.handler_panicked(&span, panic);
             }
         }
@@ -126,7 +128,10 @@ where
 }
 
 /// The output of a handler's future, or what it panicked with.
-async fn caught<F: Future>(outcomes: &Outcomes, future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+async fn caught<F: Future>(
+    outcomes: &Outcomes,
+    future: F,
+) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         let _scope = scope::enter(outcomes);

@@ -287,7 +287,8 @@ impl<R, E> ItemSpan<R, E> {
             self.span.record(why);
         }
         // The exception is recorded here, and not on the batch's span once more.
-        let on_batch = |_: &_| Failure { exception: None, ..why.clone().unwrap_or_else(Failure::dropped) };
+        let on_batch =
+            |_: &_| Failure { exception: None, ..why.clone().unwrap_or_else(Failure::dropped) };
         answer.give(reply, on_batch);
         self.span.end(why);
     }

@@ -127,7 +127,11 @@ impl<T, R, E> Submitter<T, R, E> {
     /// # Errors
     ///
     /// [`SubmitError`] with the item: [`PushError::Full`] or [`PushError::Closed`].
-    pub fn submit_with_context(&self, item: T, context: &SpanContext) -> Result<(), SubmitError<T>> {
+    pub fn submit_with_context(
+        &self,
+        item: T,
+        context: &SpanContext,
+    ) -> Result<(), SubmitError<T>> {
         self.put(self.item(item, Request::of(context), None)).map_err(SubmitError::from)
     }
 
@@ -175,7 +179,9 @@ impl<T, R, E> Submitter<T, R, E> {
     pub fn submit_wait_async(&self, item: T) -> impl Future<Output = Result<(), SubmitError<T>>> {
         let request = Request::current();
         async move {
-            self.wait_async(self.item(item, request.or_current(), None)).await.map_err(SubmitError::from)
+            self.wait_async(self.item(item, request.or_current(), None))
+                .await
+                .map_err(SubmitError::from)
         }
     }
 
@@ -226,7 +232,10 @@ impl<T, R, E> Submitter<T, R, E> {
     /// # Errors
     ///
     /// [`FlushError::Timeout`], [`FlushError::Closed`].
-    pub async fn flush_and_wait_async(&self, timeout: Duration) -> Result<ProcessorStats, FlushError> {
+    pub async fn flush_and_wait_async(
+        &self,
+        timeout: Duration,
+    ) -> Result<ProcessorStats, FlushError> {
         let timeout = if scope::is_own(&self.inner.outcomes) { Duration::ZERO } else { timeout };
         self.queue.flush_and_wait_async(timeout).await.map(|()| self.stats())
     }
@@ -253,9 +262,15 @@ impl<T, R, E> Submitter<T, R, E> {
     /// Runs the user's code, and allocates, before the claim. Inlined, as the two below: an item
     /// would be copied at every call.
     #[inline(always)]
-    pub(super) fn item(&self, payload: T, request: Request, caller: Option<Caller<R, E>>) -> Item<T, R, E> {
+    pub(super) fn item(
+        &self,
+        payload: T,
+        request: Request,
+        caller: Option<Caller<R, E>>,
+    ) -> Item<T, R, E> {
         // Capped here, so that every counter sees the same weight.
-        let weigh = |weigh: &Weigh<T>| caught(|| weigh(&payload)).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT);
+        let weigh =
+            |weigh: &Weigh<T>| caught(|| weigh(&payload)).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT);
         let weight = self.inner.weigh.as_ref().map_or(0, weigh);
         let Request { context: request, suppressed } = request;
         Item { payload, request, suppressed, weight, caller }
@@ -273,7 +288,11 @@ impl<T, R, E> Submitter<T, R, E> {
         Ok(())
     }
 
-    fn wait(&self, item: Item<T, R, E>, deadline: Option<Instant>) -> Result<(), (Item<T, R, E>, PushError)> {
+    fn wait(
+        &self,
+        item: Item<T, R, E>,
+        deadline: Option<Instant>,
+    ) -> Result<(), (Item<T, R, E>, PushError)> {
         if scope::is_own(&self.inner.outcomes) {
             return self.put(item);
         }
@@ -283,7 +302,10 @@ impl<T, R, E> Submitter<T, R, E> {
         Ok(())
     }
 
-    pub(super) async fn wait_async(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
+    pub(super) async fn wait_async(
+        &self,
+        item: Item<T, R, E>,
+    ) -> Result<(), (Item<T, R, E>, PushError)> {
         if scope::is_own(&self.inner.outcomes) {
             return self.put(item);
         }

@@ -65,7 +65,8 @@ impl<T> ShardState<T> {
     fn move_checkpoint(&mut self, polled_at: u64, armed_at: u64) {
         if self.checkpoint <= self.consumer.position() {
             // An entry in a shard that was empty is the one reported last, or later than it.
-            let since = if self.was_empty { self.checkpoint_at.max(armed_at) } else { self.checkpoint_at };
+            let since =
+                if self.was_empty { self.checkpoint_at.max(armed_at) } else { self.checkpoint_at };
             // Another thread may have another clock, in a test that pauses tokio's.
             self.since = since.min(polled_at);
             self.checkpoint = self.consumer.first_unclaimed();
@@ -81,12 +82,25 @@ impl<T> ShardState<T> {
 }
 
 impl<T> Drain<T> {
-    pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, size: u32, max_delay: u64) -> Self {
+    pub(crate) fn new(
+        queue: Arc<Queue<T>>,
+        consumers: Vec<Consumer<T>>,
+        size: u32,
+        max_delay: u64,
+    ) -> Self {
         let now = queue.trigger.clock.now();
         let shard = |consumer: Consumer<T>| {
             let checkpoint = consumer.position();
             let (since, checkpoint_at) = (now, now);
-            ShardState { consumer, flush_to: 0, since, checkpoint, checkpoint_at, was_empty: true, freed: 0 }
+            ShardState {
+                consumer,
+                flush_to: 0,
+                since,
+                checkpoint,
+                checkpoint_at,
+                was_empty: true,
+                freed: 0,
+            }
         };
         let shards = consumers.into_iter().map(shard).collect();
         Self { queue, shards, size, max_delay, first: 0, polled_at: now }
@@ -115,7 +129,8 @@ impl<T> Drain<T> {
             return Action::Take { count: self.size, trigger: Trigger::Size };
         }
         // An entry that is due but not published delays its own shard; it must not make others due.
-        let (mut flushed, mut overdue, mut unpublished, mut deadline) = (false, false, false, u64::MAX);
+        let (mut flushed, mut overdue, mut unpublished, mut deadline) =
+            (false, false, false, u64::MAX);
         for shard in self.shards.iter().filter(|shard| shard.consumer.claimed() > 0) {
             let until = shard.since.saturating_add(self.max_delay);
             match (shard.consumer.published() > 0, shard.is_flushed(), now >= until) {

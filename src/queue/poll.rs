@@ -29,8 +29,10 @@ pub(super) struct AsyncWait {
 impl AsyncWait {
     /// Returns the waker to register: it wakes the task.
     fn alarm(&mut self, task: &Waker) -> Waker {
-        let alarm =
-            self.alarm.take().filter(|alarm| alarm.task.as_ref().is_some_and(|kept| kept.will_wake(task)));
+        let alarm = self
+            .alarm
+            .take()
+            .filter(|alarm| alarm.task.as_ref().is_some_and(|kept| kept.will_wake(task)));
         let alarm = alarm.unwrap_or_else(|| Arc::new(Alarm { task: Some(task.clone()) }));
         self.alarm.insert(alarm).clone().into()
     }

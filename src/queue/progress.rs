@@ -30,7 +30,9 @@ pub(crate) struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.progress.0.update(|state| state.unfinished.retain(|(number, _)| *number != self.number));
+        self.progress
+            .0
+            .update(|state| state.unfinished.retain(|(number, _)| *number != self.number));
     }
 }
 

@@ -83,7 +83,9 @@ impl<T> Receiver<T> {
                     backoff.snooze();
                     continue;
                 }
-                Action::AwaitPublish => Some(clock.system_now().saturating_add(AWAIT_PUBLISH_NANOS)),
+                Action::AwaitPublish => {
+                    Some(clock.system_now().saturating_add(AWAIT_PUBLISH_NANOS))
+                }
                 Action::Wait { deadline } => {
                     backoff.reset();
                     deadline

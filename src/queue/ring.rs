@@ -166,7 +166,12 @@ impl<T> Ring<T> {
             // slots of these positions. Release is not needed: the CAS continues the release
             // sequence of the limit's CAS, which already publishes the newest `head` this thread
             // has observed.
-            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Acquire, Ordering::Relaxed) {
+            match self.word.compare_exchange_weak(
+                word.0,
+                next.0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return Ok(Claim { ring: self, first, count: granted, report: false }),
                 Err(current) => word = Word(current),
             }
@@ -199,7 +204,8 @@ impl<T> Ring<T> {
             // Release: pairs with the Acquire load of the word in `load_consistent`, which must
             // find the head that freed the slots of this claim. (Acquire is not needed: the load of
             // `head` proved the slots free, and no other claim relies on the limit written here.)
-            let swapped = self.word.compare_exchange(word.0, next.0, Ordering::Release, Ordering::Relaxed);
+            let swapped =
+                self.word.compare_exchange(word.0, next.0, Ordering::Release, Ordering::Relaxed);
             if swapped.is_ok() {
                 return Ok(Claim { ring: self, first, count: granted, report: true });
             }
@@ -258,8 +264,12 @@ impl<T> Ring<T> {
             count(Counter::Limit);
             // Release: pairs with the Acquire in `claim` and in `load_consistent`; passes on the
             // Acquire load of `head`, from which `limit` was computed.
-            let swapped =
-                self.word.compare_exchange_weak(word.0, next.0, Ordering::Release, Ordering::Relaxed);
+            let swapped = self.word.compare_exchange_weak(
+                word.0,
+                next.0,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
             if swapped.is_ok() {
                 return within;
             }
@@ -273,7 +283,12 @@ impl<T> Ring<T> {
         let mut word = Word(self.word.load(Ordering::Relaxed));
         while !word.closed() {
             let next = Word(word.with_limit(word.tail()).0 | Word::CLOSED);
-            match self.word.compare_exchange_weak(word.0, next.0, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.word.compare_exchange_weak(
+                word.0,
+                next.0,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return,
                 Err(current) => word = Word(current),
             }

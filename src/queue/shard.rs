@@ -41,7 +41,11 @@ impl<'a, T> Shard<'a, T> {
     /// Pushes as many of `values` as one claim covers, and returns how many: at least one. A
     /// refusal is not counted. `make` is as for [`push`](Self::push).
     #[inline]
-    pub(crate) fn push_run<V>(self, values: &[V], make: impl Fn(&V) -> T) -> Result<usize, PushError> {
+    pub(crate) fn push_run<V>(
+        self,
+        values: &[V],
+        make: impl Fn(&V) -> T,
+    ) -> Result<usize, PushError> {
         let claim = self.ring.claim(u32::try_from(values.len()).unwrap_or(u32::MAX))?;
         let count = claim.len();
         if claim.publish_all(&values[..count], make) {
@@ -52,7 +56,11 @@ impl<'a, T> Shard<'a, T> {
 
     /// Pushes `value` as soon as a slot is free, or returns [`PushError::Full`] at `deadline`. A
     /// refusal is counted and returns the value. Blocks the thread.
-    pub(crate) fn push_wait(self, deadline: Option<Instant>, value: T) -> Result<(), (T, PushError)> {
+    pub(crate) fn push_wait(
+        self,
+        deadline: Option<Instant>,
+        value: T,
+    ) -> Result<(), (T, PushError)> {
         let mut value = Some(value);
         let pushed = self.queue.waiters.wait(self.index(), deadline, || self.offer(&mut value));
         self.outcome(pushed, value)
@@ -118,7 +126,11 @@ impl<'a, T> Shard<'a, T> {
     }
 
     /// The result of the last offer, which left `value`.
-    fn outcome(self, offered: Result<(), PushError>, value: Option<T>) -> Result<(), (T, PushError)> {
+    fn outcome(
+        self,
+        offered: Result<(), PushError>,
+        value: Option<T>,
+    ) -> Result<(), (T, PushError)> {
         match (offered, value) {
             (Err(reason), Some(value)) => {
                 self.count_refused(reason, 1);

@@ -110,7 +110,12 @@ mod real {
     }
 
     static KEEPER: Keeper = Keeper {
-        state: Mutex::new(State { running: false, alarms: Vec::new(), free: Vec::new(), sleeps_until: None }),
+        state: Mutex::new(State {
+            running: false,
+            alarms: Vec::new(),
+            free: Vec::new(),
+            sleeps_until: None,
+        }),
         earlier: Condvar::new(),
     };
 

@@ -178,7 +178,11 @@ impl TriggerState {
             while !self.scan(rings, wake, std::mem::take(&mut drained)) {}
             // Release: hands `level` and `shares` to the next coordinator. Fails if a flag is
             // pending: it is this thread's to handle.
-            if self.coordinator.compare_exchange(BUSY, 0, Ordering::Release, Ordering::Relaxed).is_ok() {
+            if self
+                .coordinator
+                .compare_exchange(BUSY, 0, Ordering::Release, Ordering::Relaxed)
+                .is_ok()
+            {
                 return;
             }
         }
@@ -188,7 +192,8 @@ impl TriggerState {
     // Invariants: raise-before-limits, limits-sum, rescan-if-passed.
     fn scan<T>(&self, rings: &[Ring<T>], wake: bool, drained: bool) -> bool {
         count(Counter::Scan);
-        let snapshots: ArrayVec<Snapshot, MAX_SHARDS> = rings.iter().map(|ring| ring.snapshot()).collect();
+        let snapshots: ArrayVec<Snapshot, MAX_SHARDS> =
+            rings.iter().map(|ring| ring.snapshot()).collect();
         if drained {
             self.measure_rates(&snapshots);
         }
@@ -208,7 +213,8 @@ impl TriggerState {
         } else {
             // Below `size`, so it fits.
             let spare = self.size - 1 - pending as u32;
-            for ((ring, shard), allowance) in rings.iter().zip(&snapshots).zip(self.divide(spare, &snapshots))
+            for ((ring, shard), allowance) in
+                rings.iter().zip(&snapshots).zip(self.divide(spare, &snapshots))
             {
                 within &= ring.allow(shard.tail + u64::from(allowance));
             }
@@ -242,7 +248,9 @@ impl TriggerState {
             .shares
             .iter()
             .zip(snapshots)
-            .map(|(share, shard)| u64::from(share.rate.load(Ordering::Relaxed)) + u64::from(shard.pending()))
+            .map(|(share, shard)| {
+                u64::from(share.rate.load(Ordering::Relaxed)) + u64::from(shard.pending())
+            })
             .collect();
         // Not 0: something is pending when limits are divided.
         let total = weights.iter().sum::<u64>().max(1);
@@ -299,7 +307,8 @@ impl TriggerState {
     pub(crate) fn take_flush_request(&self) -> bool {
         // Relaxed: the load keeps the common case free of a read-modify-write.
         // Acquire: pairs with the Release in `ask_flush`.
-        self.flush_requested.load(Ordering::Relaxed) && self.flush_requested.swap(false, Ordering::Acquire)
+        self.flush_requested.load(Ordering::Relaxed)
+            && self.flush_requested.swap(false, Ordering::Acquire)
     }
 }
 
@@ -372,8 +381,10 @@ mod tests {
             for (share, rate) in trigger.shares.iter().zip(rates) {
                 share.rate.store(*rate, Ordering::Relaxed);
             }
-            let snapshots: Vec<_> =
-                pending.iter().map(|&pending| Snapshot { head: 5, tail: 5 + u64::from(pending) }).collect();
+            let snapshots: Vec<_> = pending
+                .iter()
+                .map(|&pending| Snapshot { head: 5, tail: 5 + u64::from(pending) })
+                .collect();
             let allowances = trigger.divide(spare, &snapshots);
             assert_eq!(
                 allowances.as_slice(),

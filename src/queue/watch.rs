@@ -54,7 +54,11 @@ impl<S> Watch<S> {
 
     /// Waits until `check` returns something, and returns that; `None` if `timeout` passed first.
     /// Blocks the thread.
-    pub(crate) fn wait<R>(&self, timeout: Duration, mut check: impl FnMut(&mut S) -> Option<R>) -> Option<R> {
+    pub(crate) fn wait<R>(
+        &self,
+        timeout: Duration,
+        mut check: impl FnMut(&mut S) -> Option<R>,
+    ) -> Option<R> {
         // `None` beyond what `Instant` can hold.
         let (deadline, parker) = (Instant::now().checked_add(timeout), Parker::new());
         let mut waiter = Waiter { watch: self, id: None };

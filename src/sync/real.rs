@@ -86,7 +86,8 @@ impl Clock {
     /// hold.
     pub(crate) fn instant(&self, nanos: u64) -> Option<Instant> {
         #[cfg(batchlink_hooks)]
-        return Instant::now().checked_add(Duration::from_nanos(nanos.saturating_sub(self.system_now())));
+        return Instant::now()
+            .checked_add(Duration::from_nanos(nanos.saturating_sub(self.system_now())));
         #[cfg(not(batchlink_hooks))]
         self.start.checked_add(Duration::from_nanos(nanos))
     }
@@ -132,7 +133,11 @@ impl Parker {
         }
         thread_local!(static WAKER: Waker = Arc::new(Unpark(thread::current())).into());
         // A thread that is ending may have lost its locals.
-        Self(WAKER.try_with(Waker::clone).unwrap_or_else(|_| Arc::new(Unpark(thread::current())).into()))
+        Self(
+            WAKER
+                .try_with(Waker::clone)
+                .unwrap_or_else(|_| Arc::new(Unpark(thread::current())).into()),
+        )
     }
 
     /// Ends the sleep, now or the next one. It may end for no reason, too.
@@ -143,7 +148,9 @@ impl Parker {
     /// Sleeps until woken or until `deadline` (`None`: no deadline).
     pub(crate) fn park(&self, deadline: Option<Instant>) {
         match deadline {
-            Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+            Some(deadline) => {
+                thread::park_timeout(deadline.saturating_duration_since(Instant::now()))
+            }
             None => thread::park(),
         }
     }

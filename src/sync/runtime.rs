@@ -32,7 +32,8 @@ mod tests {
     #[test]
     fn polled_tasks_are_recognised() {
         assert!(!polls_tasks(), "outside of any runtime");
-        for runtime in [Builder::new_multi_thread().build(), Builder::new_current_thread().build()] {
+        for runtime in [Builder::new_multi_thread().build(), Builder::new_current_thread().build()]
+        {
             let runtime = runtime.expect("a runtime");
             let entered = runtime.enter();
             assert!(!polls_tasks(), "only entered");

@@ -87,17 +87,26 @@ fn refused_field_is_named() {
         (with("span_id", signed), "invalid span_id"),
         (with("span_id", json!("0".repeat(16))), "invalid span_id"),
         (with("span_id", json!("removed")), "missing field `span_id`"),
-        (with("trace_flags", json!("1")), r#"invalid trace_flags: "1" (allowed: 2 lower-case hex digits)"#),
+        (
+            with("trace_flags", json!("1")),
+            r#"invalid trace_flags: "1" (allowed: 2 lower-case hex digits)"#,
+        ),
         (
             with("trace_flags", json!(256)),
             "invalid value: integer `256`, expected trace_flags: 2 lower-case hex \
           digits, or a number from 0 to 255",
         ),
         (with("trace_flags", json!(-1)), "invalid type: integer `-1`, expected trace_flags: "),
-        (with("trace_flags", json!(1.0)), "invalid type: floating point `1.0`, expected trace_flags: "),
+        (
+            with("trace_flags", json!(1.0)),
+            "invalid type: floating point `1.0`, expected trace_flags: ",
+        ),
         (with("trace_flags", Value::Null), "invalid type: null, expected trace_flags: "),
         (with("trace_flags", json!("removed")), "missing field `trace_flags`"),
-        (with("trace_state", json!("a")), r#"invalid trace_state: "a" (allowed: at most 32 members"#),
+        (
+            with("trace_state", json!("a")),
+            r#"invalid trace_state: "a" (allowed: at most 32 members"#,
+        ),
         (with("trace_state", json!(1)), "expected trace_state: "),
         (
             with("traceState", json!("a=1")),
@@ -117,7 +126,8 @@ fn refused_field_is_named() {
         assert!(error.contains(said), "{text}: {error}");
     }
     let long = json!("x".repeat(1000));
-    let texts = [with(long.as_str().unwrap(), json!(1)), with("span_id", long.clone()), long.to_string()];
+    let texts =
+        [with(long.as_str().unwrap(), json!(1)), with("span_id", long.clone()), long.to_string()];
     for text in texts {
         let error = read(&text).unwrap_err();
         assert!(
@@ -131,7 +141,13 @@ fn refused_field_is_named() {
 fn missing_context_is_null() {
     for context in [
         SpanContext::NONE,
-        SpanContext::new(TraceId::from(1_u128), SpanId::INVALID, TraceFlags::SAMPLED, true, TraceState::NONE),
+        SpanContext::new(
+            TraceId::from(1_u128),
+            SpanId::INVALID,
+            TraceFlags::SAMPLED,
+            true,
+            TraceState::NONE,
+        ),
     ] {
         assert_eq!(written(&context), Value::Null);
     }

@@ -2,7 +2,9 @@
 //! comes back.
 
 use super::common::Random;
-use batchlink::carrier::{Headers, HeadersMut, format_traceparent, parse_traceparent, parse_tracestate};
+use batchlink::carrier::{
+    Headers, HeadersMut, format_traceparent, parse_traceparent, parse_tracestate,
+};
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
@@ -81,7 +83,10 @@ fn refused_field_is_named() {
 #[test]
 fn error_shows_allowed_and_little() {
     let text = |header: &str| parse_traceparent(header, None).unwrap_err().to_string();
-    assert_eq!(text(&of("ff", "01")), r#"invalid version: "ff" (allowed: 2 lower-case hex digits, not ff)"#);
+    assert_eq!(
+        text(&of("ff", "01")),
+        r#"invalid version: "ff" (allowed: 2 lower-case hex digits, not ff)"#
+    );
     assert_eq!(
         text(&format!("00-{TRACE}-{}-01", "0".repeat(16))),
         r#"invalid span_id: "0000000000000000" (allowed: 16 lower-case hex digits, not all zero)"#,
@@ -93,8 +98,11 @@ fn error_shows_allowed_and_little() {
     );
     let long = text(&"é".repeat(1_000_000));
     assert!(long.starts_with(&format!("invalid traceparent: \"{}\"… (", "é".repeat(32))), "{long}");
-    let (long_key, long_value) = (format!("{}=1", "k".repeat(257)), format!("k={}", "v".repeat(257)));
-    for member in ["B=2", "b=2=3", "b=é", "t@toolongavendor=1", "t@v@w=1", "=1", &long_key, &long_value] {
+    let (long_key, long_value) =
+        (format!("{}=1", "k".repeat(257)), format!("k={}", "v".repeat(257)));
+    for member in
+        ["B=2", "b=2=3", "b=é", "t@toolongavendor=1", "t@v@w=1", "=1", &long_key, &long_value]
+    {
         let error = parse_tracestate(&format!("a=1,{member}")).unwrap_err();
         assert_eq!((error.field(), error.value()), ("tracestate", &member[..member.len().min(64)]));
         assert!(error.to_string().ends_with(&format!("(allowed: {})", error.allowed())), "{error}");
@@ -149,12 +157,20 @@ fn malformed_tracestate_is_dropped_whole() {
             "the context is kept: {header:?}"
         );
     }
-    for (count, key, value, allowed) in
-        [(32, 2, 1, true), (33, 2, 1, false), (32, 256, 256, true), (1, 257, 1, false), (1, 2, 257, false)]
-    {
+    for (count, key, value, allowed) in [
+        (32, 2, 1, true),
+        (33, 2, 1, false),
+        (32, 256, 256, true),
+        (1, 257, 1, false),
+        (1, 2, 257, false),
+    ] {
         let header = members(count, key, value);
         assert_eq!(parse_tracestate(&header).is_ok(), allowed, "{count} of {key} and {value}");
-        assert_eq!(parse_tracestate(&(header + ",,")).is_ok(), allowed, "empty members do not count");
+        assert_eq!(
+            parse_tracestate(&(header + ",,")).is_ok(),
+            allowed,
+            "empty members do not count"
+        );
     }
     let double = (0..33).map(|_| "a=1").collect::<Vec<_>>().join(",");
     assert!(parse_tracestate(&double).is_err(), "doubles do");
@@ -180,7 +196,11 @@ fn written_context_is_read_back() {
     for _ in 0..2000 {
         let context = random(&mut generator);
         let (header, state) = (format_traceparent(&context), context.trace_state().header());
-        assert_eq!(parse_traceparent(&header, Some(&state)).as_ref(), Ok(&context), "{header} {state}");
+        assert_eq!(
+            parse_traceparent(&header, Some(&state)).as_ref(),
+            Ok(&context),
+            "{header} {state}"
+        );
     }
     let other_flags = SpanContext::new(
         TraceId::from(1_u128),
@@ -218,7 +238,11 @@ fn refusals_agree_with_oracle() {
         let context = random(&mut generator);
         let version = ["00", "00", "01", "ff"][generator.below(4) as usize];
         let faults = generator.below(4);
-        let header = spoilt(&mut generator, &format_traceparent(&context).replacen("00", version, 1), faults);
+        let header = spoilt(
+            &mut generator,
+            &format_traceparent(&context).replacen("00", version, 1),
+            faults,
+        );
         let found = parse_traceparent(&header, None).ok();
         let fields = found.as_ref().map(|context| {
             let (trace, span) = (context.trace_id().to_bytes(), context.span_id().to_bytes());
@@ -229,7 +253,8 @@ fn refusals_agree_with_oracle() {
 
         let state = spoilt(&mut generator, &context.trace_state().header(), faults / 2);
         let found = parse_tracestate(&state).ok();
-        let members = found.map(|state| (&state).into_iter().map(|(k, v)| (k.into(), v.into())).collect());
+        let members =
+            found.map(|state| (&state).into_iter().map(|(k, v)| (k.into(), v.into())).collect());
         assert_eq!(members, super::w3c::tracestate(&state), "{state:?}");
         *if members.is_some() { &mut read } else { &mut refused } += 1;
     }
@@ -247,8 +272,8 @@ fn sdk_reads_the_same() {
         let state = context.trace_state().header();
         let Ok(ours) = parse_traceparent(&header, Some(&state)) else { continue };
         let headers = [("traceparent", header.as_bytes()), ("tracestate", state.as_bytes())];
-        let theirs =
-            TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers::new(&headers));
+        let theirs = TraceContextPropagator::new()
+            .extract_with_context(&Context::new(), &Headers::new(&headers));
         let theirs = theirs.span().span_context().clone();
         assert_eq!((ours.trace_id(), ours.span_id()), (theirs.trace_id(), theirs.span_id()));
         assert_eq!(ours.trace_state(), theirs.trace_state());
@@ -272,7 +297,8 @@ fn any_header_types_are_read() {
 
 #[test]
 fn last_readable_header_wins() {
-    let headers: [(&str, &[u8]); 5] = [("A", b"1"), ("b", b"2"), ("a", b"3"), ("a", &[0xff]), ("aa", b"4")];
+    let headers: [(&str, &[u8]); 5] =
+        [("A", b"1"), ("b", b"2"), ("a", b"3"), ("a", &[0xff]), ("aa", b"4")];
     let headers = Headers::new(&headers);
     assert_eq!(headers.get("a"), Some("3"));
     assert_eq!(headers.get_all("a"), Some(vec!["1", "3"]));
@@ -282,7 +308,12 @@ fn last_readable_header_wins() {
 /// RFC 9110 and W3C Trace Context: several headers of this name are one list.
 #[test]
 fn several_tracestates_are_one_list() {
-    let once = [("tracestate", "a=1"), ("Tracestate", " "), ("traceparent", "x"), ("TRACESTATE", "b=2,a=3")];
+    let once = [
+        ("tracestate", "a=1"),
+        ("Tracestate", " "),
+        ("traceparent", "x"),
+        ("TRACESTATE", "b=2,a=3"),
+    ];
     let headers = Headers::new(&once);
     assert_eq!(headers.get("tracestate"), Some("a=1,b=2,a=3"), "in order, without the blank one");
     assert_eq!(headers.get_all("tracestate"), Some(vec!["a=1", " ", "b=2,a=3"]), "as they came");
@@ -291,12 +322,17 @@ fn several_tracestates_are_one_list() {
     assert_eq!(context.trace_state().header(), "a=1,b=2");
 
     // Hops that append headers have appended both: the last ones belong together.
-    let twice = [("traceparent", "x"), ("tracestate", "a=1"), ("traceparent", "y"), ("tracestate", "b=2")];
+    let twice =
+        [("traceparent", "x"), ("tracestate", "a=1"), ("traceparent", "y"), ("tracestate", "b=2")];
     assert_eq!(Headers::new(&twice).get("tracestate"), Some("b=2"));
 
-    let headers =
-        [("traceparent", of("00", "01")), ("tracestate", "a=1".into()), ("tracestate", "b=2".into())];
-    let found = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers::new(&headers));
+    let headers = [
+        ("traceparent", of("00", "01")),
+        ("tracestate", "a=1".into()),
+        ("tracestate", "b=2".into()),
+    ];
+    let found = TraceContextPropagator::new()
+        .extract_with_context(&Context::new(), &Headers::new(&headers));
     assert_eq!(found.span().span_context().trace_state().header(), "a=1,b=2");
 }
 
@@ -313,7 +349,10 @@ fn repeated_headers_agree_with_oracle() {
             let named = headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
             named.map(|(_, value)| value.as_str()).collect()
         };
-        assert_eq!(Headers::new(&headers).get("tracestate"), super::w3c::tracestates(of).as_deref());
+        assert_eq!(
+            Headers::new(&headers).get("tracestate"),
+            super::w3c::tracestates(of).as_deref()
+        );
     }
 }
 

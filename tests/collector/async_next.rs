@@ -102,7 +102,12 @@ fn timeouts_on_any_executor() {
     let _watchdog = watchdog();
     block_on(timeouts());
     Builder::new_current_thread().enable_time().build().unwrap().block_on(timeouts());
-    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(timeouts());
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(timeouts());
 }
 
 #[test]
@@ -130,7 +135,8 @@ fn later_paused_clock_is_followed() {
     let (collector, mut flusher) = by_size(9).build().unwrap();
     collector.push(&context(1)).unwrap();
     assert!(poll(&mut flusher, &Waker::from(unpark())).is_pending());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let batch = runtime.unwrap().block_on(flusher.next()).unwrap();
     assert_eq!(batch.trigger(), Trigger::Timeout);
 }
@@ -196,7 +202,8 @@ async fn flusher_is_a_stream() {
     assert_eq!(collector.push_all(&[1, 2, 3, 4, 5].map(context)), 5);
     drop(collector);
     let batches: Vec<_> = flusher.map(|batch| (numbers(&batch), batch.trigger())).collect().await;
-    let expected = [(vec![1, 2], Trigger::Size), (vec![3, 4], Trigger::Size), (vec![5], Trigger::Shutdown)];
+    let expected =
+        [(vec![1, 2], Trigger::Size), (vec![3, 4], Trigger::Size), (vec![5], Trigger::Shutdown)];
     assert_eq!(batches, expected);
 }
 
@@ -205,7 +212,8 @@ async fn flusher_is_a_stream() {
 #[test]
 fn wakes_have_a_reason() {
     let counter = unpark();
-    let (waker, wakes) = (Waker::from(Arc::clone(&counter)), || counter.1.swap(0, Ordering::Relaxed));
+    let (waker, wakes) =
+        (Waker::from(Arc::clone(&counter)), || counter.1.swap(0, Ordering::Relaxed));
     let (collector, mut flusher) = by_size(10).with_shards(2).build().unwrap();
     assert!(poll(&mut flusher, &waker).is_pending());
     collector.push(&SpanContext::NONE).unwrap();
@@ -219,7 +227,9 @@ fn wakes_have_a_reason() {
     assert_eq!(wakes(), 0);
     collector.push(&context(10)).unwrap();
     assert_eq!(wakes(), 1);
-    assert!(matches!(poll(&mut flusher, &waker), Poll::Ready(Some(batch)) if batch.received() == 10));
+    assert!(
+        matches!(poll(&mut flusher, &waker), Poll::Ready(Some(batch)) if batch.received() == 10)
+    );
 
     assert!(poll(&mut flusher, &waker).is_pending());
     collector.push(&context(11)).unwrap();
@@ -294,7 +304,8 @@ fn timer_threads_do_not_accumulate() {
         while poll(&mut flusher, &waker).is_pending() {}
     }
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     let timers = names.filter(|name| name.trim() == "batchlink-timer").count();
     assert!(timers <= 20, "{timers} timer threads after 200 batches");
 }
@@ -361,8 +372,12 @@ fn unclonable_waker_is_contained() {
 
 #[allow(unsafe_code)] // A waker made of an `Arc` cannot panic when it is cloned.
 fn unclonable() -> Waker {
-    const TABLE: RawWakerVTable =
-        RawWakerVTable::new(|_| std::panic::resume_unwind(Box::new("cloned")), |_| {}, |_| {}, |_| {});
+    const TABLE: RawWakerVTable = RawWakerVTable::new(
+        |_| std::panic::resume_unwind(Box::new("cloned")),
+        |_| {},
+        |_| {},
+        |_| {},
+    );
     // SAFETY: the table's functions use no data.
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) }
 }

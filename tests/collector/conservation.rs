@@ -54,7 +54,10 @@ impl Tally {
                 1 => self.note(number, producer.push(&with_state(number, &state))),
                 2 => {
                     let link = Link::with_context(with_state(number, &state));
-                    self.note(number, collector.push_link(link).map_err(|refused| refused.reason()));
+                    self.note(
+                        number,
+                        collector.push_link(link).map_err(|refused| refused.reason()),
+                    );
                 }
                 3 => {
                     collector.push(&SpanContext::NONE).unwrap();
@@ -102,7 +105,8 @@ fn overload_loses_nothing() {
                 }
                 take_all(&mut flusher)
             });
-            let tallies: Vec<_> = producers.into_iter().map(|thread| thread.join().unwrap()).collect();
+            let tallies: Vec<_> =
+                producers.into_iter().map(|thread| thread.join().unwrap()).collect();
             collector.close();
             let accepted = tallies.iter().flat_map(|tally| tally.accepted.clone()).collect();
             assert_eq!(sorted(consumer.join().unwrap()), sorted(accepted));
@@ -120,7 +124,8 @@ fn overload_loses_nothing() {
 fn close_while_pushing(close: impl Fn(&LinkCollector) + Sync) {
     let _watchdog = watchdog();
     for round in 0..150 {
-        let (collector, mut flusher) = by_size(1 + round % 7).with_shards(1 + round % 4).build().unwrap();
+        let (collector, mut flusher) =
+            by_size(1 + round % 7).with_shards(1 + round % 4).build().unwrap();
         let start = Barrier::new(5);
         let closed = AtomicU64::new(0);
         let (accepted, delivered) = thread::scope(|scope| {
@@ -148,7 +153,8 @@ fn close_while_pushing(close: impl Fn(&LinkCollector) + Sync) {
                 thread::yield_now();
             }
             close(&collector);
-            let accepted = producers.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+            let accepted =
+                producers.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
             (accepted, consumer.join().unwrap())
         });
         let stats = collector.stats();
@@ -168,10 +174,12 @@ fn close_during_pushes_loses_nothing() {
 fn shutdown_delivers_everything_accepted() {
     let _watchdog = watchdog();
     for round in 0..150 {
-        let (collector, flusher) = by_size(1 + round % 7).with_shards(1 + round % 4).build().unwrap();
+        let (collector, flusher) =
+            by_size(1 + round % 7).with_shards(1 + round % 4).build().unwrap();
         let handled = Arc::new(Mutex::new(Vec::new()));
         let handler = Arc::clone(&handled);
-        let handle = flusher.spawn(move |batch| handler.lock().unwrap().extend(numbers(&batch))).unwrap();
+        let handle =
+            flusher.spawn(move |batch| handler.lock().unwrap().extend(numbers(&batch))).unwrap();
         let start = Barrier::new(4);
         thread::scope(|scope| {
             let producers: Vec<_> = (1..=3_u64)
@@ -180,8 +188,12 @@ fn shutdown_delivers_everything_accepted() {
                     scope.spawn(move || {
                         start.wait();
                         let pushes = (thread << 32..).map(|n| (n, collector.push(&context(n))));
-                        let pushes = pushes.take_while(|(_, result)| *result != Err(PushError::Closed));
-                        pushes.filter(|(_, result)| result.is_ok()).map(|(n, _)| n).collect::<Vec<_>>()
+                        let pushes =
+                            pushes.take_while(|(_, result)| *result != Err(PushError::Closed));
+                        pushes
+                            .filter(|(_, result)| result.is_ok())
+                            .map(|(n, _)| n)
+                            .collect::<Vec<_>>()
                     })
                 })
                 .collect();
@@ -191,7 +203,8 @@ fn shutdown_delivers_everything_accepted() {
             }
             handle.shutdown_with_timeout(Duration::MAX).unwrap();
             let handled = std::mem::take(&mut *handled.lock().unwrap());
-            let accepted = producers.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+            let accepted =
+                producers.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
             assert_eq!(sorted(handled), sorted(accepted), "round {round}");
         });
     }
@@ -211,7 +224,8 @@ fn dropped_flusher_leaves_contexts_pending() {
                     })
                     .sum::<u64>()
             });
-            let received: u64 = (0..round).filter_map(|_| flusher.try_next()).map(|b| b.received()).sum();
+            let received: u64 =
+                (0..round).filter_map(|_| flusher.try_next()).map(|b| b.received()).sum();
             drop(flusher);
             (producer.join().unwrap(), received)
         });
@@ -262,8 +276,9 @@ fn run_stops_at_first_refusal() {
 #[test]
 fn each_outcome_is_counted() {
     for (unsampled, links) in [(Unsampled::Drop, 3), (Unsampled::Keep, 4)] {
-        let builder =
-            by_size(10).with_max_links(4).with_link_policy(LinkPolicy::new().with_unsampled(unsampled));
+        let builder = by_size(10)
+            .with_max_links(4)
+            .with_link_policy(LinkPolicy::new().with_unsampled(unsampled));
         let (collector, mut flusher) = builder.build().unwrap();
         let plan = [1, 2, 1, 3, 3];
         for number in plan {
@@ -286,8 +301,10 @@ fn each_outcome_is_counted() {
 
 #[test]
 fn kept_duplicates_are_linked() {
-    let (collector, mut flusher) =
-        by_size(3).with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep)).build().unwrap();
+    let (collector, mut flusher) = by_size(3)
+        .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep))
+        .build()
+        .unwrap();
     assert_eq!(collector.push_all(&[context(1), context(1), context(2)]), 3);
     let batch = flusher.next_batch().unwrap();
     assert_account(&batch);

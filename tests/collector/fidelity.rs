@@ -2,7 +2,9 @@
 
 use super::common::*;
 use batchlink::{LinkBatch, LinkCollector, LinkPolicy, LinkSet, PushError, Trigger, Unsampled};
-use opentelemetry::trace::{Link, Span, SpanContext, SpanKind, TraceContextExt, TraceFlags, TraceId};
+use opentelemetry::trace::{
+    Link, Span, SpanContext, SpanKind, TraceContextExt, TraceFlags, TraceId,
+};
 use opentelemetry::trace::{TraceState, Tracer, TracerProvider, mark_span_as_active};
 use opentelemetry::{Context, Key, KeyValue, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, ShouldSample, SpanData};
@@ -18,7 +20,10 @@ fn export(batch: LinkBatch) -> SpanData {
 }
 
 fn attribute(attributes: &[KeyValue], key: &str) -> Option<Value> {
-    attributes.iter().find(|attribute| attribute.key == Key::from(key.to_owned())).map(|a| a.value.clone())
+    attributes
+        .iter()
+        .find(|attribute| attribute.key == Key::from(key.to_owned()))
+        .map(|a| a.value.clone())
 }
 
 /// A context with something in every field.
@@ -143,16 +148,18 @@ fn own_link_type_is_kept() {
     };
     let of_type = |kind: &'static str| vec![KeyValue::new("link.type", kind)];
     assert_eq!(types(LinkCollector::builder()), [of_type("batch_item"), of_type("own")]);
-    let named =
-        LinkCollector::builder().with_link_policy(LinkPolicy::new().with_link_type(String::from("row")));
+    let named = LinkCollector::builder()
+        .with_link_policy(LinkPolicy::new().with_link_type(String::from("row")));
     assert_eq!(types(named), [of_type("row"), of_type("own")]);
     assert_eq!(
         types(LinkCollector::builder().with_link_policy(LinkPolicy::new().without_link_type())),
         [vec![], of_type("own")]
     );
 
-    let mut set =
-        LinkSet::builder().with_link_policy(LinkPolicy::new().with_link_type("row")).build().unwrap();
+    let mut set = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().with_link_type("row"))
+        .build()
+        .unwrap();
     set.insert(&context(1));
     set.insert_link(own.clone());
     let links = set.finish().into_links();
@@ -265,9 +272,17 @@ fn trace_state_of_any_length_fits() {
         for batch in [flusher.try_next().unwrap(), set.finish()] {
             let left = batch.links()[0].span_context.trace_state().header();
             // Of members of up to 200 bytes, so nothing is lost needlessly.
-            assert!(left.len() <= 512 && (left.len() > 312 || bytes <= 512), "{} of {bytes}", left.len());
+            assert!(
+                left.len() <= 512 && (left.len() > 312 || bytes <= 512),
+                "{} of {bytes}",
+                left.len()
+            );
             let expected = (bytes <= 512, u64::from(bytes > 512));
-            assert_eq!((left == state.header(), batch.counts().trace_states_cut), expected, "{bytes} bytes");
+            assert_eq!(
+                (left == state.header(), batch.counts().trace_states_cut),
+                expected,
+                "{bytes} bytes"
+            );
         }
     }
 }

@@ -13,7 +13,8 @@ fn flush_waits_for_the_handler() {
     let _watchdog = watchdog();
     let (collector, flusher) = by_size(9).with_shards(2).build().unwrap();
     let (handled, received) = mpsc::channel();
-    let _handle = flusher.spawn(move |batch| handled.send((batch.received(), batch.trigger())).unwrap());
+    let _handle =
+        flusher.spawn(move |batch| handled.send((batch.received(), batch.trigger())).unwrap());
     for round in 1..=100 {
         for number in 1..=round % 4 {
             collector.push(&context(number)).unwrap();

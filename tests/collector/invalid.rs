@@ -2,7 +2,9 @@
 
 use super::common::*;
 use batchlink::links::whole_trace;
-use batchlink::{Duplicates, Invalid, LinkCollector, LinkPolicy, LinkSet, Outcome, PushError, Unsampled};
+use batchlink::{
+    Duplicates, Invalid, LinkCollector, LinkPolicy, LinkSet, Outcome, PushError, Unsampled,
+};
 use futures_util::FutureExt;
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
@@ -48,9 +50,12 @@ fn each_policy_keeps_its_links() {
         for (link, kept) in cases() {
             let kept = kept[which];
             let says = format!("{policy:?}: {link:?}");
-            let mut set =
-                LinkSet::builder().with_link_policy(LinkPolicy::new().with_invalid(policy)).build().unwrap();
-            let builder = by_size(8).with_shards(1).with_link_policy(LinkPolicy::new().with_invalid(policy));
+            let mut set = LinkSet::builder()
+                .with_link_policy(LinkPolicy::new().with_invalid(policy))
+                .build()
+                .unwrap();
+            let builder =
+                by_size(8).with_shards(1).with_link_policy(LinkPolicy::new().with_invalid(policy));
             let (collector, mut flusher) = builder.build().unwrap();
 
             let outcome = set.insert_link(link.clone());
@@ -75,9 +80,15 @@ fn each_policy_keeps_its_links() {
 
             let batch = set.finish();
             assert_account(&batch);
-            assert_eq!((batch.received(), batch.linked(), batch.invalid()), (1, kept.into(), (!kept).into()));
-            let arrived =
-                exported(batch).links.links.into_iter().map(|link| (link.span_context, link.attributes));
+            assert_eq!(
+                (batch.received(), batch.linked(), batch.invalid()),
+                (1, kept.into(), (!kept).into())
+            );
+            let arrived = exported(batch)
+                .links
+                .links
+                .into_iter()
+                .map(|link| (link.span_context, link.attributes));
             let expected = if kept { vec![typed(link.clone())] } else { vec![] };
             assert_eq!(arrived.collect::<Vec<_>>(), expected, "{says}");
             let batch = flusher.try_next();
@@ -110,7 +121,11 @@ impl ShouldSample for Observer {
     ) -> SamplingResult {
         self.0.lock().expect("no panic").extend_from_slice(links);
         let trace_state = TraceState::NONE;
-        SamplingResult { decision: SamplingDecision::RecordAndSample, attributes: vec![], trace_state }
+        SamplingResult {
+            decision: SamplingDecision::RecordAndSample,
+            attributes: vec![],
+            trace_state,
+        }
     }
 }
 
@@ -150,8 +165,9 @@ fn whole_trace_is_linked_once() {
     };
     use Outcome::{Duplicate, Linked, Truncated};
     for (duplicates, second) in [(Duplicates::Drop, Duplicate), (Duplicates::Keep, Linked)] {
-        let builder = LinkSet::builder()
-            .with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep).with_duplicates(duplicates));
+        let builder = LinkSet::builder().with_link_policy(
+            LinkPolicy::new().with_invalid(Invalid::Keep).with_duplicates(duplicates),
+        );
         let mut set = builder.with_max_links(9).build().unwrap();
         assert_eq!(set.insert_link(link(1, 0, 1)), Linked);
         assert_eq!(set.insert_link(link(2, 0, 1)), Linked, "another trace");
@@ -250,8 +266,10 @@ fn all_policy_combinations_hold() {
             let flags = TraceFlags::new(random.below(2) as u8);
             let state = if random.below(4) == 0 { small_state() } else { TraceState::NONE };
             let says_more = state != TraceState::NONE;
-            let cx = SpanContext::new(TraceId::from(trace), SpanId::from(span), flags, false, state);
-            let attributes = if random.below(3) == 0 { vec![KeyValue::new("a", 1)] } else { vec![] };
+            let cx =
+                SpanContext::new(TraceId::from(trace), SpanId::from(span), flags, false, state);
+            let attributes =
+                if random.below(3) == 0 { vec![KeyValue::new("a", 1)] } else { vec![] };
             let link = Link::new(cx.clone(), attributes, 0);
 
             let kept = match invalid {
@@ -260,8 +278,9 @@ fn all_policy_combinations_hold() {
                 Invalid::KeepWithAttributes => says_more || !link.attributes.is_empty(),
                 _ => says_more || !link.attributes.is_empty() || trace != 0 || span != 0,
             };
-            let known =
-                |other: &Link| other.span_context.trace_id() == cx.trace_id() && number(other) == span;
+            let known = |other: &Link| {
+                other.span_context.trace_id() == cx.trace_id() && number(other) == span
+            };
             let outcome = if !kept {
                 Outcome::Invalid
             } else if unsampled == Unsampled::Drop && cx.is_valid() && !flags.is_sampled() {
@@ -275,7 +294,11 @@ fn all_policy_combinations_hold() {
                 Outcome::Linked
             };
             refused += u64::from(outcome == Outcome::Invalid);
-            assert_eq!(set.insert_link(link.clone()), outcome, "{link:?} with {invalid:?}, {unsampled:?}");
+            assert_eq!(
+                set.insert_link(link.clone()),
+                outcome,
+                "{link:?} with {invalid:?}, {unsampled:?}"
+            );
             collector.push_link(link).unwrap();
         }
         assert_stats(&collector.stats(), 32 - refused, 0, 0, refused);
@@ -284,8 +307,11 @@ fn all_policy_combinations_hold() {
         assert_eq!((from_set.received(), from_set.invalid()), (32, refused));
         for batch in [Some(from_set), flusher.try_next()].into_iter().flatten() {
             assert_account(&batch);
-            let links =
-                exported(batch).links.links.into_iter().map(|link| (link.span_context, link.attributes));
+            let links = exported(batch)
+                .links
+                .links
+                .into_iter()
+                .map(|link| (link.span_context, link.attributes));
             assert_eq!(links.collect::<Vec<_>>(), expected);
         }
         assert_stats(&collector.stats(), 32 - refused, 0, 0, refused);

@@ -1,7 +1,9 @@
 //! Promise 7: no public call panics, and what a user's callback does leaves the collector usable.
 
 use super::common::*;
-use batchlink::{Flusher, FlusherHandle, LinkCollector, Producer, PushError, ShutdownError, Trigger};
+use batchlink::{
+    Flusher, FlusherHandle, LinkCollector, Producer, PushError, ShutdownError, Trigger,
+};
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
@@ -52,7 +54,10 @@ fn second_shutdown_is_an_error() {
     let handle = flusher.spawn(drop).unwrap();
     assert_eq!(handle.shutdown().unwrap(), collector.stats());
     for _ in 0..2 {
-        assert_eq!(handle.shutdown_with_timeout(Duration::MAX), Err(ShutdownError::AlreadyShutdown));
+        assert_eq!(
+            handle.shutdown_with_timeout(Duration::MAX),
+            Err(ShutdownError::AlreadyShutdown)
+        );
     }
     assert_eq!(collector.push(&context(1)), Err(PushError::Closed));
 }
@@ -72,7 +77,10 @@ fn handler_may_shut_down() {
     own.set(handle).unwrap();
     assert_eq!(collector.push_all(&[context(1), context(2), context(3)]), 3);
     let first = answer.recv().unwrap();
-    assert!(matches!(first, Err(ShutdownError::Timeout { pending: 0..=2, in_flight: 1 })), "{first:?}");
+    assert!(
+        matches!(first, Err(ShutdownError::Timeout { pending: 0..=2, in_flight: 1 })),
+        "{first:?}"
+    );
     assert_eq!(collector.push(&context(4)), Err(PushError::Closed));
     // What was accepted is delivered nevertheless, and a shutdown that timed out can be repeated.
     for left in [1, 0] {
@@ -202,7 +210,10 @@ fn longest_durations_work() {
     collector.push(&context(2)).unwrap();
     let (received, flusher) = waiting.join().unwrap();
     assert_eq!(received, 2);
-    assert_eq!(flusher.spawn(drop).unwrap().shutdown_with_timeout(Duration::MAX).unwrap().received(), 2);
+    assert_eq!(
+        flusher.spawn(drop).unwrap().shutdown_with_timeout(Duration::MAX).unwrap().received(),
+        2
+    );
 }
 
 #[test]
@@ -247,10 +258,17 @@ fn drop_in_every_order<F: 'static>(flusher_side: impl Fn(Flusher) -> F) {
             let expected = if closed { Err(PushError::Closed) } else { Ok(()) };
             for part in parts.iter().flatten() {
                 if let Some(collector) = part.downcast_ref::<LinkCollector>() {
-                    assert_eq!(collector.push(&context(1)), expected, "{order:?} after {dropped:?}");
+                    assert_eq!(
+                        collector.push(&context(1)),
+                        expected,
+                        "{order:?} after {dropped:?}"
+                    );
                     assert_eq!(collector.producer().push(&context(2)), expected);
                     collector.flush();
-                    assert!(format!("{collector:?}").contains("accepted") || collector.stats().pushed() > 0);
+                    assert!(
+                        format!("{collector:?}").contains("accepted")
+                            || collector.stats().pushed() > 0
+                    );
                 }
                 if let Some(producer) = part.downcast_ref::<Producer>() {
                     assert_eq!(producer.push(&with_state(3, &small_state())), expected);

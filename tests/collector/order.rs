@@ -70,7 +70,8 @@ fn thread_order_is_kept() {
 #[test]
 fn producer_order_crosses_threads() {
     let _watchdog = watchdog();
-    let (collector, mut flusher) = by_size(7).with_shards(8).with_queue_capacity(4096).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(7).with_shards(8).with_queue_capacity(4096).build().unwrap();
     let producer = collector.producer();
     for thread in 0..50 {
         let producer = producer.clone();
@@ -100,7 +101,8 @@ fn first_contexts_are_linked() {
 /// no producer's contexts are always the last to leave.
 #[test]
 fn shards_take_turns() {
-    let (collector, mut flusher) = by_size(1).with_queue_capacity(6).with_shards(3).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(1).with_queue_capacity(6).with_shards(3).build().unwrap();
     let producers = [collector.producer(), collector.producer(), collector.producer()];
     for (producer, number) in producers.iter().zip(1..) {
         producer.push(&context(number)).unwrap();
@@ -118,5 +120,9 @@ fn threads_spread_over_shards() {
         let collector = collector.clone();
         thread::spawn(move || _ = collector.push(&context(number))).join().unwrap();
     }
-    assert!(collector.stats().pending() >= 6, "{} of 8 shards were used", collector.stats().pending());
+    assert!(
+        collector.stats().pending() >= 6,
+        "{} of 8 shards were used",
+        collector.stats().pending()
+    );
 }

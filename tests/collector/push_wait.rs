@@ -17,7 +17,8 @@ use std::time::Duration;
 
 /// One shard of four slots, full.
 fn full() -> (LinkCollector, Flusher) {
-    let (collector, flusher) = by_size(4).with_shards(1).with_queue_capacity(4).build().expect("valid");
+    let (collector, flusher) =
+        by_size(4).with_shards(1).with_queue_capacity(4).build().expect("valid");
     (1..=4).for_each(|n| collector.push(&context(n)).expect("four free slots"));
     (collector, flusher)
 }
@@ -33,9 +34,10 @@ fn free_slot_needs_no_wait() {
     let batch = flusher.next_batch().unwrap();
     assert_eq!(numbers(&batch), [1, 2, 3, 4]);
     assert_eq!(batch.links()[3].span_context.trace_state(), &small_state());
-    for invalid in
-        [collector.push_wait(&SpanContext::NONE), collector.push_wait_timeout(&SpanContext::NONE, NEVER)]
-    {
+    for invalid in [
+        collector.push_wait(&SpanContext::NONE),
+        collector.push_wait_timeout(&SpanContext::NONE, NEVER),
+    ] {
         invalid.unwrap();
     }
     assert_stats(&collector.stats(), 4, 0, 0, 2);
@@ -106,7 +108,10 @@ fn close_ends_the_wait() {
         for wait in waits {
             assert_eq!(wait.join().unwrap(), Err(PushError::Closed));
         }
-        assert_eq!(collector.push_wait_async(&context(20)).now_or_never(), Some(Err(PushError::Closed)));
+        assert_eq!(
+            collector.push_wait_async(&context(20)).now_or_never(),
+            Some(Err(PushError::Closed))
+        );
         assert_stats(&collector.stats(), 4, 0, 4, 0);
     }
 }
@@ -137,11 +142,13 @@ fn abandoned_wait_is_forgotten() {
 /// One wake-up for each freed slot, in the order in which the waiters came.
 #[test]
 fn waiters_wake_in_order() {
-    let (collector, mut flusher) = by_size(1).with_shards(1).with_queue_capacity(2).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(1).with_shards(1).with_queue_capacity(2).build().unwrap();
     (1..=2).for_each(|n| collector.push(&context(n)).unwrap());
     let contexts = [3, 4, 5].map(context);
     let bells = [(); 3].map(|()| Arc::new(Bell::default()));
-    let mut waits: Vec<_> = contexts.iter().map(|cx| collector.push_wait_async(cx).boxed()).collect();
+    let mut waits: Vec<_> =
+        contexts.iter().map(|cx| collector.push_wait_async(cx).boxed()).collect();
     let poll = |waits: &mut [BoxFuture<'_, _>], index: usize| {
         let waker = Waker::from(Arc::clone(&bells[index]));
         waits[index].poll_unpin(&mut Context::from_waker(&waker)).is_ready()
@@ -169,7 +176,8 @@ fn waiters_wake_in_order() {
 /// A waiter is woken for a slot of its own shard.
 #[test]
 fn other_shard_wakes_no_waiter() {
-    let (collector, mut flusher) = by_size(1).with_shards(2).with_queue_capacity(2).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(1).with_shards(2).with_queue_capacity(2).build().unwrap();
     let producers = [collector.producer(), collector.producer()];
     for (producer, n) in producers.iter().zip(1..) {
         producer.push(&context(n)).unwrap();
@@ -192,7 +200,8 @@ fn other_shard_wakes_no_waiter() {
 fn polls_grow_with_tasks() {
     const TASKS: u64 = 4000;
     let _watchdog = watchdog();
-    let (collector, mut flusher) = by_size(128).with_shards(1).with_queue_capacity(128).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(128).with_shards(1).with_queue_capacity(128).build().unwrap();
     let polls = AtomicU64::new(0);
     let contexts: Vec<_> = (1..=TASKS).map(context).collect();
     let mut tasks: FuturesUnordered<_> = contexts
@@ -213,7 +222,9 @@ fn polls_grow_with_tasks() {
         // Until no task is woken any more.
         loop {
             let before = bell.0.load(Ordering::SeqCst);
-            while let Poll::Ready(Some(pushed)) = tasks.poll_next_unpin(&mut Context::from_waker(&waker)) {
+            while let Poll::Ready(Some(pushed)) =
+                tasks.poll_next_unpin(&mut Context::from_waker(&waker))
+            {
                 pushed.unwrap();
             }
             if bell.0.load(Ordering::SeqCst) == before {
@@ -265,7 +276,8 @@ fn panicking_waker_wakes_others() {
 fn back_pressure_loses_nothing() {
     const EACH: u64 = 20_000;
     let _watchdog = watchdog();
-    let (collector, mut flusher) = by_size(8).with_shards(2).with_queue_capacity(16).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(8).with_shards(2).with_queue_capacity(16).build().unwrap();
     let start = Arc::new(Barrier::new(4));
     let threads: Vec<_> = (0..4_u64)
         .map(|thread| {
@@ -298,7 +310,8 @@ fn back_pressure_loses_nothing() {
 async fn task_back_pressure_loses_nothing() {
     const EACH: u64 = 500;
     let _watchdog = watchdog();
-    let (collector, mut flusher) = by_size(4).with_shards(1).with_queue_capacity(4).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(4).with_shards(1).with_queue_capacity(4).build().unwrap();
     let tasks = (0..50_u64).map(|task| {
         let collector = collector.clone();
         tokio::spawn(async move {
@@ -344,11 +357,13 @@ fn panicking_waker_drop_holds_nothing() {
     let (collector, flusher) = full();
     *FLUSHER.lock().unwrap() = Some(flusher);
     // SAFETY: the table's functions use no data.
-    let waker = ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) });
+    let waker =
+        ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) });
     let next = context(5);
     let mut pushed = Box::pin(collector.push_wait_async(&next));
-    let poll =
-        std::panic::catch_unwind(AssertUnwindSafe(|| pushed.poll_unpin(&mut Context::from_waker(&waker))));
+    let poll = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        pushed.poll_unpin(&mut Context::from_waker(&waker))
+    }));
     assert!(matches!(poll, Ok(Poll::Ready(Ok(())))));
     let mut flusher = FLUSHER.lock().unwrap().take().unwrap();
     (6..=8).for_each(|n| collector.push(&context(n)).unwrap());

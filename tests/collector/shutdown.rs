@@ -106,7 +106,8 @@ mod tokio {
             let (collector, flusher) = by_size(8).build().unwrap();
             let driver = Handle::current();
             let handle = flusher.spawn(move |_batch| {
-                let task = driver.spawn(async { ::tokio::time::sleep(Duration::from_millis(1)).await });
+                let task =
+                    driver.spawn(async { ::tokio::time::sleep(Duration::from_millis(1)).await });
                 while !task.is_finished() {
                     thread::yield_now();
                 }

@@ -115,7 +115,8 @@ fn panics_during(act: impl FnOnce()) -> u64 {
 
 /// Delivers one batch by timeout.
 async fn one_timeout() {
-    let (collector, mut flusher) = by_size(9).with_max_delay(Duration::from_millis(5)).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(9).with_max_delay(Duration::from_millis(5)).build().unwrap();
     collector.push(&context(1)).unwrap();
     assert_eq!(flusher.next().await.unwrap().trigger(), Trigger::Timeout);
 }
@@ -138,8 +139,10 @@ fn no_panic_after_shutdown() {
     let handle = runtime.handle().clone();
     drop(runtime);
     let _entered = handle.enter();
-    let (collector, mut flusher) = by_size(9).with_max_delay(Duration::from_millis(5)).build().unwrap();
+    let (collector, mut flusher) =
+        by_size(9).with_max_delay(Duration::from_millis(5)).build().unwrap();
     collector.push(&context(1)).unwrap();
-    let polled = || assert!(flusher.poll_next_batch(&mut Context::from_waker(Waker::noop())).is_pending());
+    let polled =
+        || assert!(flusher.poll_next_batch(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(panics_during(polled), 0);
 }

@@ -70,7 +70,11 @@ fn size_fires_exactly() {
                 seen.push((batch.linked(), batch.trigger().as_str()));
             }
         });
-        assert_eq!(seen, vec![(size as u64, "size_limit"); ROUNDS as usize], "size {size}, {shards} shards");
+        assert_eq!(
+            seen,
+            vec![(size as u64, "size_limit"); ROUNDS as usize],
+            "size {size}, {shards} shards"
+        );
         assert!(flusher.try_next().is_none());
     }
 }

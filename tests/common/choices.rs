@@ -70,7 +70,16 @@ static STATES: LazyLock<[TraceState; 8]> = LazyLock::new(|| {
     // Long members, OpenTelemetry's own among them; and one that does not fit.
     let long = of(&[("a", 130), ("b", 200), ("c", 9), ("d", 120), ("ot", 140)]);
     let unfit = of(&[(&"k".repeat(256), 256)]);
-    [TraceState::NONE, state_of(10), state_of(512), state_of(513), emptied, state_of(1000), long, unfit]
+    [
+        TraceState::NONE,
+        state_of(10),
+        state_of(512),
+        state_of(513),
+        emptied,
+        state_of(1000),
+        long,
+        unfit,
+    ]
 });
 
 impl Item {

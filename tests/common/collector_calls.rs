@@ -4,7 +4,8 @@
 use super::choices::{Choices, Item, mark, one_of};
 use super::{NEVER, assert_stats, by_size, context, oracle};
 use batchlink::{
-    Counts, Duplicates, FlushError, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy, Producer,
+    Counts, Duplicates, FlushError, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy,
+    Producer,
 };
 use batchlink::{Stats, Trigger, Unsampled};
 use opentelemetry::Context;
@@ -61,7 +62,8 @@ impl oracle::Policy {
 
     /// The same, for the real ones.
     pub fn links(&self) -> LinkPolicy {
-        let policy = LinkPolicy::new().with_max_links(self.max_links).with_duplicates(self.duplicates);
+        let policy =
+            LinkPolicy::new().with_max_links(self.max_links).with_duplicates(self.duplicates);
         let policy = policy.with_unsampled(self.unsampled).with_invalid(self.invalid);
         match self.link_type {
             Some(link_type) => policy.with_link_type(link_type),
@@ -212,7 +214,8 @@ impl Session {
             }
             Call::PushAll(by, items) => {
                 let Some((handle, shard)) = self.handle(*by) else { return };
-                let contexts: Vec<SpanContext> = items.iter().map(|item| item.context(shard, 0)).collect();
+                let contexts: Vec<SpanContext> =
+                    items.iter().map(|item| item.context(shard, 0)).collect();
                 let real = on!(handle, push_all(&contexts));
                 let links = contexts.into_iter().map(Link::with_context);
                 assert_eq!(real, self.oracle.push_all(shard, links));
@@ -246,7 +249,9 @@ impl Session {
                 let (pending, in_flight) = (self.oracle.pending() as u64, self.in_flight);
                 let missing = match &self.flusher {
                     None if pending > 0 => Err(FlushError::Closed { pending }),
-                    Some(_) if pending + in_flight > 0 => Err(FlushError::Timeout { pending, in_flight }),
+                    Some(_) if pending + in_flight > 0 => {
+                        Err(FlushError::Timeout { pending, in_flight })
+                    }
                     _ => Ok(0),
                 };
                 assert_eq!(flushed, missing);

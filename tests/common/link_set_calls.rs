@@ -63,7 +63,10 @@ impl SetSession {
     pub fn finish(&mut self) {
         let batch = self.set.finish();
         let (links, counts) = self.oracle.finish();
-        assert_eq!((batch.counts(), batch.links(), batch.trigger()), (counts, &*links, Trigger::Manual));
+        assert_eq!(
+            (batch.counts(), batch.links(), batch.trigger()),
+            (counts, &*links, Trigger::Manual)
+        );
         assert_eq!(batch.attributes(), oracle::attributes(&counts, "manual"));
         assert_eq!(batch.into_links(), links);
         self.check_hoist();
@@ -85,11 +88,14 @@ impl SetSession {
         let own = batch.attributes().len();
         let batch = batch.hoist();
         let moved = &batch.attributes()[own..];
-        let on_all = |attribute: &KeyValue| given.iter().all(|link| link.attributes.contains(attribute));
+        let on_all =
+            |attribute: &KeyValue| given.iter().all(|link| link.attributes.contains(attribute));
         let mut common = given.first().map_or(Vec::new(), |link| link.attributes.clone());
         // What describes the link stays.
         common.retain(|attribute| attribute.key.as_str() != "link.type" && on_all(attribute));
         assert_eq!(moved, if batch.linked() == batch.received() { &*common } else { &[] });
-        assert!(batch.links().iter().all(|link| moved.iter().all(|own| !link.attributes.contains(own))));
+        assert!(
+            batch.links().iter().all(|link| moved.iter().all(|own| !link.attributes.contains(own)))
+        );
     }
 }

@@ -8,7 +8,9 @@ pub mod oracle;
 
 use batchlink::{Counts, LinkBatch, LinkCollector, LinkCollectorBuilder, Stats};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{
+    Link, SpanBuilder, SpanContext, SpanId, TraceFlags, TraceId, TraceState,
+};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -31,7 +33,13 @@ pub fn with_flags(n: u64, flags: TraceFlags) -> SpanContext {
 
 /// Returns a context like [`context`], with this trace state.
 pub fn with_state(n: u64, state: &TraceState) -> SpanContext {
-    SpanContext::new(TraceId::from(0xfeed_u128), SpanId::from(n), TraceFlags::SAMPLED, true, state.clone())
+    SpanContext::new(
+        TraceId::from(0xfeed_u128),
+        SpanId::from(n),
+        TraceFlags::SAMPLED,
+        true,
+        state.clone(),
+    )
 }
 
 /// Returns a small trace state.

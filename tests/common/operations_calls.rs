@@ -51,7 +51,9 @@ impl How {
             Self::Run(result) => assert_eq!(guard.run(|_| result.clone()), *result),
             // Without the hook: it would print each.
             Self::Panic => {
-                let run = || guard.run(|_| -> Result<(), String> { resume_unwind(Box::new("on purpose")) });
+                let run = || {
+                    guard.run(|_| -> Result<(), String> { resume_unwind(Box::new("on purpose")) })
+                };
                 assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
             }
             Self::Drop => drop(guard),
@@ -69,7 +71,9 @@ impl How {
     fn result(&self) -> Result<(), String> {
         match self {
             Self::Succeed | Self::Run(Ok(())) => Ok(()),
-            Self::Fail(error) | Self::FailAs(_, error) | Self::Run(Err(error)) => Err(error.clone()),
+            Self::Fail(error) | Self::FailAs(_, error) | Self::Run(Err(error)) => {
+                Err(error.clone())
+            }
             Self::Panic => Err("panicked before it finished".into()),
             Self::Drop => Err("dropped before it finished".into()),
         }
@@ -108,7 +112,12 @@ struct Expected {
 }
 
 impl Expected {
-    fn new(name: impl Into<String>, parent: SpanId, attributes: Vec<KeyValue>, links: Vec<Link>) -> Self {
+    fn new(
+        name: impl Into<String>,
+        parent: SpanId,
+        attributes: Vec<KeyValue>,
+        links: Vec<Link>,
+    ) -> Self {
         let (result, error_type) = (Ok(()), None);
         Self { name: name.into(), parent, attributes, links, inexact: false, result, error_type }
     }
@@ -147,7 +156,11 @@ fn check_spans(mut spans: Vec<SpanData>, mut expected: Vec<Expected>) -> usize {
     truncated
 }
 
-fn typed(context: &SpanContext, link_type: &'static str, more: impl IntoIterator<Item = KeyValue>) -> Link {
+fn typed(
+    context: &SpanContext,
+    link_type: &'static str,
+    more: impl IntoIterator<Item = KeyValue>,
+) -> Link {
     let mut attributes = vec![KeyValue::new("link.type", link_type)];
     attributes.extend(more);
     Link::new(context.clone(), attributes, 0)
@@ -208,7 +221,8 @@ pub struct AttemptsSession {
 
 impl AttemptsSession {
     pub fn new(policy: &Policy, max_attempts: u32) -> Self {
-        let attempts = Attempts::new("try").with_link_set(link_set(policy)).with_max_attempts(max_attempts);
+        let attempts =
+            Attempts::new("try").with_link_set(link_set(policy)).with_max_attempts(max_attempts);
         Self {
             attempts,
             max_attempts,
@@ -266,7 +280,8 @@ impl AttemptsSession {
             }
         }
         let outcome = self.attempts.outcome();
-        let found = (outcome.attempts, outcome.failed, outcome.succeeded_on, outcome.last_error.clone());
+        let found =
+            (outcome.attempts, outcome.failed, outcome.succeeded_on, outcome.last_error.clone());
         assert_eq!(found, self.counts);
         assert_eq!(outcome.exhausted(), self.counts.0 > 0 && self.counts.0 == self.counts.1);
     }
@@ -299,7 +314,8 @@ impl AttemptsSession {
             let mut link =
                 typed(context, "retry", [KeyValue::new("retry.attempt_number", i64::from(number))]);
             link.attributes.push(KeyValue::new("previous.attempt_number", earlier as i64 + 1));
-            link.attributes.extend(error.clone().map(|error| KeyValue::new("previous.error", error)));
+            link.attributes
+                .extend(error.clone().map(|error| KeyValue::new("previous.error", error)));
             set.insert(link) == Outcome::Linked
         };
         let mut all = earlier.iter().enumerate();
@@ -359,7 +375,8 @@ impl FanSession {
             }
             Call::End(which, how) => {
                 if !self.running.is_empty() {
-                    let (index, operation, expected) = self.running.swap_remove(which % self.running.len());
+                    let (index, operation, expected) =
+                        self.running.swap_remove(which % self.running.len());
                     let context = operation.span_context();
                     how.end(operation);
                     self.ended.push(expected.ended(how));
@@ -402,8 +419,10 @@ impl FanSession {
     }
 
     fn count(&mut self, index: usize, context: &SpanContext, how: &How) {
-        let about =
-            [KeyValue::new("aggregation.source", "work"), KeyValue::new("worker.index", index as i64)];
+        let about = [
+            KeyValue::new("aggregation.source", "work"),
+            KeyValue::new("worker.index", index as i64),
+        ];
         let mut link = typed(context, "aggregation", about);
         match how.result() {
             Ok(()) => self.counts.1 += 1,
@@ -451,7 +470,10 @@ pub fn saga(steps: &[Step], one_by_one: bool) {
         for step in &mut undo {
             undone.push(step.index());
             let (item, how, now) = &steps[step.index()];
-            assert_eq!((step.undo, step.name()), (step.index(), &*format!("step {}", step.index())));
+            assert_eq!(
+                (step.undo, step.name()),
+                (step.index(), &*format!("step {}", step.index()))
+            );
             assert_eq!(step.span_context(), &item.context(0, 0));
             let operation = step.start(&tracer);
             match now {
@@ -479,10 +501,12 @@ pub fn saga(steps: &[Step], one_by_one: bool) {
         outcome
     };
     assert!(undone.into_iter().eq((0..steps.len()).rev()), "newest first");
-    let expected: Vec<Expected> = ended.iter().map(|&index| compensation(index, &steps[index])).collect();
+    let expected: Vec<Expected> =
+        ended.iter().map(|&index| compensation(index, &steps[index])).collect();
     let failed: Vec<(usize, String)> =
         outcome.failed.iter().map(|failure| (failure.index, failure.error.clone())).collect();
-    let errors = ended.iter().filter_map(|&index| Some((index, short(&steps[index].1.result().err()?))));
+    let errors =
+        ended.iter().filter_map(|&index| Some((index, short(&steps[index].1.result().err()?))));
     assert_eq!(failed, errors.collect::<Vec<_>>());
     assert_eq!((outcome.steps, outcome.compensated), (steps.len(), steps.len() - failed.len()));
     check_spans(exporter.spans(), expected);
@@ -490,7 +514,8 @@ pub fn saga(steps: &[Step], one_by_one: bool) {
 
 fn compensation(index: usize, (item, how, _): &Step) -> Expected {
     let name = format!("step {index}");
-    let step = [KeyValue::new("saga.step", name.clone()), KeyValue::new("saga.step_index", index as i64)];
+    let step =
+        [KeyValue::new("saga.step", name.clone()), KeyValue::new("saga.step_index", index as i64)];
     let mut about = vec![KeyValue::new("link.reason", "sold out")];
     about.extend(step.clone());
     let mut set = oracle::LinkSet::new(default_policy());
@@ -498,7 +523,11 @@ fn compensation(index: usize, (item, how, _): &Step) -> Expected {
     let mut attributes =
         vec![KeyValue::new("saga.name", "order"), KeyValue::new("compensation.reason", "sold out")];
     attributes.extend(step);
-    let expected =
-        Expected::new(format!("compensate {name}"), SpanId::from(PARENT), attributes, set.finish().0);
+    let expected = Expected::new(
+        format!("compensate {name}"),
+        SpanId::from(PARENT),
+        attributes,
+        set.finish().0,
+    );
     expected.ended(how)
 }

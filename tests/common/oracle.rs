@@ -241,7 +241,8 @@ impl LinkSet {
             Outcome::Invalid
         } else if valid && unsampled == Unsampled::Drop && context.trace_flags().to_u8() & 1 == 0 {
             Outcome::Unsampled
-        } else if duplicates == Duplicates::Drop && !nameless && self.known.contains(&ids(context)) {
+        } else if duplicates == Duplicates::Drop && !nameless && self.known.contains(&ids(context))
+        {
             Outcome::Duplicate
         } else if self.links.len() == max_links {
             Outcome::Truncated
@@ -328,7 +329,8 @@ fn is_valid(context: &SpanContext) -> bool {
 
 /// Returns whether a link to an invalid context is kept.
 fn keeps(policy: Invalid, link: &Link) -> bool {
-    let says_more = !link.attributes.is_empty() || !link.span_context.trace_state().header().is_empty();
+    let says_more =
+        !link.attributes.is_empty() || !link.span_context.trace_state().header().is_empty();
     match policy {
         Invalid::Drop => false,
         Invalid::KeepWithAttributes => says_more,

@@ -211,7 +211,10 @@ impl Call {
 
 impl Word {
     fn choose(choices: &mut impl Choices) -> Self {
-        one_of(choices, &[Self::Succeed, Self::Fail, Self::Complete(true), Self::Complete(false), Self::None])
+        one_of(
+            choices,
+            &[Self::Succeed, Self::Fail, Self::Complete(true), Self::Complete(false), Self::None],
+        )
     }
 }
 
@@ -241,11 +244,21 @@ impl End {
     pub fn choose(choices: &mut impl Choices) -> Self {
         let how = one_of(
             choices,
-            &[HowToEnd::Drop, HowToEnd::Run, HowToEnd::RunEach, HowToEnd::RunEachAsync, HowToEnd::Cancel],
+            &[
+                HowToEnd::Drop,
+                HowToEnd::Run,
+                HowToEnd::RunEach,
+                HowToEnd::RunEachAsync,
+                HowToEnd::Cancel,
+            ],
         );
         let by_drop = choices.below(4) == 3;
         let last = choices.below(20);
-        Self { last: (0..last).map(|by| Give::choose(choices, by as usize)).collect(), by_drop, how }
+        Self {
+            last: (0..last).map(|by| Give::choose(choices, by as usize)).collect(),
+            by_drop,
+            how,
+        }
     }
 }
 
@@ -373,11 +386,14 @@ impl Session {
         let config = by_size(size).with_shards(1).with_queue_capacity(capacity);
         let config = config.with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
         let links = match places {
-            true => policy.links().with_link_attributes(|_, place| [KeyValue::new(PLACE, place as i64)]),
+            true => {
+                policy.links().with_link_attributes(|_, place| [KeyValue::new(PLACE, place as i64)])
+            }
             false => policy.links(),
         };
         let config = config.with_link_policy(links);
-        let mut builder = BatchProcessor::builder("batch").with_config(config).with_item_span_name("item");
+        let mut builder =
+            BatchProcessor::builder("batch").with_config(config).with_item_span_name("item");
         if let Some(weight) = max_weight {
             builder = builder.with_max_batch_weight(weight, |payload: &Payload| payload.weight);
         }
@@ -386,7 +402,8 @@ impl Session {
         }
         let exporter = Exporter::default();
         let (submitter, processor) = builder.build(exporter.tracer()).expect("valid");
-        let queue = oracle::Collector::new(size, capacity.next_power_of_two(), 1).of_items(max_weight);
+        let queue =
+            oracle::Collector::new(size, capacity.next_power_of_two(), 1).of_items(max_weight);
         let model = Model {
             by_key,
             places,
@@ -529,7 +546,8 @@ impl Session {
         let model = &self.model;
         assert_eq!(model.ended.len(), model.made.len());
         let invalid_links = check_spans(model, &self.exporter.spans(), &items);
-        let oracle::Collector { accepted, rejected_full: full, rejected_closed: closed, .. } = model.queue;
+        let oracle::Collector { accepted, rejected_full: full, rejected_closed: closed, .. } =
+            model.queue;
         let batches = |which: fn(&&Made) -> bool| model.made.iter().filter(which).count() as u64;
         Seen {
             items: items.len() as u64,
@@ -551,8 +569,10 @@ impl Session {
 
     fn give(&mut self, Give { by, how, item, suppressed, key, weight }: &Give) {
         let submitter = self.submitter(*by);
-        let (id, payload) =
-            (self.model.items.len(), Payload { id: self.model.items.len(), key: *key, weight: *weight });
+        let (id, payload) = (
+            self.model.items.len(),
+            Payload { id: self.model.items.len(), key: *key, weight: *weight },
+        );
         let context = item.map_or(SpanContext::NONE, |item| item.context(0, 0));
         let known = Known {
             context: if *suppressed { SpanContext::NONE } else { context.clone() },
@@ -566,7 +586,8 @@ impl Session {
         if item.is_some() && !matches!(how, How::WithContext | How::CallWithContext) {
             around = around.with_remote_span_context(context.clone());
         }
-        let _entered = if *suppressed { around.with_telemetry_suppressed() } else { around }.attach();
+        let _entered =
+            if *suppressed { around.with_telemetry_suppressed() } else { around }.attach();
         let given_back = |rejected: SubmitError<Payload>| {
             let reason = rejected.reason();
             assert_eq!(rejected.into_item(), payload);
@@ -577,7 +598,8 @@ impl Session {
             How::WithContext => submitter.submit_with_context(payload, &context),
             How::WaitTimeout => submitter.submit_wait_timeout(payload, Duration::ZERO),
             How::WaitAsync => {
-                let accepted = poll(&mut Box::pin(submitter.submit_wait_async(payload)), &Arc::default());
+                let accepted =
+                    poll(&mut Box::pin(submitter.submit_wait_async(payload)), &Arc::default());
                 return assert_eq!(accepted.map_err(given_back), self.model.offer(id));
             }
             How::CallTimeout => {
@@ -589,7 +611,9 @@ impl Session {
                 let future: Pin<Box<dyn Future<Output = Reply>>> = match how {
                     How::Call => Box::pin(async move { submitter.call(payload).await }),
                     How::CallWait => Box::pin(async move { submitter.call_wait(payload).await }),
-                    _ => Box::pin(async move { submitter.call_with_context(payload, &context).await }),
+                    _ => Box::pin(
+                        async move { submitter.call_with_context(payload, &context).await },
+                    ),
                 };
                 let outside = matches!(how, How::CallWait);
                 if !outside && let Err(reason) = self.model.push(id) {
@@ -620,7 +644,9 @@ impl Session {
         let woken = is_woken(caller);
         if caller.outside {
             match self.model.offer(caller.id) {
-                Poll::Pending => return assert!(poll(&mut caller.future, &caller.woken).is_pending()),
+                Poll::Pending => {
+                    return assert!(poll(&mut caller.future, &caller.woken).is_pending());
+                }
                 Poll::Ready(Ok(())) => assert!(others, "a slot is free, and no waiter was woken"),
                 Poll::Ready(Err(reason)) => {
                     self.model.items[caller.id].reply = Some(Err(Self::refusal(reason)))
@@ -630,7 +656,10 @@ impl Session {
         }
         let reply = self.model.items[caller.id].reply;
         assert!(woken || reply.is_none(), "there is a reply, and it was not woken");
-        assert_eq!(poll(&mut caller.future, &caller.woken), reply.map_or(Poll::Pending, Poll::Ready));
+        assert_eq!(
+            poll(&mut caller.future, &caller.woken),
+            reply.map_or(Poll::Pending, Poll::Ready)
+        );
         if reply.is_some() {
             self.callers.swap_remove(which);
         }
@@ -706,7 +735,8 @@ impl Session {
     fn check_ended(&self) {
         if self.model.made.len() < 10 {
             let spans = self.exporter.spans().into_iter().filter(|span| span.name == "batch");
-            let with_span = self.model.ended.iter().filter(|&&number| !self.model.made[number].suppressed);
+            let with_span =
+                self.model.ended.iter().filter(|&&number| !self.model.made[number].suppressed);
             assert_eq!(spans.count(), with_span.count());
         }
     }
@@ -736,7 +766,8 @@ impl Session {
 
     fn check_stats(&self) {
         let of_submitter = || self.submitters.first().map(Submitter::stats);
-        let Some(stats) = self.processor.as_ref().map(BatchProcessor::stats).or_else(of_submitter) else {
+        let Some(stats) = self.processor.as_ref().map(BatchProcessor::stats).or_else(of_submitter)
+        else {
             return;
         };
         let model = &self.model;
@@ -752,7 +783,9 @@ impl Session {
             (stats.rejected_full(), stats.rejected_closed()),
             (queue.rejected_full, queue.rejected_closed)
         );
-        let sum = |count: fn(&Counts) -> u64| model.made.iter().map(|made| count(&made.counts)).sum::<u64>();
+        let sum = |count: fn(&Counts) -> u64| {
+            model.made.iter().map(|made| count(&made.counts)).sum::<u64>()
+        };
         let counts = stats.counts();
         assert_eq!(
             (counts.linked, counts.duplicates),
@@ -858,10 +891,16 @@ impl Model {
     fn check_batch(&mut self, batch: &Batch<Payload, usize, usize>) -> usize {
         let ids = self.make();
         let (number, counts) = (self.made.len(), self.made[self.made.len() - 1].counts);
-        assert_eq!((batch.number(), batch.len(), batch.counts()), (number as u64, ids.len(), counts));
+        assert_eq!(
+            (batch.number(), batch.len(), batch.counts()),
+            (number as u64, ids.len(), counts)
+        );
         for (item, id) in batch.items().iter().zip(ids) {
             assert_eq!(*item.payload(), self.items[id].payload);
-            assert_eq!(*item.span_context(), oracle::with_short_state(self.items[id].context.clone()).0);
+            assert_eq!(
+                *item.span_context(),
+                oracle::with_short_state(self.items[id].context.clone()).0
+            );
         }
         number - 1
     }
@@ -895,15 +934,20 @@ impl Model {
                 }
                 (_, Ok(_)) => self.say(id, Word::Succeed),
                 // It is recorded on the item's own span.
-                (_, Err(_)) => self.reply(id, Err(CallError::Failed(id)), || Failure::new(OTHER, id)),
+                (_, Err(_)) => {
+                    self.reply(id, Err(CallError::Failed(id)), || Failure::new(OTHER, id))
+                }
             }
             (!cancelled).then_some(result)
         };
         let waits = "no item waits";
         match how {
-            HowToEnd::RunEach => processor.run_each(|payload, cx| handle(payload, cx).expect(waits)),
+            HowToEnd::RunEach => {
+                processor.run_each(|payload, cx| handle(payload, cx).expect(waits))
+            }
             HowToEnd::RunEachAsync => {
-                let run = processor.run_each_async(|payload, cx| ready(handle(payload, &cx).expect(waits)));
+                let run = processor
+                    .run_each_async(|payload, cx| ready(handle(payload, &cx).expect(waits)));
                 assert!(poll(&mut Box::pin(run), &Arc::default()).is_ready(), "it waits, closed");
             }
             HowToEnd::Cancel => loop {
@@ -1004,7 +1048,8 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>, woken: &Arc<Woken>) -> Pol
 /// theirs and lead to the item's request. How many of these lead to an invalid context.
 fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
     let mut invalid_links = 0;
-    let (batches, item_spans): (Vec<_>, Vec<_>) = spans.iter().partition(|span| span.name == "batch");
+    let (batches, item_spans): (Vec<_>, Vec<_>) =
+        spans.iter().partition(|span| span.name == "batch");
     let ended: Vec<usize> =
         model.ended.iter().copied().filter(|&number| !model.made[number].suppressed).collect();
     assert_eq!((batches.len(), item_spans.len()), (ended.len(), items.len()));
@@ -1018,7 +1063,8 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
         attributes.push(KeyValue::new("batch.succeeded", *succeeded as i64));
         attributes.push(KeyValue::new("batch.failed", failed as i64));
         attributes.push(KeyValue::new("batch.success_rate", rate));
-        attributes.extend(first_failure.as_ref().map(|why| KeyValue::new("error.type", why.error_type)));
+        attributes
+            .extend(first_failure.as_ref().map(|why| KeyValue::new("error.type", why.error_type)));
         assert_eq!((&span.attributes, &span.links.links), (&attributes, links));
         let status = match (status, first_failure) {
             (Status::Unset, Some(failure)) => failure.status(failed),
@@ -1026,9 +1072,13 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
         };
         assert_eq!((&span.status, span.parent_span_id), (&status, SpanId::INVALID));
         let recorded = first_failure.as_ref().filter(|failure| failure.recorded);
-        let events: Vec<_> = span.events.iter().map(|event| (&*event.name, &event.attributes)).collect();
+        let events: Vec<_> =
+            span.events.iter().map(|event| (&*event.name, &event.attributes)).collect();
         let exception = recorded.map(|failure| exception(&failure.text));
-        assert_eq!(events, Vec::from_iter(exception.as_ref().map(|exception| ("exception", exception))));
+        assert_eq!(
+            events,
+            Vec::from_iter(exception.as_ref().map(|exception| ("exception", exception)))
+        );
         ids.insert(number, span.span_context.span_id());
     }
     for (span, expected) in item_spans.into_iter().zip(items) {
@@ -1070,5 +1120,8 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
 
 /// The attributes of the event, by the semantic conventions.
 fn exception(text: &str) -> Vec<KeyValue> {
-    vec![KeyValue::new("exception.type", "usize"), KeyValue::new("exception.message", text.to_owned())]
+    vec![
+        KeyValue::new("exception.type", "usize"),
+        KeyValue::new("exception.message", text.to_owned()),
+    ]
 }

@@ -8,7 +8,9 @@ pub fn traceparent(header: &str) -> Option<(u128, u64, u8)> {
     let [version, trace, span, flags, more @ ..] = &fields[..] else { return None };
     let lower_hex = |text: &str| text.chars().all(|c| "0123456789abcdef".contains(c));
     let lengths = [version.len(), trace.len(), span.len(), flags.len()];
-    if lengths != [2, 32, 16, 2] || ![version, trace, span, flags].iter().all(|field| lower_hex(field)) {
+    if lengths != [2, 32, 16, 2]
+        || ![version, trace, span, flags].iter().all(|field| lower_hex(field))
+    {
         return None;
     }
     if *version == "ff" || *version == "00" && !more.is_empty() {
@@ -67,14 +69,19 @@ pub fn tracestate(header: &str) -> Option<Vec<(String, String)>> {
 /// Level 1's multi-tenant keys, with level 2's freedom to begin with a digit.
 fn key_allowed(key: &str) -> bool {
     let begins = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let part = |text: &str| text.chars().all(|c| begins(c) || "_-*/".contains(c)) && text.starts_with(begins);
+    let part = |text: &str| {
+        text.chars().all(|c| begins(c) || "_-*/".contains(c)) && text.starts_with(begins)
+    };
     let system = |text: &str| text.is_empty() || part(text);
     match key.split_once('@') {
         None => part(key) && key.len() <= 256,
-        Some((tenant, name)) => part(tenant) && system(name) && name.len() <= 13 && key.len() <= 256,
+        Some((tenant, name)) => {
+            part(tenant) && system(name) && name.len() <= 13 && key.len() <= 256
+        }
     }
 }
 
 fn value_allowed(value: &str) -> bool {
-    (1..=256).contains(&value.len()) && value.chars().all(|c| (' '..='~').contains(&c) && !",=".contains(c))
+    (1..=256).contains(&value.len())
+        && value.chars().all(|c| (' '..='~').contains(&c) && !",=".contains(c))
 }

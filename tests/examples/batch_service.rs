@@ -6,8 +6,9 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 fn spans_of<'a>(exported: &'a Exported, batch: &Value) -> Vec<&'a Value> {
-    let is_child =
-        |span: &&Value| span["trace_id"] == batch["trace_id"] && span["parent_span_id"] == batch["span_id"];
+    let is_child = |span: &&Value| {
+        span["trace_id"] == batch["trace_id"] && span["parent_span_id"] == batch["span_id"]
+    };
     exported.spans().iter().filter(is_child).collect()
 }
 
@@ -23,7 +24,10 @@ fn assert_workflow(exported: &Exported, orders: u64, batch_size: u64) -> Vec<Str
         assert!(int(batch, "batch.size") <= batch_size);
         for link in links(batch) {
             let request = exported.target(link);
-            assert_eq!((&request["name"], &request["kind"]), (&"POST /orders".into(), &"server".into()));
+            assert_eq!(
+                (&request["name"], &request["kind"]),
+                (&"POST /orders".into(), &"server".into())
+            );
             assert_eq!(link["type"], "batch_item");
             assert!(requests.insert(int(request, "order.id")), "a request is linked once");
         }
@@ -41,7 +45,10 @@ fn assert_workflow(exported: &Exported, orders: u64, batch_size: u64) -> Vec<Str
                 failed += 1;
                 assert_eq!(order["status"], "error");
                 assert_eq!(order["status_description"], "the amount is zero");
-                assert_eq!(events(order, "item.failed")[0]["attributes"]["error"], "the amount is zero");
+                assert_eq!(
+                    events(order, "item.failed")[0]["attributes"]["error"],
+                    "the amount is zero"
+                );
             } else {
                 assert_eq!(order["status"], "unset");
                 assert_eq!(events(order, "item.succeeded").len(), 1);
@@ -111,7 +118,9 @@ fn by_timeout_alone() {
 
 #[test]
 fn bad_sizes_are_refused() {
-    for flags in ["--orders 0", "--clients 0", "--batch-size 129", "--batch-size 0", "--max-delay-ms -1"] {
+    for flags in
+        ["--orders 0", "--clients 0", "--batch-size 129", "--batch-size 0", "--max-delay-ms -1"]
+    {
         let output = run("batch_service", flags);
         assert_eq!(output.status.code(), Some(2), "{flags}: {}", text(&output.stderr));
     }

@@ -18,8 +18,13 @@ fn assert_lineage(exported: &Exported, rows: u64) {
         assert_eq!(events(transform, "row.rejected").len() as u64, int(transform, "rows.rejected"));
         rejected += int(transform, "rows.rejected");
         for link in links(transform) {
-            assert_eq!((&link["type"], &link["target"]), (&"derived_from".into(), &"read_page".into()));
-            let source = exported.parent(exported.target(link)).expect("a page is read within an extraction");
+            assert_eq!(
+                (&link["type"], &link["target"]),
+                (&"derived_from".into(), &"read_page".into())
+            );
+            let source = exported
+                .parent(exported.target(link))
+                .expect("a page is read within an extraction");
             assert!(
                 source["name"].as_str().is_some_and(|name| name.starts_with("extract source_")),
                 "{source}"
@@ -32,11 +37,15 @@ fn assert_lineage(exported: &Exported, rows: u64) {
         loaded += taken(load);
         assert_eq!(int(load, "rows.in_table"), loaded);
         for link in links(load) {
-            assert_eq!((&link["type"], &link["target"]), (&"aggregates".into(), &"transform".into()));
+            assert_eq!(
+                (&link["type"], &link["target"]),
+                (&"aggregates".into(), &"transform".into())
+            );
         }
     }
     assert_eq!(extracted, loaded + rejected);
-    let counted = ["rows extracted", "rows rejected", "rows loaded"].map(|name| exported.counter(name));
+    let counted =
+        ["rows extracted", "rows rejected", "rows loaded"].map(|name| exported.counter(name));
     assert_eq!(counted, [extracted, rejected, loaded]);
 }
 
@@ -45,7 +54,10 @@ fn rows_lead_to_their_pages() {
     let exported = json("etl", "");
     assert_lineage(&exported, 72);
     assert_eq!(exported.counter("rows rejected"), 6);
-    assert!(exported.named("transform").iter().all(|span| links(span).len() >= 2), "chunks mix sources");
+    assert!(
+        exported.named("transform").iter().all(|span| links(span).len() >= 2),
+        "chunks mix sources"
+    );
 }
 
 #[test]
@@ -63,10 +75,14 @@ fn sizes_need_not_divide() {
 
 #[test]
 fn sizes_over_limit_are_refused() {
-    for flags in ["--chunk 129", "--batch 129", "--chunk 0", "--page 0", "--sources 0", "--rows 0"] {
+    for flags in ["--chunk 129", "--batch 129", "--chunk 0", "--page 0", "--sources 0", "--rows 0"]
+    {
         let output = run("etl", flags);
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{flags}: {message}");
-        assert!(message.contains(flags.split(' ').next().unwrap_or_default()), "{flags}: {message}");
+        assert!(
+            message.contains(flags.split(' ').next().unwrap_or_default()),
+            "{flags}: {message}"
+        );
     }
 }

@@ -42,7 +42,10 @@ fn assert_merged(exported: &Exported, workers: u64, fail_every: u64, max_links: 
     let mut linked = BTreeSet::new();
     for link in others {
         let (index, worker) = (int(link, "worker.index"), exported.target(link));
-        assert_eq!((&link["type"], &worker["name"]), (&"aggregation".into(), &"search_shard".into()));
+        assert_eq!(
+            (&link["type"], &worker["name"]),
+            (&"aggregation".into(), &"search_shard".into())
+        );
         assert_eq!(int(worker, "worker.index"), index);
         assert_eq!(link["attributes"]["worker.failed"] == true, fails(index));
         assert_eq!(
@@ -67,8 +70,9 @@ fn failed_workers_are_marked() {
         for (workers, fail_every, max_links) in
             [(1, 0, 128), (1, 1, 2), (127, 10, 128), (150, 3, 20), (5, 1, 1)]
         {
-            let flags =
-                format!("--workers {workers} --fail-every {fail_every} --max-links {max_links} --on {on}");
+            let flags = format!(
+                "--workers {workers} --fail-every {fail_every} --max-links {max_links} --on {on}"
+            );
             println!("{flags}");
             assert_merged(&json("fan_in", &flags), workers, fail_every, max_links);
         }
@@ -77,7 +81,9 @@ fn failed_workers_are_marked() {
 
 #[test]
 fn bad_numbers_are_refused() {
-    for flags in ["--workers 0", "--max-links 0", "--max-links 129", "--fail-every -1", "--on fibres"] {
+    for flags in
+        ["--workers 0", "--max-links 0", "--max-links 129", "--fail-every -1", "--on fibres"]
+    {
         let output = run("fan_in", flags);
         assert_eq!(output.status.code(), Some(2), "{flags}: {}", text(&output.stderr));
     }

@@ -113,7 +113,8 @@ fn unreachable_endpoint_fails() {
             .expect("the example starts");
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {message}");
-        let said = format!("{name}: cannot export spans to OTEL_EXPORTER_OTLP_ENDPOINT={endpoint}: ");
+        let said =
+            format!("{name}: cannot export spans to OTEL_EXPORTER_OTLP_ENDPOINT={endpoint}: ");
         assert!(message.contains(&said), "{name}: {message}");
     }
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 /// Checks every poll; returns how many links were cut in all.
 fn assert_polls(exported: &Exported, sent: u64, max_poll: u64) -> u64 {
-    let polls: Vec<&Value> = exported.spans().iter().filter(|span| span["kind"] == "consumer").collect();
+    let polls: Vec<&Value> =
+        exported.spans().iter().filter(|span| span["kind"] == "consumer").collect();
     assert_eq!(exported.counter("polls"), polls.len() as u64);
     let mut ids = BTreeSet::new();
     let (mut delivered, mut linked, mut cut) = (0, 0, 0);
@@ -85,14 +86,20 @@ fn short_poll_links_everything() {
         assert_eq!(exported.counter("messages delivered"), delivered);
     }
     // Every message came twice to the same poll.
-    let twice = json("message_queue", "--producers 2 --messages 50 --max-poll 256 --redeliver-every 1");
+    let twice =
+        json("message_queue", "--producers 2 --messages 50 --max-poll 256 --redeliver-every 1");
     assert_eq!(twice.counter("not linked: duplicates"), 100);
 }
 
 #[test]
 fn bad_counts_are_refused() {
-    for flags in ["--producers 0", "--messages 0", "--max-poll 0", "--max-poll 70000", "--redeliver-every -1"]
-    {
+    for flags in [
+        "--producers 0",
+        "--messages 0",
+        "--max-poll 0",
+        "--max-poll 70000",
+        "--redeliver-every -1",
+    ] {
         let output = run("message_queue", flags);
         assert_eq!(output.status.code(), Some(2), "{flags}: {}", text(&output.stderr));
     }

@@ -13,13 +13,19 @@ struct Run {
 }
 
 fn children<'a>(exported: &'a Exported, parent: &Value, name: &str) -> Vec<&'a Value> {
-    let is_child =
-        |span: &&Value| span["trace_id"] == parent["trace_id"] && span["parent_span_id"] == parent["span_id"];
+    let is_child = |span: &&Value| {
+        span["trace_id"] == parent["trace_id"] && span["parent_span_id"] == parent["span_id"]
+    };
     exported.spans().iter().filter(is_child).filter(|span| span["name"] == name).collect()
 }
 
 /// The only link, of this type, to a span of this name.
-fn only_link<'a>(exported: &'a Exported, span: &'a Value, link_type: &str, target: &str) -> &'a Value {
+fn only_link<'a>(
+    exported: &'a Exported,
+    span: &'a Value,
+    link_type: &str,
+    target: &str,
+) -> &'a Value {
     let [link] = links(span) else { panic!("not one link on {span}") };
     assert_eq!((&link["type"], &link["target"]), (&link_type.into(), &target.into()));
     exported.target(link)
@@ -114,7 +120,11 @@ fn assert_processed(run: &Run) -> Exported {
         "order_processing",
         &format!(
             "--orders {} --batch-size {} --payment-failures {} --warehouses {} --undeliverable-every {}",
-            run.orders, run.batch_size, run.payment_failures, run.warehouses, run.undeliverable_every
+            run.orders,
+            run.batch_size,
+            run.payment_failures,
+            run.warehouses,
+            run.undeliverable_every
         ),
     );
     let mut requests = BTreeSet::new();
@@ -124,8 +134,14 @@ fn assert_processed(run: &Run) -> Exported {
         assert_eq!(batch["parent_span_id"], Value::Null);
         assert!(int(batch, "batch.size") <= run.batch_size);
         for link in links(batch) {
-            assert_eq!((&link["type"], &link["target"]), (&"batch_item".into(), &"POST /orders".into()));
-            assert!(requests.insert(int(exported.target(link), "order.id")), "a request is linked once");
+            assert_eq!(
+                (&link["type"], &link["target"]),
+                (&"batch_item".into(), &"POST /orders".into())
+            );
+            assert!(
+                requests.insert(int(exported.target(link), "order.id")),
+                "a request is linked once"
+            );
         }
         let mut failed = int(batch, "batch.size");
         if assert_payment(&exported, batch, run.payment_failures) {
@@ -137,7 +153,10 @@ fn assert_processed(run: &Run) -> Exported {
                 shipped += u64::from(good);
             }
         } else {
-            assert!(children(&exported, batch, "merge_stock").is_empty(), "what is not paid is not reserved");
+            assert!(
+                children(&exported, batch, "merge_stock").is_empty(),
+                "what is not paid is not reserved"
+            );
             assert!(children(&exported, batch, "fulfil_order").is_empty());
         }
         assert_eq!(int(batch, "batch.failed"), failed);
@@ -147,7 +166,8 @@ fn assert_processed(run: &Run) -> Exported {
     if run.payment_failures < 3 {
         assert_eq!(fulfilled, requests, "every order was dealt with");
     }
-    let counted = ["orders placed", "orders shipped", "orders cancelled"].map(|name| exported.counter(name));
+    let counted =
+        ["orders placed", "orders shipped", "orders cancelled"].map(|name| exported.counter(name));
     assert_eq!(counted, [run.orders, shipped, run.orders - shipped]);
     exported
 }
@@ -162,20 +182,38 @@ fn all_patterns_at_once() {
         undeliverable_every: 3,
     });
     assert_eq!(exported.counter("orders cancelled"), 2);
-    let many = Run { orders: 50, batch_size: 16, payment_failures: 2, warehouses: 5, undeliverable_every: 7 };
+    let many = Run {
+        orders: 50,
+        batch_size: 16,
+        payment_failures: 2,
+        warehouses: 5,
+        undeliverable_every: 7,
+    };
     assert_eq!(assert_processed(&many).counter("orders cancelled"), 7);
 }
 
 #[test]
 fn nothing_to_undo() {
-    let fine = Run { orders: 4, batch_size: 4, payment_failures: 0, warehouses: 1, undeliverable_every: 0 };
+    let fine = Run {
+        orders: 4,
+        batch_size: 4,
+        payment_failures: 0,
+        warehouses: 1,
+        undeliverable_every: 0,
+    };
     let exported = assert_processed(&fine);
     assert!(exported.spans().iter().all(|span| span["status"] != "error"));
 }
 
 #[test]
 fn failed_payment_fails_its_batch() {
-    let broke = Run { orders: 3, batch_size: 3, payment_failures: 3, warehouses: 2, undeliverable_every: 3 };
+    let broke = Run {
+        orders: 3,
+        batch_size: 3,
+        payment_failures: 3,
+        warehouses: 2,
+        undeliverable_every: 3,
+    };
     let exported = assert_processed(&broke);
     for request in exported.named("POST /orders") {
         let said = &request["status_description"];
@@ -185,7 +223,9 @@ fn failed_payment_fails_its_batch() {
 
 #[test]
 fn bad_counts_are_refused() {
-    for flags in ["--orders 0", "--orders 201", "--batch-size 0", "--warehouses 0", "--warehouses 17"] {
+    for flags in
+        ["--orders 0", "--orders 201", "--batch-size 0", "--warehouses 0", "--warehouses 17"]
+    {
         let output = run("order_processing", flags);
         assert_eq!(output.status.code(), Some(2), "{flags}: {}", text(&output.stderr));
     }

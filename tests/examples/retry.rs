@@ -36,7 +36,10 @@ fn assert_attempts(exported: &Exported, operation: &str, call: &str, max: u64) -
     assert_eq!(int(operation, "retry.attempts"), errors.len() as u64);
     assert_eq!(int(operation, "retry.failed"), failed as u64);
     if failed < errors.len() {
-        assert_eq!((failed + 1, attempts[failed]["status"].as_str()), (errors.len(), Some("unset")));
+        assert_eq!(
+            (failed + 1, attempts[failed]["status"].as_str()),
+            (errors.len(), Some("unset"))
+        );
         assert_eq!(int(operation, "retry.succeeded_on"), errors.len() as u64);
         assert_eq!(operation["status"], "unset");
     } else {
@@ -62,7 +65,10 @@ fn attempts_link_earlier_ones() {
         assert_eq!(assert_attempts(&exported, "confirm_order", "send_receipt", attempts), expected);
         assert_eq!(exported.counter("attempts"), 2 * made);
         assert_eq!(exported.counter("failed"), 2 * failed);
-        assert_eq!(exported.counter("operations given up"), if failures < attempts { 0 } else { 2 });
+        assert_eq!(
+            exported.counter("operations given up"),
+            if failures < attempts { 0 } else { 2 }
+        );
     }
 }
 

@@ -8,9 +8,13 @@ const STEPS: [&str; 4] = ["reserve_stock", "charge_card", "book_courier", "ship_
 fn assert_undone(exported: &Exported, completed: &[&str], fails: Option<&str>) {
     let place = exported.the("place_order");
     let reason = place["status_description"].as_str().expect("it failed").to_owned();
-    let undone: Vec<&Value> =
-        exported.spans().iter().filter(|span| text_of(&span["name"]).starts_with("compensate ")).collect();
-    let names: Vec<_> = undone.iter().map(|span| &text_of(&span["name"])["compensate ".len()..]).collect();
+    let undone: Vec<&Value> = exported
+        .spans()
+        .iter()
+        .filter(|span| text_of(&span["name"]).starts_with("compensate "))
+        .collect();
+    let names: Vec<_> =
+        undone.iter().map(|span| &text_of(&span["name"])["compensate ".len()..]).collect();
     let newest_first: Vec<_> = completed.iter().rev().copied().collect();
     assert_eq!(names, newest_first);
 

@@ -37,7 +37,11 @@ fn assert_stays(batch: LinkBatch, given: &[Link], keys: &[&str]) {
     }
     for (link, given) in span.links.iter().zip(given) {
         for key in keys {
-            assert_eq!(value(&link.attributes, key), value(&given.attributes, key), "{key}: {link:?}");
+            assert_eq!(
+                value(&link.attributes, key),
+                value(&given.attributes, key),
+                "{key}: {link:?}"
+            );
         }
     }
 }
@@ -49,9 +53,15 @@ fn partition_needs_one_destination() {
         let [first, second] = topics;
         [record(1, first, "0", 3), record(2, second, "0", 4)]
     };
-    for topics in [[Some("orders"), Some("refunds")], [Some("orders"), None], [None, Some("refunds")]] {
+    for topics in
+        [[Some("orders"), Some("refunds")], [Some("orders"), None], [None, Some("refunds")]]
+    {
         let links = of(topics);
-        assert_stays(batch(links.clone()).hoist(), &links, &[PARTITION, DESTINATION_NAME, KAFKA_OFFSET]);
+        assert_stays(
+            batch(links.clone()).hoist(),
+            &links,
+            &[PARTITION, DESTINATION_NAME, KAFKA_OFFSET],
+        );
     }
     for topics in [[Some("orders"); 2], [None; 2]] {
         let span = exported(batch(of(topics)).hoist());
@@ -88,7 +98,8 @@ fn message_identity_stays() {
     ];
     for links in [1, 2] {
         let attributes = keys.map(|key| KeyValue::new(key, 7));
-        let links: Vec<_> = (0..links).map(|n| Link::new(context(1 + n), attributes.to_vec(), 0)).collect();
+        let links: Vec<_> =
+            (0..links).map(|n| Link::new(context(1 + n), attributes.to_vec(), 0)).collect();
         assert_stays(batch(links.clone()).hoist(), &links, &keys);
         // Asked for or not: only those of the link itself can be.
         let all = batch(links.clone()).hoist_where(|_| true).attributes();
@@ -133,7 +144,8 @@ fn messages_without_context_undo_it() {
         let span = messaging::batch_span("kafka", Operation::PROCESS, "orders", messages, batch);
         let span = exported_from(span);
         assert_eq!(value(&span.attributes, PARTITION), expected);
-        let on_links = span.links.iter().filter(|link| value(&link.attributes, PARTITION).is_some()).count();
+        let on_links =
+            span.links.iter().filter(|link| value(&link.attributes, PARTITION).is_some()).count();
         assert_eq!(on_links, if expected.is_some() { 0 } else { 2 });
     }
 }
@@ -157,10 +169,13 @@ fn unnamed_destination_keeps_partition() {
 fn displaced_value_is_not_lost() {
     let links = [1, 2].map(|number| record(number, Some("retries"), "0", 1));
     let batch = batch(links).hoist();
-    let span = exported_from(messaging::batch_span("kafka", Operation::PROCESS, "orders", 2, batch));
+    let span =
+        exported_from(messaging::batch_span("kafka", Operation::PROCESS, "orders", 2, batch));
     assert_eq!(value(&span.attributes, DESTINATION_NAME), Some("orders".into()));
     assert!(
-        span.links.iter().all(|link| value(&link.attributes, DESTINATION_NAME) == Some("retries".into()))
+        span.links
+            .iter()
+            .all(|link| value(&link.attributes, DESTINATION_NAME) == Some("retries".into()))
     );
     assert_eq!(value(&span.attributes, PARTITION), None, "of another destination");
     let links = [1, 2].map(|number| links::causal(&context(number), "x"));

@@ -44,7 +44,10 @@ fn only_links_call_the_closure() {
         let called: Vec<_> = calls.lock().unwrap().drain(..).map(|call| (call.0, call.1)).collect();
         assert_eq!(called, [(1, 0), (2, 1), (3, 2)], "the index begins anew with each batch");
         for (index, link) in (0..).zip(exported(batch).links.iter()) {
-            assert_eq!(link.attributes, [KeyValue::new("item.index", index), of_type("batch_item")]);
+            assert_eq!(
+                link.attributes,
+                [KeyValue::new("item.index", index), of_type("batch_item")]
+            );
         }
     }
 }
@@ -75,10 +78,17 @@ fn flusher_calls_the_closure() {
 #[test]
 fn own_attributes_stay() {
     let make = |_: &SpanContext, _| {
-        vec![KeyValue::new("a", "made"), KeyValue::new("b", 1), KeyValue::new("b", 2), of_type("made")]
+        vec![
+            KeyValue::new("a", "made"),
+            KeyValue::new("b", 1),
+            KeyValue::new("b", 2),
+            of_type("made"),
+        ]
     };
-    let mut set =
-        LinkSet::builder().with_link_policy(LinkPolicy::new().with_link_attributes(make)).build().unwrap();
+    let mut set = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().with_link_attributes(make))
+        .build()
+        .unwrap();
     set.insert(&context(1));
     set.insert(&with_state(2, &small_state()));
     set.insert_link(Link::new(context(3), vec![KeyValue::new("a", "own")], 4));
@@ -91,7 +101,10 @@ fn own_attributes_stay() {
     assert_eq!((&arrived[0].attributes[..], &arrived[1].attributes[..]), (&made[..], &made[..]));
     assert_eq!(arrived[1].span_context, with_state(2, &small_state()));
     assert_eq!(arrived[2].attributes, [KeyValue::new("a", "own"), b.clone(), of_type("made")]);
-    assert_eq!(arrived[3].attributes, [of_type("retry"), KeyValue::new("retry.attempt_number", 2), a, b]);
+    assert_eq!(
+        arrived[3].attributes,
+        [of_type("retry"), KeyValue::new("retry.attempt_number", 2), a, b]
+    );
 }
 
 /// Panics when dropped, if it is not being dropped by a panic already.
@@ -122,7 +135,9 @@ fn panicking(cx: &SpanContext, _index: usize) -> impl Iterator<Item = KeyValue> 
 fn panic_costs_only_attributes() {
     let (collector, mut flusher) = by_size(16)
         .with_max_links(12)
-        .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Drop).with_link_attributes(panicking))
+        .with_link_policy(
+            LinkPolicy::new().with_duplicates(Duplicates::Drop).with_link_attributes(panicking),
+        )
         .with_shards(1)
         .build()
         .unwrap();
@@ -145,7 +160,13 @@ fn panic_costs_only_attributes() {
                 let number = number(link);
                 let value = |key: &'static str| KeyValue::new(key, number as i64);
                 let expected = match number % 4 {
-                    0 => vec![value("own"), value("a"), value("b"), value("c"), of_type("batch_item")],
+                    0 => vec![
+                        value("own"),
+                        value("a"),
+                        value("b"),
+                        value("c"),
+                        of_type("batch_item"),
+                    ],
                     _ => vec![value("own"), of_type("batch_item")],
                 };
                 assert_eq!(link.attributes, expected);
@@ -159,7 +180,8 @@ fn panic_costs_only_attributes() {
 #[test]
 fn copied_policy_works_alike() {
     let calls = Calls::default();
-    let builder = LinkSet::builder().with_link_policy(LinkPolicy::new().with_link_attributes(note(&calls)));
+    let builder =
+        LinkSet::builder().with_link_policy(LinkPolicy::new().with_link_attributes(note(&calls)));
     assert!(format!("{builder:?}").contains("LinkAttributes"));
     for builder in [builder.clone(), builder] {
         let mut set = builder.build().unwrap();
@@ -180,7 +202,10 @@ fn closure_may_use_its_collector() {
         let collector = own.as_ref().unwrap();
         let refused = collector.push(cx).is_err();
         collector.flush();
-        [KeyValue::new("refused", refused), KeyValue::new("pending", collector.stats().pending() as i64)]
+        [
+            KeyValue::new("refused", refused),
+            KeyValue::new("pending", collector.stats().pending() as i64),
+        ]
     };
     let builder = by_size(4)
         .with_queue_capacity(4)
@@ -196,6 +221,9 @@ fn closure_may_use_its_collector() {
     assert_stats(&collector.stats(), 4, 4, 0, 0);
     collector.push(&context(5)).unwrap();
     assert_eq!(numbers(&flusher.try_next().unwrap()), [5]);
-    assert_eq!(flusher.try_next().unwrap().links()[0].attributes[0], KeyValue::new("refused", false));
+    assert_eq!(
+        flusher.try_next().unwrap().links()[0].attributes[0],
+        KeyValue::new("refused", false)
+    );
     *own.lock().unwrap() = None;
 }

@@ -11,7 +11,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Anything that can be chosen by up to so many bytes.
-fn chosen<T: std::fmt::Debug>(bytes: usize, choose: fn(&mut Bytes<'_>) -> T) -> impl Strategy<Value = T> {
+fn chosen<T: std::fmt::Debug>(
+    bytes: usize,
+    choose: fn(&mut Bytes<'_>) -> T,
+) -> impl Strategy<Value = T> {
     vec(any::<u8>(), 0..=bytes).prop_map(move |bytes| choose(&mut Bytes(&bytes)))
 }
 

@@ -13,9 +13,16 @@ fn set(configure: impl FnOnce(LinkSetBuilder) -> LinkSetBuilder) -> LinkSet {
 
 #[test]
 fn ids_decide_on_duplicates() {
-    let mut set = set(|builder| builder.with_link_policy(LinkPolicy::new().with_unsampled(Unsampled::Keep)));
+    let mut set =
+        set(|builder| builder.with_link_policy(LinkPolicy::new().with_unsampled(Unsampled::Keep)));
     let ids = |trace: u128, span: u64, flags, remote, state| {
-        SpanContext::new(TraceId::from(trace), SpanId::from(span), TraceFlags::new(flags), remote, state)
+        SpanContext::new(
+            TraceId::from(trace),
+            SpanId::from(span),
+            TraceFlags::new(flags),
+            remote,
+            state,
+        )
     };
     assert_eq!(set.insert(&ids(1, 1, 1, false, TraceState::NONE)), Outcome::Linked);
     assert_eq!(set.insert(&ids(1, 1, 0, false, TraceState::NONE)), Outcome::Duplicate);
@@ -75,7 +82,8 @@ fn policy_decides_on_contexts() {
             )
             .with_max_links(3)
     });
-    let outcomes = [&unsampled, &context(1), &context(1), &context(1)].map(|context| keeping.insert(context));
+    let outcomes =
+        [&unsampled, &context(1), &context(1), &context(1)].map(|context| keeping.insert(context));
     use Outcome::{Linked, Truncated};
     assert_eq!(outcomes, [Linked, Linked, Linked, Truncated]);
     let batch = keeping.finish();
@@ -88,7 +96,8 @@ fn finished_set_starts_anew() {
     let mut set = set(|builder| builder.with_max_links(3));
     for round in 0..100 {
         // Numbers that overlap from round to round: nothing may be remembered.
-        let outcomes = [round, round + 1, round + 2, round + 3].map(|n| set.insert(&context(1 + n)));
+        let outcomes =
+            [round, round + 1, round + 2, round + 3].map(|n| set.insert(&context(1 + n)));
         assert_eq!(outcomes[..3], [Outcome::Linked; 3], "round {round}");
         assert_eq!(outcomes[3], Outcome::Truncated);
         assert_eq!(set.received(), 4);

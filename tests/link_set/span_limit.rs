@@ -105,8 +105,10 @@ fn told_limit_counts_truncated() {
 /// No more than 65 536 calls for one span.
 #[test]
 fn counting_truncated_is_bounded() {
-    let span =
-        exported_by(Some(1), batch(LinkPolicy::new().with_span_link_limit(1).with_max_links(1), 70_000));
+    let span = exported_by(
+        Some(1),
+        batch(LinkPolicy::new().with_span_link_limit(1).with_max_links(1), 70_000),
+    );
     assert_eq!((span.links.len(), span.links.dropped_count), (1, 1 << 16));
     assert_eq!(int(&span, "links.original_count"), Some(70_000));
 }
@@ -119,7 +121,9 @@ fn environment_limit_is_known() {
         assert_eq!(int(&span, "batch.links"), Some(span.links.len() as i64));
         return println!("carried: {}", span.links.len());
     }
-    for (value, carried) in [("64", 64), ("0", 0), ("1000", 490), (" 64", 128), ("many", 128), ("", 128)] {
+    for (value, carried) in
+        [("64", 64), ("0", 0), ("1000", 490), (" 64", 128), ("many", 128), ("", 128)]
+    {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--exact", "span_limit::environment_limit_is_known", "--nocapture"]);
         let output = command.env(CHILD, "1").env(LIMIT, value).output().unwrap();

@@ -3,7 +3,9 @@
 use super::common::*;
 use batchlink::links::{self, InvalidLinkReason, LinkTemplate};
 use batchlink::{LinkCollector, LinkSet, Outcome, links::Relation};
-use opentelemetry::trace::{Link, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{
+    Link, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState,
+};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry::{Context, Key, KeyValue};
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -27,7 +29,11 @@ fn constructors() -> Vec<(Link, Vec<KeyValue>)> {
         (links::batch_item(&cx(2), 0), vec![of_type("batch_item"), KeyValue::new("item.index", 0)]),
         (
             links::batch_member(&cx(3), "m-3", 7),
-            vec![of_type("batch_member"), KeyValue::new("item.id", "m-3"), KeyValue::new("item.index", 7)],
+            vec![
+                of_type("batch_member"),
+                KeyValue::new("item.id", "m-3"),
+                KeyValue::new("item.index", 7),
+            ],
         ),
         (
             links::follows_from(&cx(4), "queued"),
@@ -108,11 +114,20 @@ fn validate_names_link_and_fault() {
     assert_eq!(links::validate(&good()), Ok(()));
     let key = |key: &'static str| KeyValue::new(key, 1);
     let with = |attributes| Link::new(context(1), attributes, 0);
-    let whole =
-        |key: &'static str| Link::new(with_ids(1, 0), vec![KeyValue::new(key, "aggregated_trace")], 0);
+    let whole = |key: &'static str| {
+        Link::new(with_ids(1, 0), vec![KeyValue::new(key, "aggregated_trace")], 0)
+    };
     let bad = [
-        (Link::with_context(with_ids(0, 1)), InvalidLinkReason::ZeroTraceId, "its trace id is zero"),
-        (Link::with_context(SpanContext::NONE), InvalidLinkReason::ZeroTraceId, "its trace id is zero"),
+        (
+            Link::with_context(with_ids(0, 1)),
+            InvalidLinkReason::ZeroTraceId,
+            "its trace id is zero",
+        ),
+        (
+            Link::with_context(SpanContext::NONE),
+            InvalidLinkReason::ZeroTraceId,
+            "its trace id is zero",
+        ),
         (
             links::batch_item(&with_ids(1, 0), 0),
             InvalidLinkReason::ZeroSpanId,
@@ -142,7 +157,8 @@ fn validate_names_link_and_fault() {
         assert_eq!((error.index, &error.reason), (2, &reason));
         assert_eq!(error.to_string(), format!("link 2: {text}"));
     }
-    let traces = [links::whole_trace(TraceId::from(1_u128)), whole("link.type"), whole("link.relationship")];
+    let traces =
+        [links::whole_trace(TraceId::from(1_u128)), whole("link.type"), whole("link.relationship")];
     assert_eq!(links::validate(&traces), Ok(()));
 }
 
@@ -160,7 +176,10 @@ fn missing_contexts_are_skipped() {
     assert_eq!(spans(links::from_contexts(&[none.clone(), Some(context(4))], follows())), [4]);
     assert_eq!(spans(links::from_contexts([&idle, &active], follows())), [5]);
     assert_eq!(spans(links::from_contexts([None, Some(&active), Some(&idle)], follows())), [5]);
-    assert_eq!(spans(links::from_contexts([Some(Some(active.clone())), Some(None), None], follows())), [5]);
+    assert_eq!(
+        spans(links::from_contexts([Some(Some(active.clone())), Some(None), None], follows())),
+        [5]
+    );
 
     // Into a set: what is missing is not counted, what is invalid is.
     let mut set = LinkSet::builder().build().unwrap();

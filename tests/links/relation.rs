@@ -60,7 +60,10 @@ fn other_names_are_custom() {
     }
     for name in ["", " ", "\t\n"] {
         let error = name.parse::<Relation>().unwrap_err();
-        assert_eq!(error.to_string(), "invalid relation: an empty or blank name (allowed: any other text)");
+        assert_eq!(
+            error.to_string(),
+            "invalid relation: an empty or blank name (allowed: any other text)"
+        );
     }
     assert!(!Relation::Custom("retry".into()).is_standard());
     assert_ne!(Relation::Custom("retry".into()), Relation::Retry);
@@ -69,8 +72,8 @@ fn other_names_are_custom() {
 #[test]
 fn relation_is_link_type() {
     for relation in Relation::STANDARD.iter().cloned().chain([Relation::Custom("row".into())]) {
-        let builder =
-            LinkCollector::builder().with_link_policy(LinkPolicy::new().with_link_type(relation.clone()));
+        let builder = LinkCollector::builder()
+            .with_link_policy(LinkPolicy::new().with_link_type(relation.clone()));
         let (collector, mut flusher) = builder.build().unwrap();
         collector.push(&context(1)).unwrap();
         let mut set = LinkSet::builder()
@@ -90,7 +93,8 @@ fn type_key_is_configurable() {
     let own = || Link::new(context(2), vec![KeyValue::new("link.relationship", "own")], 0);
     let retry = || links::retry(&context(3), 2);
     let both = || {
-        let attributes = vec![KeyValue::new("link.type", "t"), KeyValue::new("link.relationship", "r")];
+        let attributes =
+            vec![KeyValue::new("link.type", "t"), KeyValue::new("link.relationship", "r")];
         Link::new(context(4), attributes, 0)
     };
     let (collector, mut flusher) = LinkCollector::builder()
@@ -113,7 +117,8 @@ fn type_key_is_configurable() {
         assert_eq!(found[0].attributes, [KeyValue::new("link.relationship", "batch_item")]);
         assert_eq!(found[1].attributes, own().attributes);
         // It said its type by the other key, and says it once.
-        let renamed = [KeyValue::new("link.relationship", "retry"), KeyValue::new("retry.attempt_number", 2)];
+        let renamed =
+            [KeyValue::new("link.relationship", "retry"), KeyValue::new("retry.attempt_number", 2)];
         assert_eq!(found[2].attributes, renamed);
         assert_eq!(found[3].attributes, both().attributes, "it says both itself");
     }
@@ -122,7 +127,9 @@ fn type_key_is_configurable() {
 #[test]
 fn untyped_links_stay_unchanged() {
     let mut set = LinkSet::builder()
-        .with_link_policy(LinkPolicy::new().with_link_type_key("link.relationship").without_link_type())
+        .with_link_policy(
+            LinkPolicy::new().with_link_type_key("link.relationship").without_link_type(),
+        )
         .build()
         .unwrap();
     set.insert(&context(1));
@@ -148,6 +155,9 @@ fn empty_key_is_refused() {
     ];
     for error in errors {
         assert_eq!(error.field(), "link_type_key");
-        assert_eq!(error.to_string(), "invalid link_type_key: an empty text (allowed: any other text)");
+        assert_eq!(
+            error.to_string(),
+            "invalid link_type_key: an empty text (allowed: any other text)"
+        );
     }
 }

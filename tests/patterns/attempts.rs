@@ -93,9 +93,13 @@ fn last_allowed_attempt_says_exhausted() {
 
 #[test]
 fn first_and_latest_are_linked() {
-    for (bound, attempts, expected) in
-        [(3, 7, vec![1, 5, 6]), (1, 4, vec![1]), (2, 3, vec![1, 2]), (2, 9, vec![1, 8]), (32, 40, vec![])]
-    {
+    for (bound, attempts, expected) in [
+        (3, 7, vec![1, 5, 6]),
+        (1, 4, vec![1]),
+        (2, 3, vec![1, 2]),
+        (2, 9, vec![1, 8]),
+        (32, 40, vec![]),
+    ] {
         let exporter = Exporter::default();
         let tracer = exporter.tracer();
         let set = LinkSet::builder().with_max_links(bound).build().unwrap();
@@ -110,12 +114,19 @@ fn first_and_latest_are_linked() {
         let last = &spans[attempts - 1];
         let links = linked(&spans, attempts - 1);
         if bound == 32 {
-            assert_eq!(links, (1..=1).chain(attempts - 31..attempts).collect::<Vec<_>>(), "the default");
+            assert_eq!(
+                links,
+                (1..=1).chain(attempts - 31..attempts).collect::<Vec<_>>(),
+                "the default"
+            );
         } else {
             assert_eq!(links, expected);
         }
         for (link, number) in last.links.iter().zip(links) {
-            assert_eq!(attribute(&link.attributes, "previous.error"), format!("error {number}").into());
+            assert_eq!(
+                attribute(&link.attributes, "previous.error"),
+                format!("error {number}").into()
+            );
         }
         let said = attributes(&last.attributes);
         assert_eq!(said.contains(&"links.truncated=true".into()), attempts - 1 > bound, "{said:?}");
@@ -148,7 +159,8 @@ fn dropped_attempt_fails() {
     let panicking =
         || attempts.run(&tracer, |_| -> Result<(), String> { panic!("bad luck, and meant to be") });
     assert!(catch_unwind(AssertUnwindSafe(panicking)).is_err());
-    let mut cancelled = Box::pin(attempts.run_async(&tracer, future::pending::<Result<(), String>>()));
+    let mut cancelled =
+        Box::pin(attempts.run_async(&tracer, future::pending::<Result<(), String>>()));
     assert!((&mut cancelled).now_or_never().is_none());
     assert_eq!(exporter.spans().len(), 2, "it is under way");
     drop(cancelled);
@@ -163,7 +175,10 @@ fn dropped_attempt_fails() {
     assert_eq!(linked(&spans, 3), [1, 2, 3]);
     assert_eq!(attribute(&spans[3].links[2].attributes, "previous.error"), DROPPED.into());
     let outcome = attempts.outcome();
-    assert_eq!((outcome.attempts, outcome.failed, outcome.last_error.as_deref()), (5, 5, Some(PANICKED)));
+    assert_eq!(
+        (outcome.attempts, outcome.failed, outcome.last_error.as_deref()),
+        (5, 5, Some(PANICKED))
+    );
 }
 
 /// The library sets a status only on failure, and the SDK keeps the higher of two: `Ok` over
@@ -283,7 +298,10 @@ fn running_attempt_links_without_error() {
     attempts.start(&tracer).succeed();
     let spans = exporter.spans();
     let of_second = attributes(&spans[0].links[0].attributes);
-    assert_eq!(of_second, ["link.type=retry", "previous.attempt_number=1", "retry.attempt_number=2"]);
+    assert_eq!(
+        of_second,
+        ["link.type=retry", "previous.attempt_number=1", "retry.attempt_number=2"]
+    );
     let errors = spans[2]
         .links
         .iter()
@@ -305,7 +323,8 @@ fn threads_count_each_attempt_once() {
             scope.spawn(move || {
                 start.wait();
                 for n in 0..50 {
-                    let _ = attempts.run(tracer, |_| if (n + thread) % 5 == 0 { Ok(()) } else { Err("no") });
+                    let _ = attempts
+                        .run(tracer, |_| if (n + thread) % 5 == 0 { Ok(()) } else { Err("no") });
                 }
             });
         }
@@ -342,11 +361,15 @@ fn links_cut_long_errors() {
 #[test]
 fn link_policy_applies() {
     let memory = InMemorySpanExporter::default();
-    let unsampled = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("test");
-    let sampled = SdkTracerProvider::builder().with_simple_exporter(memory.clone()).build().tracer("test");
+    let unsampled =
+        SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("test");
+    let sampled =
+        SdkTracerProvider::builder().with_simple_exporter(memory.clone()).build().tracer("test");
     for (policy, links) in [(Unsampled::Drop, 0), (Unsampled::Keep, 1)] {
-        let set =
-            LinkSet::builder().with_link_policy(LinkPolicy::new().with_unsampled(policy)).build().unwrap();
+        let set = LinkSet::builder()
+            .with_link_policy(LinkPolicy::new().with_unsampled(policy))
+            .build()
+            .unwrap();
         let attempts = Attempts::new("call").with_link_set(set);
         attempts.start(&unsampled).fail("no");
         let _parent = Context::new().with_remote_span_context(context(5)).attach();
@@ -361,6 +384,9 @@ fn link_policy_applies() {
 fn span_guard_shows_its_context() {
     let exporter = Exporter::default();
     let operation = Attempts::new("charge_card").start(&exporter.tracer());
-    assert_eq!(format!("{operation:?}"), format!("SpanGuard {{ cx: {:?}, .. }}", operation.context()));
+    assert_eq!(
+        format!("{operation:?}"),
+        format!("SpanGuard {{ cx: {:?}, .. }}", operation.context())
+    );
     operation.succeed();
 }

@@ -19,7 +19,8 @@ fn index(attributes: &[opentelemetry::KeyValue]) -> usize {
 }
 
 fn workers(exporter: &Exporter) -> Vec<SpanData> {
-    let mut workers: Vec<_> = exporter.spans().into_iter().filter(|span| span.name == "resize").collect();
+    let mut workers: Vec<_> =
+        exporter.spans().into_iter().filter(|span| span.name == "resize").collect();
     workers.sort_by_key(|span| index(&span.attributes));
     workers
 }
@@ -36,7 +37,10 @@ fn aggregation_links_all_workers() {
                 let (worker, tracer) = (fan.start(&tracer, "resize"), &tracer);
                 scope.spawn(move || {
                     worker.run(|cx| {
-                        assert_eq!(Context::current().span().span_context(), cx.span().span_context());
+                        assert_eq!(
+                            Context::current().span().span_context(),
+                            cx.span().span_context()
+                        );
                         tracer.in_span("child", |_| ());
                         if number == 3 { Err("too large") } else { Ok(()) }
                     })
@@ -45,7 +49,10 @@ fn aggregation_links_all_workers() {
         });
         let (merge, counts) = fan.aggregate(&tracer, "merge");
         assert_eq!((counts.started, counts.succeeded, counts.failed), (8, 7, 1));
-        assert_eq!(merge.run(|_| counts.result()).unwrap_err().to_string(), "1 of 8 workers failed");
+        assert_eq!(
+            merge.run(|_| counts.result()).unwrap_err().to_string(),
+            "1 of 8 workers failed"
+        );
         request.span().span_context().clone()
     });
 
@@ -72,7 +79,8 @@ fn aggregation_links_all_workers() {
     let merge = exporter.span("merge");
     assert_eq!(error(&merge), "1 of 8 workers failed");
     assert_eq!(merge.parent_span_id, request.span_id());
-    let said = ["error.type=_OTHER", "workers.failed=1", "workers.started=8", "workers.succeeded=7"];
+    let said =
+        ["error.type=_OTHER", "workers.failed=1", "workers.started=8", "workers.succeeded=7"];
     assert_eq!(attributes(&merge.attributes), said);
     assert_eq!(merge.links.len(), 9);
     assert!(leads_to(&merge.links[0], &request));
@@ -91,7 +99,8 @@ fn aggregation_links_all_workers() {
         }
         assert_eq!(attributes(&link.attributes), said);
     }
-    let linked: HashSet<_> = merge.links.links[1..].iter().map(|link| index(&link.attributes)).collect();
+    let linked: HashSet<_> =
+        merge.links.links[1..].iter().map(|link| index(&link.attributes)).collect();
     assert_eq!(linked.len(), 8);
 }
 
@@ -136,7 +145,11 @@ fn cut_links_are_counted() {
         assert!(leads_to(&merge.links[0], &context(1)), "the request's is never cut");
         let attributes = attributes(&merge.attributes);
         assert_eq!(attributes.contains(&"links.truncated=true".to_owned()), said, "{attributes:?}");
-        assert_eq!(attributes.contains(&"links.original_count=9".to_owned()), said, "{attributes:?}");
+        assert_eq!(
+            attributes.contains(&"links.original_count=9".to_owned()),
+            said,
+            "{attributes:?}"
+        );
     }
 }
 
@@ -198,8 +211,10 @@ fn foreign_workers_are_collected() {
 #[test]
 fn link_policy_applies() {
     let exporter = Exporter::default();
-    let set =
-        LinkSet::builder().with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep)).build().unwrap();
+    let set = LinkSet::builder()
+        .with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep))
+        .build()
+        .unwrap();
     let fan = FanOut::with_link_set(&context(1), set);
     fan.collect("remote", &SpanContext::NONE, Ok::<_, String>(()));
     fan.aggregate(&exporter.tracer(), "merge").0.succeed();

@@ -47,7 +47,9 @@ fn saga_agrees_with_oracle() {
     for seed in 0..1000 {
         let mut random = Random(seed);
         let steps: Vec<_> = (0..Choices::below(&mut random, 12))
-            .map(|_| (Item::choose(&mut random, 16), How::choose(&mut random), random.next() % 2 == 0))
+            .map(|_| {
+                (Item::choose(&mut random, 16), How::choose(&mut random), random.next() % 2 == 0)
+            })
             .collect();
         step(seed, 0, steps, |steps| saga(steps, seed % 2 == 0));
     }

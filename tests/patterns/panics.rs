@@ -9,8 +9,8 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
-    InMemorySpanExporter, SamplingDecision, SamplingResult, SdkTracer, SdkTracerProvider, ShouldSample, Span,
-    SpanData, SpanProcessor,
+    InMemorySpanExporter, SamplingDecision, SamplingResult, SdkTracer, SdkTracerProvider,
+    ShouldSample, Span, SpanData, SpanProcessor,
 };
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,8 +67,10 @@ impl ShouldSample for BrokenSampler {
 
 fn broken_sampler() -> (SdkTracer, InMemorySpanExporter) {
     let memory = InMemorySpanExporter::default();
-    let provider =
-        SdkTracerProvider::builder().with_sampler(BrokenSampler).with_simple_exporter(memory.clone()).build();
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(BrokenSampler)
+        .with_simple_exporter(memory.clone())
+        .build();
     (provider.tracer("test"), memory)
 }
 
@@ -142,7 +144,10 @@ fn sampler_panic_leaves_attempt_counted() {
     let spans = memory.get_finished_spans().unwrap();
     assert_eq!(spans.iter().map(|span| &*span.name).collect::<Vec<_>>(), ["child", "parent"]);
     assert_eq!(spans[0].parent_span_id, spans[1].span_context.span_id());
-    assert!(spans[1].status == Status::Unset && spans[1].attributes.is_empty(), "it is not the attempt's");
+    assert!(
+        spans[1].status == Status::Unset && spans[1].attributes.is_empty(),
+        "it is not the attempt's"
+    );
     let last = Exporter::default();
     attempts.start(&last.tracer()).succeed();
     assert_eq!(last.span("call").links.len(), 0, "no link to the parent");

@@ -59,7 +59,10 @@ fn compensations_run_newest_first() {
     let parent = exporter.span("order").span_context.span_id();
     for (place, (index, step)) in STEPS.into_iter().enumerate().rev().enumerate() {
         let span = &spans[3 + place];
-        assert_eq!((span.name.as_ref(), &span.status), (&*format!("compensate {step}"), &Status::Unset));
+        assert_eq!(
+            (span.name.as_ref(), &span.status),
+            (&*format!("compensate {step}"), &Status::Unset)
+        );
         assert_eq!(span.parent_span_id, parent);
         let expected = [
             "compensation.reason=card declined".to_owned(),
@@ -97,7 +100,10 @@ fn failed_compensation_stops_no_other() {
         [("ship", 2, "panicked before it finished"), ("charge", 1, "bank is closed")]
     );
     let spans = exporter.spans();
-    assert_eq!((error(&spans[3]), error(&spans[4])), ("panicked before it finished", "bank is closed"));
+    assert_eq!(
+        (error(&spans[3]), error(&spans[4])),
+        ("panicked before it finished", "bank is closed")
+    );
     assert_eq!(spans[5].status, Status::Unset);
 }
 
@@ -121,7 +127,8 @@ fn futures_compensate() {
         let _ = span.run_async(step.undo).now_or_never(); // the pending one is dropped by that
     }
     let expected = STEPS.into_iter().enumerate().rev();
-    let expected = expected.map(|(index, name)| (name.to_owned(), index, exporter.span(name).span_context));
+    let expected =
+        expected.map(|(index, name)| (name.to_owned(), index, exporter.span(name).span_context));
     assert!(seen.into_iter().eq(expected));
     assert_eq!((steps.len(), steps.next().is_none()), (0, true));
     let outcome = steps.outcome();
@@ -142,9 +149,13 @@ fn unstarted_compensation_is_not_counted() {
     let outcome = steps.outcome();
     assert_eq!((outcome.steps, outcome.compensated, outcome.failed.len()), (3, 1, 0));
     drop(saga(&exporter, |_| ())); // one that ended well
-    assert_eq!(exporter.spans().iter().filter(|span| span.name.starts_with("compensate")).count(), 1);
+    assert_eq!(
+        exporter.spans().iter().filter(|span| span.name.starts_with("compensate")).count(),
+        1
+    );
 
-    let empty = Saga::<()>::new("empty").compensate(&exporter.tracer(), "none", |(), _| Err("never"));
+    let empty =
+        Saga::<()>::new("empty").compensate(&exporter.tracer(), "none", |(), _| Err("never"));
     assert_eq!(empty, SagaOutcome::default());
 }
 
@@ -169,8 +180,8 @@ fn unsampled_step_is_undone_unlinked() {
 fn long_error_is_cut() {
     let exporter = Exporter::default();
     let long = "é".repeat(1000);
-    let outcome =
-        saga(&exporter, |_| ()).compensate(&exporter.tracer(), "no", |(), _| Err::<(), _>(long.clone()));
+    let outcome = saga(&exporter, |_| ())
+        .compensate(&exporter.tracer(), "no", |(), _| Err::<(), _>(long.clone()));
     assert!(outcome.failed.iter().all(|failure| failure.error == "é".repeat(128)));
     assert_eq!(error(&exporter.span("compensate ship")), long);
 }

@@ -44,7 +44,8 @@ fn batch_answers_all_callers() {
     let _watchdog = watchdog();
     let (_provider, tracer, exporter) = telemetry();
     let (submitter, mut processor) = of_size(3, tracer);
-    let ask = |handle: fn(Batch<u64, u64, Text>), processor: &mut BatchProcessor<u64, u64, Text>| {
+    let ask = |handle: fn(Batch<u64, u64, Text>),
+               processor: &mut BatchProcessor<u64, u64, Text>| {
         let calls: Vec<_> = (0..3)
             .map(|n| {
                 let submitter = submitter.clone();
@@ -65,17 +66,21 @@ fn batch_answers_all_callers() {
         assert_eq!(result, Err(CallError::Unanswered));
     }
     // By position.
-    let mut results: Vec<_> = ask(|batch| batch.complete([Ok(7), Err("no"), Ok(7)]), &mut processor)
-        .into_iter()
-        .map(|(_, result)| result)
-        .collect();
+    let mut results: Vec<_> =
+        ask(|batch| batch.complete([Ok(7), Err("no"), Ok(7)]), &mut processor)
+            .into_iter()
+            .map(|(_, result)| result)
+            .collect();
     results.sort_by_key(|result| format!("{result:?}"));
     assert_eq!(results, [Err(CallError::Failed("no")), Ok(7), Ok(7)]);
     let accounts: Vec<String> = spans(&exporter, "batch").iter().map(account).collect();
     // Submitted outside of any span: nothing to link.
     let tails = ["1 3 0 1", "2 0 3 0", "3 0 3 0", "4 2 1 0.6666666666666666"];
     assert!(
-        accounts.iter().zip(tails).all(|(account, tail)| *account == format!("3 0 size_limit {tail}")),
+        accounts
+            .iter()
+            .zip(tails)
+            .all(|(account, tail)| *account == format!("3 0 size_limit {tail}")),
         "{accounts:?}"
     );
 }
@@ -107,13 +112,16 @@ fn handler_panic_spares_next_batch() {
     assert_eq!(handle.stats().handler_panics(), 1);
     handle.shutdown_with_timeout(NEVER).unwrap();
     assert_eq!(handle.shutdown(), Err(ShutdownError::AlreadyShutdown));
-    let statuses: Vec<Status> = spans(&exporter, "batch").into_iter().map(|span| span.status).collect();
+    let statuses: Vec<Status> =
+        spans(&exporter, "batch").into_iter().map(|span| span.status).collect();
     assert_eq!(statuses, [Status::error("1 item failed: panicked: on purpose"), Status::Unset]);
 }
 
 #[test]
 fn failed_call_says_why() {
-    let why = |error: CallError<ShutdownError>| (error.to_string(), error.source().map(ToString::to_string));
+    let why = |error: CallError<ShutdownError>| {
+        (error.to_string(), error.source().map(ToString::to_string))
+    };
     let failed = ShutdownError::AlreadyShutdown.to_string();
     assert_eq!(
         why(CallError::Failed(ShutdownError::AlreadyShutdown)),

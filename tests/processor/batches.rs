@@ -3,7 +3,8 @@
 use super::common::*;
 use super::support::*;
 use batchlink::{
-    Invalid, LinkCollector, LinkPolicy, PushError, Timeout, Trigger, Unsampled, processor::BatchProcessor,
+    Invalid, LinkCollector, LinkPolicy, PushError, Timeout, Trigger, Unsampled,
+    processor::BatchProcessor,
 };
 use opentelemetry::Context;
 use opentelemetry::trace::{
@@ -102,9 +103,12 @@ fn long_trace_state_is_cut() {
         SpanContext::new(trace, span, TraceFlags::SAMPLED, true, state_of(bytes))
     };
     let requests = [request(1, 512), request(2, 513), request(0, 513)];
-    for (invalid, links) in [(Invalid::Drop, 2), (Invalid::KeepWithAttributes, 3), (Invalid::Keep, 3)] {
+    for (invalid, links) in
+        [(Invalid::Drop, 2), (Invalid::KeepWithAttributes, 3), (Invalid::Keep, 3)]
+    {
         let (_provider, tracer, exporter) = telemetry();
-        let config = LinkCollector::builder().with_link_policy(LinkPolicy::new().with_invalid(invalid));
+        let config =
+            LinkCollector::builder().with_link_policy(LinkPolicy::new().with_invalid(invalid));
         let (submitter, mut processor) = BatchProcessor::<u64, u64, Text>::builder("batch")
             .with_config(config.with_max_batch_size(3).with_max_delay(NEVER).with_shards(1))
             .build(tracer)
@@ -113,8 +117,11 @@ fn long_trace_state_is_cut() {
             submitter.submit_with_context(number as u64, request).unwrap();
         }
         let batch = processor.next_batch().expect("full");
-        let lengths: Vec<_> =
-            batch.items().iter().map(|item| item.span_context().trace_state().header().len()).collect();
+        let lengths: Vec<_> = batch
+            .items()
+            .iter()
+            .map(|item| item.span_context().trace_state().header().len())
+            .collect();
         assert_eq!(lengths, [512, 403, 403]);
         assert_eq!((batch.counts().linked, batch.counts().invalid), (links, 3 - links));
         assert_eq!(batch.counts().trace_states_cut, links - 1, "{invalid:?}");
@@ -137,8 +144,13 @@ fn item_links_like_its_batch() {
         SpanContext::new(TraceId::from(trace), SpanId::from(7), flags, true, state)
     };
     let (yes, no) = (TraceFlags::SAMPLED, TraceFlags::NOT_SAMPLED);
-    let requests =
-        [request(1, yes, 0), request(2, no, 0), request(0, yes, 0), request(0, no, 10), request(0, yes, 513)];
+    let requests = [
+        request(1, yes, 0),
+        request(2, no, 0),
+        request(0, yes, 0),
+        request(0, no, 10),
+        request(0, yes, 513),
+    ];
     for (invalid, unsampled, linked) in [
         (Invalid::Drop, Unsampled::Drop, [true, false, false, false, false]),
         (Invalid::Drop, Unsampled::Keep, [true, true, false, false, false]),

@@ -76,7 +76,10 @@ fn wrong_result_count_fails_all() {
         let stats = submitter.stats();
         assert_eq!((stats.succeeded(), stats.failed()), (0, 4));
         let [batch] = spans(&exporter, "batch").try_into().unwrap();
-        assert_eq!(batch.status, Status::error(format!("4 items failed, first: the handler gave {said}")));
+        assert_eq!(
+            batch.status,
+            Status::error(format!("4 items failed, first: the handler gave {said}"))
+        );
         assert_eq!(text(&batch.attributes, "error.type").as_deref(), Some("result_count"));
     }
 }

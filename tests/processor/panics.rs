@@ -63,7 +63,8 @@ fn user_panics_cost_one_item() {
         assert_eq!(submitter.call_blocking(n), Err(CallError::Failed(Bad(n))));
     }
     handle.shutdown().unwrap();
-    let texts: Vec<_> = spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
+    let texts: Vec<_> =
+        spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
     assert_eq!(texts, [Status::error("(its text panicked)"), Status::error("2")]);
 
     // The hash of a key.
@@ -86,7 +87,10 @@ fn user_panics_cost_one_item() {
             .unwrap();
         let submit = |n| {
             let call = submitter.call_blocking_timeout(n, Duration::from_millis(1));
-            assert!(matches!(call, Err(CallError::Timeout)), "nobody answers before the caller gives up");
+            assert!(
+                matches!(call, Err(CallError::Timeout)),
+                "nobody answers before the caller gives up"
+            );
             go.send(()).unwrap();
         };
         [1, 2].into_iter().for_each(submit);

@@ -17,9 +17,10 @@ fn refused_item_comes_back() {
     let text = |n: u64| format!("item {n}");
     submitter.submit_wait(text(1)).unwrap();
     submitter.submit_wait_timeout(text(2), Duration::ZERO).unwrap();
-    for refused in
-        [submitter.submit(text(3)), submitter.submit_wait_timeout(text(3), Duration::from_millis(1))]
-    {
+    for refused in [
+        submitter.submit(text(3)),
+        submitter.submit_wait_timeout(text(3), Duration::from_millis(1)),
+    ] {
         let refused = refused.unwrap_err();
         assert_eq!(refused.reason(), PushError::Full);
         assert_eq!(
@@ -67,7 +68,8 @@ fn payload_drop_may_panic() {
         }
     }
     let (_provider, tracer, _exporter) = telemetry();
-    let builder = BatchProcessor::<Bomb, (), Text>::builder("batch").with_max_batch_size(8).with_shards(1);
+    let builder =
+        BatchProcessor::<Bomb, (), Text>::builder("batch").with_max_batch_size(8).with_shards(1);
     let (submitter, processor) = builder.build(tracer).unwrap();
     let (alive, gone) = mpsc::channel();
     for _ in 0..3 {

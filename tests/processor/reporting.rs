@@ -43,7 +43,9 @@ fn success_leaves_status_unset() {
 #[test]
 fn user_status_stays() {
     let set = [Status::error("a: partial"), Status::error("z: partial"), Status::Ok];
-    for (status, fails) in set.into_iter().flat_map(|status| [(status.clone(), false), (status, true)]) {
+    for (status, fails) in
+        set.into_iter().flat_map(|status| [(status.clone(), false), (status, true)])
+    {
         let (_provider, tracer, exporter) = telemetry();
         let (submitter, mut processor) = of_size(1, tracer);
         let result = move |n| if fails { Err("m: failed") } else { Ok(n) };
@@ -129,7 +131,8 @@ fn item_exception_is_recorded_once() {
     let items = spans(&exporter, "process_item");
     let of_items: Vec<_> = items.iter().flat_map(exceptions).collect();
     assert_eq!(of_items, ["&str: out of stock", "panic: panicked: on purpose"]);
-    let types: Vec<_> = items.iter().map(|item| text(&item.attributes, "error.type").unwrap()).collect();
+    let types: Vec<_> =
+        items.iter().map(|item| text(&item.attributes, "error.type").unwrap()).collect();
     assert_eq!(types, ["_OTHER", "panicked"]);
 }
 
@@ -140,7 +143,10 @@ fn unanswered_items_say_so() {
     (0..2).for_each(|n| submitter.submit(n).unwrap());
     drop(processor.next_batch());
     let [batch] = spans(&exporter, "batch").try_into().unwrap();
-    assert_eq!(batch.status, Status::error("2 items failed, first: the handler gave no answer for the item"));
+    assert_eq!(
+        batch.status,
+        Status::error("2 items failed, first: the handler gave no answer for the item")
+    );
     assert_eq!(text(&batch.attributes, "error.type").as_deref(), Some("unanswered"));
     assert_eq!(exceptions(&batch), [""; 0]);
 }
@@ -175,12 +181,13 @@ fn endless_error_is_cut() {
 fn truncated_links_are_counted() {
     let (_provider, tracer, exporter) = telemetry();
     let policy = batchlink::LinkPolicy::default().with_span_link_limit(128);
-    let (submitter, mut processor) = batchlink::processor::BatchProcessor::<u64, u64, Text>::builder("batch")
-        .with_max_batch_size(130)
-        .with_link_policy(policy.with_max_links(128))
-        .with_shards(1)
-        .build(tracer)
-        .unwrap();
+    let (submitter, mut processor) =
+        batchlink::processor::BatchProcessor::<u64, u64, Text>::builder("batch")
+            .with_max_batch_size(130)
+            .with_link_policy(policy.with_max_links(128))
+            .with_shards(1)
+            .build(tracer)
+            .unwrap();
     (1..=130).for_each(|n| submitter.submit_with_context(n, &context(n)).unwrap());
     processor.next_batch().unwrap().succeed_all(|n| *n);
     let [batch] = spans(&exporter, "batch").try_into().unwrap();
@@ -221,7 +228,8 @@ fn answer_precedes_export() {
         let _watchdog = watchdog();
         let (answer, answered) = mpsc::channel();
         let in_time = Arc::new(AtomicU64::new(0));
-        let holding = Holding { name, answered: Mutex::new(answered), in_time: Arc::clone(&in_time) };
+        let holding =
+            Holding { name, answered: Mutex::new(answered), in_time: Arc::clone(&in_time) };
         let provider = SdkTracerProvider::builder().with_span_processor(holding).build();
         let (submitter, processor) = of_size(1, provider.tracer("test"));
         let handle = match name {

@@ -27,7 +27,10 @@ fn keyed_parts_are_in_flight() {
     submitter.submit(10).unwrap();
     let late = handle.shutdown_with_timeout(Duration::ZERO).unwrap_err();
     assert_eq!(late, ShutdownError::Timeout { pending: 1, in_flight: 10 });
-    assert_eq!(late.to_string(), "the shutdown timed out: 1 still in the queue, 10 taken and not finished");
+    assert_eq!(
+        late.to_string(),
+        "the shutdown timed out: 1 still in the queue, 10 taken and not finished"
+    );
     release.send(()).unwrap();
     begun.recv().unwrap();
     let late = handle.shutdown_with_timeout(Duration::ZERO).unwrap_err();

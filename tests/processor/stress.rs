@@ -21,7 +21,8 @@ fn every_caller_gets_one_answer() {
     let _watchdog = watchdog();
     silence_panics();
     let tally = Arc::new(Tally::default());
-    let provider = SdkTracerProvider::builder().with_span_processor(Tallying(Arc::clone(&tally))).build();
+    let provider =
+        SdkTracerProvider::builder().with_span_processor(Tallying(Arc::clone(&tally))).build();
     let (submitter, processor) = BatchProcessor::<u64, u64, u64>::builder("batch")
         .with_max_batch_size(64)
         .with_max_delay(Duration::from_micros(200))
@@ -72,7 +73,10 @@ fn every_caller_gets_one_answer() {
     assert_eq!(stats.succeeded() + stats.failed(), queue.received());
     // Those who gave up did so before they knew.
     assert!(stats.succeeded() >= succeeded && stats.failed() >= failed + panicked + unanswered);
-    assert_eq!(stats.succeeded() - succeeded + stats.failed() - failed - panicked - unanswered, timeout);
+    assert_eq!(
+        stats.succeeded() - succeeded + stats.failed() - failed - panicked - unanswered,
+        timeout
+    );
     assert_eq!(tally.batches.load(Ordering::Relaxed), queue.batches());
     assert_eq!(tally.links.load(Ordering::Relaxed), queue.counts().linked);
     assert_eq!(
@@ -82,7 +86,11 @@ fn every_caller_gets_one_answer() {
             + queue.counts().unsampled,
         queue.received()
     );
-    println!("{calls} calls: {sum:?}, {} batches, {} panics", queue.batches(), queue.handler_panics());
+    println!(
+        "{calls} calls: {sum:?}, {} batches, {} panics",
+        queue.batches(),
+        queue.handler_panics()
+    );
 }
 
 fn callers(submitter: &Submitter<u64, u64, u64>, first: u64, count: u64) -> [u64; 8] {

@@ -46,9 +46,9 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 /// Yields once.
 async fn yield_now() {
     let mut yielded = false;
-    std::future::poll_fn(
-        |_| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending },
-    )
+    std::future::poll_fn(|_| {
+        if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
     .await;
 }
 
@@ -117,7 +117,10 @@ fn call_links_its_own_span() {
     in_span(context(7), || assert!(poll(nowhere.as_mut()).is_pending()));
     let batch = processor.try_next().unwrap();
     let linked: Vec<_> = batch.items().iter().map(|item| item.span_context().clone()).collect();
-    assert_eq!(linked, [context(1), context(2), context(3), context(4), context(6), SpanContext::NONE]);
+    assert_eq!(
+        linked,
+        [context(1), context(2), context(3), context(4), context(6), SpanContext::NONE]
+    );
     batch.succeed_all(|n| n * 10);
     assert_eq!(poll(call), Poll::Ready(Ok(10)));
     assert_eq!(poll(call_wait), Poll::Ready(Ok(20)));
@@ -167,7 +170,10 @@ fn own_handler_is_refused() {
     });
     assert_eq!(handled, 2);
     let stats = submitter.stats();
-    assert_eq!((stats.succeeded(), stats.queue().rejected_full(), stats.queue().handler_panics()), (2, 3, 0));
+    assert_eq!(
+        (stats.succeeded(), stats.queue().rejected_full(), stats.queue().handler_panics()),
+        (2, 3, 0)
+    );
 }
 
 #[test]
@@ -280,7 +286,8 @@ fn default_batch_does_not_wait() {
 #[test]
 fn panicking_weight_goes_alone() {
     let weigh = |n: &u64| if *n == 3 { resume_unwind(Box::new("on purpose")) } else { 1 };
-    let (submitter, mut processor) = build(of_size(100).with_shards(1).with_max_batch_weight(10, weigh));
+    let (submitter, mut processor) =
+        build(of_size(100).with_shards(1).with_max_batch_weight(10, weigh));
     (1..=5).for_each(|n| submitter.submit(n).unwrap());
     submitter.close();
     let mut batches = Vec::new();
@@ -290,7 +297,11 @@ fn panicking_weight_goes_alone() {
     });
     assert_eq!(
         batches,
-        [(Trigger::Weight, vec![1, 2]), (Trigger::Weight, vec![3]), (Trigger::Shutdown, vec![4, 5])]
+        [
+            (Trigger::Weight, vec![1, 2]),
+            (Trigger::Weight, vec![3]),
+            (Trigger::Shutdown, vec![4, 5])
+        ]
     );
 }
 
@@ -317,8 +328,9 @@ fn items_in_flight_are_counted() {
 fn flush_waits_for_answers() {
     let _watchdog = watchdog();
     let (submitter, mut processor) = build(of_size(9).with_shards(1).with_key(|n| n % 2));
-    let flushed =
-        |timeout| submitter.flush_and_wait(timeout).map(|stats| (stats.succeeded(), stats.failed()));
+    let flushed = |timeout| {
+        submitter.flush_and_wait(timeout).map(|stats| (stats.succeeded(), stats.failed()))
+    };
     let missing = |pending, in_flight| Err(FlushError::Timeout { pending, in_flight });
     assert_eq!(flushed(NEVER), Ok((0, 0)), "nothing to wait for");
     (0..3).for_each(|n| submitter.submit(n).unwrap());

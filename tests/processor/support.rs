@@ -42,17 +42,26 @@ pub(crate) fn room_for_two<T: Send + 'static>(
 }
 
 pub(crate) fn spans(exporter: &InMemorySpanExporter, name: &str) -> Vec<SpanData> {
-    exporter.get_finished_spans().expect("exported").into_iter().filter(|span| span.name == name).collect()
+    exporter
+        .get_finished_spans()
+        .expect("exported")
+        .into_iter()
+        .filter(|span| span.name == name)
+        .collect()
 }
 
 pub(crate) fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
-    attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|found| found.value.to_string())
+    attributes
+        .iter()
+        .find(|attribute| attribute.key.as_str() == key)
+        .map(|found| found.value.to_string())
 }
 
 /// The attributes of a batch span, in one line.
 pub(crate) fn account(span: &SpanData) -> String {
     let keys = ["size", "links", "trigger", "number", "succeeded", "failed", "success_rate"];
-    let values = keys.map(|key| text(&span.attributes, &format!("batch.{key}")).unwrap_or("-".into()));
+    let values =
+        keys.map(|key| text(&span.attributes, &format!("batch.{key}")).unwrap_or("-".into()));
     values.join(" ")
 }
 

@@ -55,7 +55,10 @@ async fn items_run_in_task() {
     run.await.unwrap();
     let statuses: Vec<Status> =
         spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
-    assert_eq!(statuses, [Status::Unset, Status::error("no"), Status::error("panicked: on purpose")]);
+    assert_eq!(
+        statuses,
+        [Status::Unset, Status::error("no"), Status::error("panicked: on purpose")]
+    );
 }
 
 /// Which is a stream of batches, that ends when it is closed and empty.
@@ -71,7 +74,8 @@ async fn task_waits_for_slots() {
         submitter.close();
         submitter.submit_wait_async(7).await.unwrap_err().into_item()
     };
-    let served = processor.map(|batch| batch.payloads().copied().collect::<Vec<_>>()).collect::<Vec<_>>();
+    let served =
+        processor.map(|batch| batch.payloads().copied().collect::<Vec<_>>()).collect::<Vec<_>>();
     let (refused, served) = tokio::join!(submit, served);
     assert_eq!((refused, served), (7, vec![vec![1, 2], vec![3, 4], vec![5, 6]]));
 }

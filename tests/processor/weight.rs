@@ -11,7 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 /// Batches that weigh 10, of items that weigh what they are.
-fn by_weight(shards: usize, tracer: SdkTracer) -> (Submitter<u64, (), Text>, BatchProcessor<u64, (), Text>) {
+fn by_weight(
+    shards: usize,
+    tracer: SdkTracer,
+) -> (Submitter<u64, (), Text>, BatchProcessor<u64, (), Text>) {
     BatchProcessor::builder("batch")
         .with_max_batch_size(100)
         .with_max_batch_weight(10, |weight| *weight)
@@ -41,7 +44,10 @@ fn weight_triggers_and_bounds() {
     assert_eq!(due(&[9]), None);
     submitter.close();
     let rest = processor.next_batch().unwrap();
-    assert_eq!((rest.trigger(), rest.payloads().copied().collect()), (Trigger::Shutdown, vec![0, 9]));
+    assert_eq!(
+        (rest.trigger(), rest.payloads().copied().collect()),
+        (Trigger::Shutdown, vec![0, 9])
+    );
     drop(rest);
     assert!(processor.next_batch().is_none());
     assert!(account(&spans(&exporter, "batch")[0]).starts_with("3 0 weight_limit 1"));
@@ -57,7 +63,8 @@ fn heavy_item_goes_alone() {
     // Threads are spread over the shards, and the shards take turns in being first.
     for _ in 0..64 {
         for weight in [11, 0] {
-            thread::scope(|scope| scope.spawn(|| submitter.submit(weight).unwrap()).join()).unwrap();
+            thread::scope(|scope| scope.spawn(|| submitter.submit(weight).unwrap()).join())
+                .unwrap();
         }
         while let Some(batch) = processor.try_next() {
             let weights: Vec<u64> = batch.payloads().copied().collect();
@@ -102,7 +109,8 @@ fn weight_wakes_processor() {
 fn bad_weight_is_an_error() {
     for weight in [0, (1 << 38) + 1] {
         let (_provider, tracer, _exporter) = telemetry();
-        let builder = BatchProcessor::<u64, (), Text>::builder("batch").with_max_batch_weight(weight, |_| 1);
+        let builder =
+            BatchProcessor::<u64, (), Text>::builder("batch").with_max_batch_weight(weight, |_| 1);
         let error = builder.build(tracer).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -110,7 +118,9 @@ fn bad_weight_is_an_error() {
         );
     }
     let (_provider, tracer, _exporter) = telemetry();
-    let error =
-        BatchProcessor::<u64, (), Text>::builder("batch").with_max_batch_size(0).build(tracer).unwrap_err();
+    let error = BatchProcessor::<u64, (), Text>::builder("batch")
+        .with_max_batch_size(0)
+        .build(tracer)
+        .unwrap_err();
     assert_eq!(error.field(), "max_batch_size");
 }

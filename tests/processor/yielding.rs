@@ -8,8 +8,10 @@ use std::cell::Cell;
 
 /// 256 items: in one batch, or in a batch for each.
 fn ready(divided: bool) -> (Submitter<u64, u64, Text>, BatchProcessor<u64, u64, Text>) {
-    let builder =
-        BatchProcessor::builder("batch").with_max_batch_size(256).with_shards(1).with_max_delay(NEVER);
+    let builder = BatchProcessor::builder("batch")
+        .with_max_batch_size(256)
+        .with_shards(1)
+        .with_max_delay(NEVER);
     let builder = if divided { builder.with_key(|n| *n) } else { builder };
     let (submitter, processor) = builder.build(NoopTracer::new()).unwrap();
     (0..256).for_each(|n| submitter.submit(n).unwrap());

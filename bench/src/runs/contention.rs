@@ -76,7 +76,8 @@ pub fn run<C: Contestant>(sources: &[Source], setup: Setup, each: usize, retry: 
             batches += 1;
         }
         let end = Instant::now();
-        let ended: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+        let ended: Vec<_> =
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
         let start = ended.iter().map(|(start, _)| *start).min().unwrap_or(end);
         Outcome {
             time: end.saturating_duration_since(start),
@@ -100,7 +101,13 @@ pub fn param(producers: usize, retry: bool) -> String {
     format!("{producers} producers{}", if retry { "" } else { ", drops" })
 }
 
-fn compare(results: &mut Results, progress: &Progress, effort: Effort, producers: usize, retry: bool) {
+fn compare(
+    results: &mut Results,
+    progress: &Progress,
+    effort: Effort,
+    producers: usize,
+    retry: bool,
+) {
     let sources = &sources(producers);
     let param = param(producers, retry);
     let capacity = if retry { 16 * BATCH } else { 4 * BATCH };

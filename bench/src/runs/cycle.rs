@@ -44,7 +44,10 @@ fn once<C: Contestant>(
         Kind::Attributes => {
             source.links[range].iter().filter(|link| producer.push_link(black_box(link))).count()
         }
-        _ => source.contexts[range].iter().filter(|context| producer.push(black_box(context))).count(),
+        _ => source.contexts[range]
+            .iter()
+            .filter(|context| producer.push(black_box(context)))
+            .count(),
     };
     assert_eq!(taken, source.batch, "there is room for all");
     C::hand_over(producer, consumer);
@@ -65,7 +68,9 @@ pub fn run<C: Contestant>(source: &Source, batches: usize) -> (Duration, Vec<Bat
         match &tracer {
             None => drop(black_box(batch)),
             Some((_, tracer)) => {
-                drop(black_box(SpanBuilder::from_name("batch").with_links(batch.links).start(tracer)));
+                drop(black_box(
+                    SpanBuilder::from_name("batch").with_links(batch.links).start(tracer),
+                ));
             }
         }
     }
@@ -112,12 +117,14 @@ fn compare(
     let source = &Source::new(kind, batch, duplicates);
     let param = param(kind, batch, duplicates);
     let all = roster(kind, false);
-    let (_, expected) = (all.iter().find(|entry| entry.name == FLOOR).expect("the floor").cycle)(source, 1);
+    let (_, expected) =
+        (all.iter().find(|entry| entry.name == FLOOR).expect("the floor").cycle)(source, 1);
     let contexts = if kind == Kind::Plain { effort.contexts } else { effort.contexts / 4 };
     let batches = (contexts / batch).max(2);
     rotate(progress, effort.rounds, &all, &format!("cycle {param}"), |entry| {
         let (time, seen) = (entry.cycle)(source, batches);
-        let same = seen == expected || entry.group == Group::Shown && entry.name.contains("no dedup");
+        let same =
+            seen == expected || entry.group == Group::Shown && entry.name.contains("no dedup");
         assert!(same, "{} gives another result at {param}", entry.name);
         let value = time.as_nanos() as f64 / (batches * batch) as f64;
         results.add("cycle", entry.name, &param, "ns/context", value);

@@ -83,7 +83,10 @@ pub fn run<C: Contestant>(sources: &[Source], each: usize, working: bool) -> (Hi
     })
 }
 
-pub fn run_trigger<C: Contestant>(source: &Source, batches: usize) -> (Histogram<u64>, Option<f64>) {
+pub fn run_trigger<C: Contestant>(
+    source: &Source,
+    batches: usize,
+) -> (Histogram<u64>, Option<f64>) {
     let setup = Setup::single(source.batch);
     let (mut producers, mut consumer) = C::open(setup);
     let mut producer = producers.remove(0);

@@ -15,7 +15,11 @@ use std::time::{Duration, Instant};
 /// Time for this many batches of the source, and its first batch as it came out.
 pub type Run = fn(&Source, batches: usize) -> (Duration, Batch);
 
-fn time(source: &Source, batches: usize, mut once: impl FnMut(usize) -> Batch) -> (Duration, Batch) {
+fn time(
+    source: &Source,
+    batches: usize,
+    mut once: impl FnMut(usize) -> Batch,
+) -> (Duration, Batch) {
     let first = once(0);
     (0..batches / 8).for_each(|turn| drop(once(turn % source.batches())));
     let start = Instant::now();
@@ -65,12 +69,18 @@ pub fn bench(results: &mut Results, progress: &Progress, effort: Effort) {
             let batches = (effort.contexts / batch).max(2);
             let (_, expected) = ours(source, 1);
             let param = super::cycle::param(Kind::Plain, batch, duplicates);
-            rotate(progress, effort.rounds, &CONTESTANTS, &format!("link_set {param}"), |(name, run)| {
-                let (time, seen) = run(source, batches);
-                assert_eq!(seen, expected, "{name} gives another result at {param}");
-                let value = time.as_nanos() as f64 / (batches * batch) as f64;
-                results.add("link_set", name, &param, "ns/context", value);
-            });
+            rotate(
+                progress,
+                effort.rounds,
+                &CONTESTANTS,
+                &format!("link_set {param}"),
+                |(name, run)| {
+                    let (time, seen) = run(source, batches);
+                    assert_eq!(seen, expected, "{name} gives another result at {param}");
+                    let value = time.as_nanos() as f64 / (batches * batch) as f64;
+                    results.add("link_set", name, &param, "ns/context", value);
+                },
+            );
         }
     }
 }

@@ -68,7 +68,8 @@ pub fn run_full<C: Contestant>(source: &Source, batches: usize) -> Duration {
     let total = start.elapsed();
     // What was refused is not there, what was accepted is.
     drop(producers);
-    let received: u64 = std::iter::from_fn(|| consumer.wait()).map(|batch| batch.counts.received).sum();
+    let received: u64 =
+        std::iter::from_fn(|| consumer.wait()).map(|batch| batch.counts.received).sum();
     assert_eq!(received, accepted);
     total
 }
@@ -77,7 +78,8 @@ pub fn bench(results: &mut Results, progress: &Progress, effort: Effort) {
     let source = &Source::new(Kind::Plain, BATCH, 0);
     let batches = (effort.contexts / BATCH).max(2);
     let per_context = |time: Duration| time.as_nanos() as f64 / (batches * BATCH) as f64;
-    let mut all: Vec<_> = roster(Kind::Plain, false).into_iter().map(|entry| (entry, entry.push)).collect();
+    let mut all: Vec<_> =
+        roster(Kind::Plain, false).into_iter().map(|entry| (entry, entry.push)).collect();
     all.extend(bulk().into_iter().map(|entry| (entry, entry.push_all)));
     rotate(progress, effort.rounds, &all, "push", |(entry, run)| {
         results.add("push", entry.name, "512", "ns/context", per_context(run(source, batches)));
@@ -87,6 +89,12 @@ pub fn bench(results: &mut Results, progress: &Progress, effort: Effort) {
         .filter(|entry| entry.name != SEG_QUEUE && entry.group != Group::Shown)
         .collect();
     rotate(progress, effort.rounds, &bounded, "push, full", |entry| {
-        results.add("push", entry.name, "full", "ns/context", per_context((entry.refuse)(source, batches)));
+        results.add(
+            "push",
+            entry.name,
+            "full",
+            "ns/context",
+            per_context((entry.refuse)(source, batches)),
+        );
     });
 }

@@ -20,7 +20,8 @@ pub enum Pattern {
     Moving,
 }
 
-pub const PATTERNS: [Pattern; 4] = [Pattern::Balanced, Pattern::Random, Pattern::Hot, Pattern::Moving];
+pub const PATTERNS: [Pattern; 4] =
+    [Pattern::Balanced, Pattern::Random, Pattern::Hot, Pattern::Moving];
 
 impl Pattern {
     pub fn name(self) -> &'static str {
@@ -39,7 +40,11 @@ pub const HOW: &str = "the counters are not compiled in; run it as\n\n    \
 
 /// False: not compiled in.
 #[cfg(not(batchlink_count))]
-pub fn bench(_results: &mut crate::results::Results, _: &crate::rounds::Progress, _smoke: bool) -> bool {
+pub fn bench(
+    _results: &mut crate::results::Results,
+    _: &crate::rounds::Progress,
+    _smoke: bool,
+) -> bool {
     false
 }
 
@@ -60,8 +65,10 @@ mod counted {
         let contexts = Source::new(Kind::Plain, 1024, 0).contexts;
         let (shards, batches) =
             if smoke { (&SHARDS[..3], &BATCHES[..2]) } else { (&SHARDS[..], &BATCHES[..]) };
-        let cases: Vec<(usize, usize)> =
-            batches.iter().flat_map(|&batch| shards.iter().map(move |&shards| (batch, shards))).collect();
+        let cases: Vec<(usize, usize)> = batches
+            .iter()
+            .flat_map(|&batch| shards.iter().map(move |&shards| (batch, shards)))
+            .collect();
         for pattern in PATTERNS {
             rotate(progress, 1, &cases, pattern.name(), |(batch, shards)| {
                 let turns = if smoke { 4 } else { (1 << 18) / batch }.max(4);
@@ -119,7 +126,10 @@ mod counted {
                 };
                 producers[producer].push(&contexts[index % contexts.len()]).expect("there is room");
             }
-            let due = flusher.next_batch_timeout(Duration::ZERO).expect("due: exactly full").expect("open");
+            let due = flusher
+                .next_batch_timeout(Duration::ZERO)
+                .expect("due: exactly full")
+                .expect("open");
             assert_eq!((due.trigger(), due.received()), (Trigger::Size, batch as u64));
         }
         take_step_counts()

@@ -34,8 +34,14 @@ pub(crate) fn stored(db: &Connection, answers: &[Answer]) -> Result<Stored> {
 pub(crate) fn rows(args: &Args, stored: &Stored, before: u64) -> Result {
     let Stored { rows, created, misled } = *stored;
     ensure(misled == 0, format!("{misled} answers name a row that is not there"))?;
-    ensure(created == rows - before, format!("{created} answers name a stored row, {rows} rows are stored"))?;
-    ensure(before > 0 || created == u64::from(client::names(args.requests)), "every name is stored once")
+    ensure(
+        created == rows - before,
+        format!("{created} answers name a stored row, {rows} rows are stored"),
+    )?;
+    ensure(
+        before > 0 || created == u64::from(client::names(args.requests)),
+        "every name is stored once",
+    )
 }
 
 /// Checks that each server span has a client span as parent, and is linked by exactly one batch.

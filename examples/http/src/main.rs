@@ -108,10 +108,12 @@ fn run(args: &Args) -> Result {
 
 /// Serves the client of this example, or any client until interrupted.
 async fn serve(args: &Args, router: axum::Router) -> Result<Vec<Answer>> {
-    let listener = TcpListener::bind(args.serve.unwrap_or_else(|| ([127, 0, 0, 1], 0).into())).await?;
+    let listener =
+        TcpListener::bind(args.serve.unwrap_or_else(|| ([127, 0, 0, 1], 0).into())).await?;
     let address = listener.local_addr()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
+    let server =
+        axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
     let server = tokio::spawn(server.into_future());
     let answers = if args.serve.is_some() {
         // In this order: the message invites an interrupt.

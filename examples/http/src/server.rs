@@ -48,7 +48,8 @@ async fn create(
 
 /// Starts the span of a request, as a child of its caller's if the request names one.
 fn server_span(headers: &HeaderMap) -> Context {
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let headers: Vec<_> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let parent = match carrier::extract(&carrier::Headers::new(&headers)) {
         Some(caller) => Context::new().with_remote_span_context(caller),
         None => Context::new(),

@@ -78,9 +78,11 @@ fn insert_rows<'a>(
     let mut insert = transaction.prepare_cached(INSERT)?;
     let results = items
         .map(|item| {
-            insert.insert((&item.name, item.quantity)).map_err(|error| match error.sqlite_error_code() {
-                Some(ErrorCode::ConstraintViolation) => StoreError::Taken,
-                _ => StoreError::Database(error.to_string()),
+            insert.insert((&item.name, item.quantity)).map_err(|error| {
+                match error.sqlite_error_code() {
+                    Some(ErrorCode::ConstraintViolation) => StoreError::Taken,
+                    _ => StoreError::Database(error.to_string()),
+                }
             })
         })
         .collect();

@@ -76,7 +76,10 @@ fn assert_stored(document: &Value, requests: u64, batch_size: u64) {
         assert!(links.len() as u64 <= batch_size);
         let mut failed = 0;
         for link in links {
-            assert_eq!((&link["type"], &link["target"]), (&"batch_item".into(), &"POST /items".into()));
+            assert_eq!(
+                (&link["type"], &link["target"]),
+                (&"batch_item".into(), &"POST /items".into())
+            );
             assert!(linked.insert(ids(link, "span_id")), "a request is linked once");
             failed += u64::from(refused(index[&ids(link, "span_id")]));
         }
@@ -112,8 +115,11 @@ fn rows_are_linked_to_requests() {
 fn given_database_is_kept() {
     let path = std::env::temp_dir().join(format!("batchlink-http-test-{}.db", std::process::id()));
     let run = || {
-        let output =
-            example("--requests 20 --format json").arg("--database").arg(&path).output().expect("it starts");
+        let output = example("--requests 20 --format json")
+            .arg("--database")
+            .arg(&path)
+            .output()
+            .expect("it starts");
         document(&output)["counters"]["rows committed"].as_u64()
     };
     let counts = (run(), run());
@@ -137,7 +143,8 @@ fn interrupt_ends_the_service() {
     let mut said = String::new();
     let mut stderr = BufReader::new(server.stderr.take().expect("stderr is piped"));
     stderr.read_line(&mut said).expect("it says where it serves");
-    let address = said.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    let address =
+        said.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
 
     let body = r#"{"name": "apple", "quantity": 3}"#;
     let trace = "0af7651916cd43dd8448eb211c80319c";
@@ -151,15 +158,24 @@ fn interrupt_ends_the_service() {
     .expect("it reads");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("it answers");
-    assert!(response.starts_with("HTTP/1.1 201 ") && response.ends_with(r#"{"id":1}"#), "{response}");
+    assert!(
+        response.starts_with("HTTP/1.1 201 ") && response.ends_with(r#"{"id":1}"#),
+        "{response}"
+    );
 
-    let interrupted =
-        Command::new("kill").args(["-INT", &server.id().to_string()]).status().expect("there is kill");
+    let interrupted = Command::new("kill")
+        .args(["-INT", &server.id().to_string()])
+        .status()
+        .expect("there is kill");
     assert!(interrupted.success());
     let output = server.wait_with_output().expect("it ends");
     let document = document(&output);
     let request = named(&document, "POST /items")[0];
-    assert_eq!(ids(request, "parent_span_id"), (trace, "b7ad6b7169203331"), "the caller's trace goes on");
+    assert_eq!(
+        ids(request, "parent_span_id"),
+        (trace, "b7ad6b7169203331"),
+        "the caller's trace goes on"
+    );
     let batch = named(&document, "insert_batch")[0];
     assert_eq!(ids(&array(&batch["links"])[0], "span_id"), ids(request, "span_id"));
 }

@@ -35,7 +35,12 @@ struct Sent<'a> {
 
 impl Orders {
     /// Describes the orders of the publisher of this name.
-    pub fn new(system: &'static str, publisher: String, tracer: SdkTracer, journal: Journal) -> Self {
+    pub fn new(
+        system: &'static str,
+        publisher: String,
+        tracer: SdkTracer,
+        journal: Journal,
+    ) -> Self {
         let span = BatchSpan::new(system, Operation::SEND.named("publish"))
             .with_destination(DESTINATION)
             .with_client_id(publisher.clone());

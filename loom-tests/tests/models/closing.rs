@@ -27,7 +27,10 @@ fn close_races_push_and_drain() {
         assert_eq!(taken, accepted);
         assert!(results.iter().all(|(_, result)| *result != Err(PushError::Full)));
         let stats = collector.stats();
-        assert_eq!((stats.pushed(), stats.accepted(), stats.pending()), (3, accepted.len() as u64, 0));
+        assert_eq!(
+            (stats.pushed(), stats.accepted(), stats.pending()),
+            (3, accepted.len() as u64, 0)
+        );
         assert_eq!(stats.rejected_closed(), 3 - accepted.len() as u64);
     });
 }

@@ -46,7 +46,9 @@ fn caller_gets_its_answer() {
 fn task_gets_its_answer() {
     check(2, || {
         let (submitter, mut processor) = processor(1, None);
-        let call = spawn(submitter, |submitter| block_on(submitter.call_with_context(7, &SpanContext::NONE)));
+        let call = spawn(submitter, |submitter| {
+            block_on(submitter.call_with_context(7, &SpanContext::NONE))
+        });
         processor.next_batch().unwrap().succeed_all(|n| n + 1);
         assert_eq!(call.join().unwrap().0, Ok(8));
     });
@@ -74,7 +76,8 @@ fn caller_leaves_while_answered() {
         let (submitter, mut processor) = processor(1, None);
         let call = spawn(submitter, |submitter| {
             let mut call = Box::pin(submitter.call(7));
-            let _ = call.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+            let _ =
+                call.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
         });
         processor.next_batch().unwrap().succeed_all(|n| *n);
         assert_eq!(call.join().unwrap().1.stats().succeeded(), 1);
@@ -129,8 +132,9 @@ fn last_answer_sees_the_other() {
 fn two_submitters_complete_the_weight() {
     check(2, || {
         let (submitter, mut processor) = processor(4, Some(3));
-        let threads =
-            [1, 2].map(|weight| spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap()));
+        let threads = [1, 2].map(|weight| {
+            spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap())
+        });
         let batch = processor.next_batch().unwrap();
         assert_eq!((batch.len(), batch.trigger()), (2, Trigger::Weight));
         drop(batch);
@@ -146,8 +150,9 @@ fn two_submitters_complete_the_weight() {
 fn weight_behind_a_claim_is_found() {
     check(1, || {
         let (submitter, mut processor) = processor(4, Some(3));
-        let threads =
-            [3, 3].map(|weight| spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap()));
+        let threads = [3, 3].map(|weight| {
+            spawn(submitter.clone(), move |submitter| submitter.submit(weight).unwrap())
+        });
         for _ in 0..2 {
             let batch = processor.next_batch().unwrap();
             assert_eq!((batch.len(), batch.trigger()), (1, Trigger::Weight));
@@ -183,7 +188,8 @@ fn what_weighs_enough_is_published() {
 fn weight_left_behind_fires_again() {
     check(2, || {
         let (submitter, mut processor) = processor(4, Some(2));
-        let pushes = spawn(submitter, |submitter| [2, 2].map(|weight| submitter.submit(weight).unwrap()));
+        let pushes =
+            spawn(submitter, |submitter| [2, 2].map(|weight| submitter.submit(weight).unwrap()));
         for _ in 0..2 {
             let batch = processor.next_batch().unwrap();
             assert_eq!((batch.len(), batch.trigger()), (1, Trigger::Weight));

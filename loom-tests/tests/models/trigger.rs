@@ -49,7 +49,9 @@ fn three_producers(size: usize, wakes: bool) {
     let _handles = (one.join().unwrap(), two.join().unwrap());
     assert_eq!(alarm.rung(), wakes);
     match flusher.poll_next_batch(&mut Context::from_waker(&waker)) {
-        Poll::Ready(batch) => assert_eq!((sorted(&batch.unwrap()), wakes), (vec![1, 2, 3, 4], true)),
+        Poll::Ready(batch) => {
+            assert_eq!((sorted(&batch.unwrap()), wakes), (vec![1, 2, 3, 4], true))
+        }
         Poll::Pending => assert!(!wakes),
     }
 }
@@ -100,7 +102,8 @@ fn last_of_a_batch_reports() {
         collector.push(&cx(1)).unwrap();
         // The flusher knows of the first, and sleeps.
         assert_eq!(flusher.next_batch_timeout(Duration::ZERO).unwrap_err(), Timeout);
-        let producer = spawn(collector, |collector| [2, 3].map(|id| collector.push(&cx(id)).unwrap()));
+        let producer =
+            spawn(collector, |collector| [2, 3].map(|id| collector.push(&cx(id)).unwrap()));
         let batch = flusher.next_batch().unwrap();
         assert_eq!((ids(&batch), batch.trigger()), (vec![1, 2, 3], Trigger::Size));
         producer.join().unwrap();
@@ -131,7 +134,8 @@ fn below_the_threshold_nothing_fires() {
 fn rearm_races_push() {
     check(3, || {
         let (collector, mut flusher) = collector(1, 2, 1, NEVER);
-        let producer = spawn(collector, |collector| [1, 2].map(|id| collector.push(&cx(id)).unwrap()));
+        let producer =
+            spawn(collector, |collector| [1, 2].map(|id| collector.push(&cx(id)).unwrap()));
         for id in [1, 2] {
             let batch = flusher.next_batch().unwrap();
             assert_eq!((ids(&batch), batch.trigger()), (vec![id], Trigger::Size));
@@ -185,7 +189,8 @@ fn drained_flag_lowers_level() {
 fn first_context_arms_the_timer() {
     check(3, || {
         let (collector, mut flusher) = collector(4, 4, 1, Duration::ZERO);
-        let producer = spawn(collector, |collector| [1, 2].map(|id| collector.push(&cx(id)).unwrap()));
+        let producer =
+            spawn(collector, |collector| [1, 2].map(|id| collector.push(&cx(id)).unwrap()));
         let mut received = 0;
         while received < 2 {
             let batch = flusher.next_batch().unwrap();

@@ -31,7 +31,8 @@ fn waiting_thread_finds_slot() {
 fn waiting_task_finds_slot() {
     check(3, || {
         let (collector, mut flusher) = full();
-        let waits = spawn(collector, |collector| block_on(collector.push_wait_async(&cx(2))).unwrap());
+        let waits =
+            spawn(collector, |collector| block_on(collector.push_wait_async(&cx(2))).unwrap());
         assert_eq!(ids(&flusher.next_batch().unwrap()), [1]);
         waits.join().unwrap();
         assert_eq!(drain(&mut flusher), [2]);
@@ -161,8 +162,9 @@ fn overtaken_waiter_stays_registered() {
         let waits = spawn(collector.clone(), |collector| collector.push_wait(&cx(2)).unwrap());
         assert_eq!(ids(&flusher.next_batch().unwrap()), [1]);
         let overtakes = collector.push(&cx(3)).is_ok();
-        let mut taken: Vec<_> =
-            (0..1 + usize::from(overtakes)).flat_map(|_| ids(&flusher.next_batch().unwrap())).collect();
+        let mut taken: Vec<_> = (0..1 + usize::from(overtakes))
+            .flat_map(|_| ids(&flusher.next_batch().unwrap()))
+            .collect();
         taken.sort_unstable();
         assert_eq!(taken, if overtakes { vec![2, 3] } else { vec![2] });
         waits.join().unwrap();
@@ -174,7 +176,8 @@ fn overtaken_waiter_stays_registered() {
 fn close_wakes_all() {
     check(2, || {
         let (collector, flusher) = full();
-        let waits = [2, 3].map(|id| spawn(collector.clone(), move |collector| collector.push_wait(&cx(id))));
+        let waits = [2, 3]
+            .map(|id| spawn(collector.clone(), move |collector| collector.push_wait(&cx(id))));
         drop(flusher);
         for wait in waits {
             assert_eq!(wait.join().unwrap().0, Err(PushError::Closed));

@@ -14,7 +14,8 @@ use std::time::Duration;
 fn register_races_wake() {
     check(3, || {
         let (collector, mut flusher) = collector(1, 2, 1, NEVER);
-        let producer = spawn(collector, |collector| [1, 2].map(|id| collector.push(&cx(id)).unwrap()));
+        let producer =
+            spawn(collector, |collector| [1, 2].map(|id| collector.push(&cx(id)).unwrap()));
         for id in [1, 2] {
             let batch = block_on(flusher.next()).unwrap();
             assert_eq!((ids(&batch), batch.trigger()), (vec![id], Trigger::Size));
@@ -100,7 +101,9 @@ fn suspended_scan_delays_no_push() {
             let alarm = Alarm::new();
             let waker = Arc::clone(&alarm).into();
             let mut poll = || {
-                flusher.poll_next_batch(&mut Context::from_waker(&waker)).map(|batch| ids(&batch.unwrap()))
+                flusher
+                    .poll_next_batch(&mut Context::from_waker(&waker))
+                    .map(|batch| ids(&batch.unwrap()))
             };
             assert_eq!(poll(), Poll::Ready(vec![1]));
             for id in 2..5 {
@@ -116,7 +119,8 @@ fn suspended_scan_delays_no_push() {
         let (first, second) = (collector.producer(), collector.producer());
         let suspend = Arc::new(Suspend { flusher: Mutex::new(flusher), second });
         let waker = Arc::clone(&suspend).into();
-        let poll = suspend.flusher.lock().unwrap().poll_next_batch(&mut Context::from_waker(&waker));
+        let poll =
+            suspend.flusher.lock().unwrap().poll_next_batch(&mut Context::from_waker(&waker));
         assert!(poll.is_pending());
         drop(waker);
         first.push(&cx(1)).unwrap();
@@ -155,9 +159,11 @@ fn flusher_awaits_suspended_scan() {
         let (first, second) = (collector.producer(), collector.producer());
         // With it comes an allowance for its shard.
         second.push(&cx(8)).unwrap();
-        let suspend = Arc::new(Suspend { flusher: Mutex::new(flusher), second, awake: false.into() });
+        let suspend =
+            Arc::new(Suspend { flusher: Mutex::new(flusher), second, awake: false.into() });
         let waker = Arc::clone(&suspend).into();
-        let poll = suspend.flusher.lock().unwrap().poll_next_batch(&mut Context::from_waker(&waker));
+        let poll =
+            suspend.flusher.lock().unwrap().poll_next_batch(&mut Context::from_waker(&waker));
         assert!(poll.is_pending());
         drop(waker);
         assert_eq!(first.push_all(&[1, 2].map(cx)), 2);

@@ -57,7 +57,8 @@ fn main() -> Result {
 async fn consume(args: &Args, mut writer: BatchWriter) -> Result {
     let client = ConnectOptions::new().retry_on_initial_connect().connect(&args.nats).await?;
     let consumer = subscribe(&client, args).await?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     while terminate.recv().now_or_never().is_none() && interrupt.recv().now_or_never().is_none() {
         let messages = pull(&consumer, args.batch).await;
         if let Err(error) = process(&mut writer, &messages).await {
@@ -94,7 +95,8 @@ async fn subscribe(client: &Client, args: &Args) -> Result<PullConsumer> {
 async fn pull(consumer: &PullConsumer, max: u16) -> Vec<jetstream::Message> {
     let mut messages = Vec::with_capacity(max.into());
     let fill = async {
-        let mut batch = consumer.batch().max_messages(max.into()).expires(LINGER).messages().await?;
+        let mut batch =
+            consumer.batch().max_messages(max.into()).expires(LINGER).messages().await?;
         while let Some(message) = batch.next().await {
             messages.push(message?);
         }

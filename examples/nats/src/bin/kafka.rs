@@ -74,8 +74,12 @@ fn main() -> Result {
     let runtime = Runtime::new()?;
     match role {
         Role::Cluster => cluster(&runtime, &dir),
-        Role::Publish { name, servers, messages } => publish(&runtime, &dir, name, &servers, messages),
-        Role::Consume { name, servers, batch } => consume(&runtime, &dir, &name, &servers, batch.into()),
+        Role::Publish { name, servers, messages } => {
+            publish(&runtime, &dir, name, &servers, messages)
+        }
+        Role::Consume { name, servers, batch } => {
+            consume(&runtime, &dir, &name, &servers, batch.into())
+        }
     }
 }
 
@@ -105,15 +109,19 @@ fn publish(runtime: &Runtime, dir: &Path, name: String, servers: &str, messages:
         let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value) })
         });
-        let record = FutureRecord::to(DESTINATION).key(&order.id).payload(&order.body).headers(headers);
+        let record =
+            FutureRecord::to(DESTINATION).key(&order.id).payload(&order.body).headers(headers);
         producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
         Result::Ok(())
     };
-    let sent =
-        runtime.block_on(stream::iter(0..messages).map(send).buffer_unordered(IN_FLIGHT).collect::<Vec<_>>());
+    let sent = runtime.block_on(
+        stream::iter(0..messages).map(send).buffer_unordered(IN_FLIGHT).collect::<Vec<_>>(),
+    );
     sent.into_iter().collect::<Result<()>>()?;
     telemetry.shutdown()?;
-    journal.write(&serde_json::json!({ "published": messages, "retries": 0, "repeated": 0, "duplicates": 0 }))
+    journal.write(
+        &serde_json::json!({ "published": messages, "retries": 0, "repeated": 0, "duplicates": 0 }),
+    )
 }
 
 fn consume(runtime: &Runtime, dir: &Path, name: &str, servers: &str, batch: usize) -> Result {
@@ -164,7 +172,8 @@ fn received(message: &BorrowedMessage<'_>) -> Result<Received> {
         .flat_map(|headers| headers.iter())
         .map(|header| (header.key, header.value.unwrap_or_default()))
         .collect();
-    let id = headers.iter().find(|(name, _)| *name == MESSAGE_ID).ok_or("a message without an id")?;
+    let id =
+        headers.iter().find(|(name, _)| *name == MESSAGE_ID).ok_or("a message without an id")?;
     let id = String::from_utf8(id.1.to_vec())?;
     Ok(Received {
         context: carrier::extract(&Headers::new(&headers)),

@@ -2,7 +2,9 @@
 
 use async_nats::jetstream::{self, message::PublishMessage};
 use async_nats::{ConnectOptions, HeaderMap};
-use batchlink_nats_example::{DESTINATION, Journal, NatsHeadersMut, Order, Orders, Result, Telemetry};
+use batchlink_nats_example::{
+    DESTINATION, Journal, NatsHeadersMut, Order, Orders, Result, Telemetry,
+};
 use clap::Parser;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::path::PathBuf;
@@ -93,8 +95,10 @@ async fn publish(
 ) -> Result {
     let mut headers = HeaderMap::new();
     orders.inject(&order, &mut NatsHeadersMut(&mut headers))?;
-    let message =
-        PublishMessage::build().headers(headers).message_id(&order.id).payload(order.body.clone().into());
+    let message = PublishMessage::build()
+        .headers(headers)
+        .message_id(&order.id)
+        .payload(order.body.clone().into());
     for _ in 0..ATTEMPTS {
         let acknowledged = match context.send_publish(DESTINATION, message.clone()).await {
             Ok(acknowledgement) => acknowledgement.await,
