@@ -67,6 +67,7 @@ mod stats;
 
 mod error;
 mod panic;
+mod span;
 mod sync;
 
 pub mod guide {

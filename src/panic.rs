@@ -1,7 +1,7 @@
 //! Panics of code that is not ours: handlers, wakers, error texts, span processors, drops.
 
 use std::any::Any;
-use std::fmt::Display;
+use std::fmt::{self, Display, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{LockResult, PoisonError};
 
@@ -22,9 +22,35 @@ pub(crate) fn discard(mut panic: Box<dyn Any + Send>) {
     std::mem::forget(panic);
 }
 
-/// Returns the text of an error, whose `Display` and drop are user code.
+/// Returns the text of an error, whose `Display` and drop are user code: at most 4096 bytes, and an
+/// ellipsis where it was cut.
 pub(crate) fn error_text(error: impl Display) -> String {
-    caught(|| error.to_string()).unwrap_or_else(|| "(its text panicked)".into())
+    let mut text = Text(String::new());
+    // Writing fails where the text is cut, so that an endless one ends.
+    let written = caught(|| write!(text, "{error}").unwrap_or_default());
+    let _ = caught(|| drop(error));
+    written.map_or_else(|| "(its text panicked)".into(), |()| text.0)
+}
+
+/// A text of at most [`MAX`](Self::MAX) bytes, and an ellipsis where it was cut.
+struct Text(String);
+
+impl Text {
+    const MAX: usize = 4096;
+}
+
+impl Write for Text {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let space = Self::MAX.checked_sub(self.0.len()).ok_or(fmt::Error)?;
+        if more.len() <= space {
+            self.0.push_str(more);
+            return Ok(());
+        }
+        let cut = (0..=space).rev().find(|&at| more.is_char_boundary(at)).unwrap_or(0);
+        self.0.push_str(&more[..cut]);
+        self.0.push('…');
+        Err(fmt::Error)
+    }
 }
 
 /// Returns the guard of a lock, poisoned or not: for state that stays consistent without unwinding.

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::{fs, io};
 
+/// What a fuzz target does with one input.
+pub type Target = fn(&[u8]);
+
 /// The targets, each with what it does with its input.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("carrier", crate::carrier),
     ("collector_ops", crate::collector_ops),
     ("config", crate::config),

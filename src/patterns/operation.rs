@@ -1,29 +1,23 @@
 //! A span of work that succeeds or fails, whatever happens to the work.
 
 use crate::panic::{caught, error_text};
-use opentelemetry::trace::{
-    FutureExt, Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer,
-};
+use crate::span::{OTHER, OwnSpan};
+use opentelemetry::trace::{FutureExt, Span, SpanBuilder, SpanContext, TraceContextExt, Tracer};
 use opentelemetry::{Context, ContextGuard, KeyValue};
 use std::borrow::Cow;
 use std::fmt::{self, Display};
-use std::{mem, thread};
+use std::thread;
 
 /// Bytes of an error's text that are kept for links.
 const MAX_ERROR: usize = 256;
-/// The class of an error, from the stable part of OpenTelemetry's semantic conventions.
-const ERROR_TYPE: &str = "error.type";
-/// The conventions' value for an error without a class.
-const OTHER: &str = "_OTHER";
-
 /// The span of one piece of work that succeeds or fails: an attempt of
 /// [`Attempts`](crate::patterns::Attempts), a compensation of a [`Saga`](crate::patterns::Saga), a
 /// worker or the aggregation of a [`FanOut`](crate::patterns::FanOut), or
 /// [any other span](Self::start).
 ///
 /// The span ends with the work. On success its status stays as it is, which is `Unset` unless the
-/// work set one. On failure the status becomes `Error`, with the error's text as its description,
-/// and the attribute `error.type` is set. (OpenTelemetry keeps an `Ok` that the work has set.)
+/// work set one. On failure the status becomes `Error`, with the error's text as its description (at
+/// most 4096 bytes), and the attribute `error.type` is set, unless the work has set them itself.
 ///
 /// | end | `error.type` | description |
 /// |---|---|---|
@@ -54,9 +48,7 @@ const OTHER: &str = "_OTHER";
 /// ```
 #[must_use = "the work fails if its guard is dropped: end it with `succeed`, `fail` or `run`"]
 pub struct SpanGuard {
-    cx: Context,
-    /// The span's own context; `NONE` if it could not be started.
-    span: SpanContext,
+    span: OwnSpan,
     /// Called once, with the result. `None` once the span has ended.
     ended: Option<Box<Ended>>,
 }
@@ -86,32 +78,19 @@ impl SpanGuard {
         T: Tracer,
         T::Span: Span + Send + Sync + 'static,
     {
-        // Samplers and span processors are user code.
-        let started =
-            caught(|| Context::current_with_span(tracer.build_with_context(span, parent)));
-        let (cx, span) = match started {
-            Some(cx) => {
-                let span = cx.span().span_context().clone();
-                (cx, span)
-            }
-            // Only the parent's identity, so that ending this does not end the parent.
-            None => {
-                let parent = parent.span().span_context().clone();
-                (Context::current().with_remote_span_context(parent), SpanContext::NONE)
-            }
-        };
-        Self { cx, span, ended: Some(Box::new(ended)) }
+        let span = OwnSpan::start(tracer, span, parent, &Context::current());
+        Self { span, ended: Some(Box::new(ended)) }
     }
 
     /// Returns the current context with this span in it, for children, attributes and events.
     pub fn context(&self) -> &Context {
-        &self.cx
+        self.span.context()
     }
 
     /// Returns the span's context, to link to; [`SpanContext::NONE`] if the span could not be
     /// started.
     pub fn span_context(&self) -> SpanContext {
-        self.span.clone()
+        self.span.span_context()
     }
 
     /// Makes the span the current one of this thread until the guard is dropped. Do not hold it
@@ -130,7 +109,7 @@ impl SpanGuard {
     /// guard.succeed();
     /// ```
     pub fn attach(&self) -> ContextGuard {
-        self.cx.clone().attach()
+        self.context().clone().attach()
     }
 
     /// Ends the span as succeeded: its status stays as it is.
@@ -176,7 +155,7 @@ impl SpanGuard {
     pub fn run<R, E: Display>(self, work: impl FnOnce(&Context) -> Result<R, E>) -> Result<R, E> {
         let result = {
             let _current = self.attach();
-            work(&self.cx)
+            work(self.context())
         };
         self.end_with(result)
     }
@@ -203,7 +182,7 @@ impl SpanGuard {
         self,
         work: impl Future<Output = Result<R, E>>,
     ) -> Result<R, E> {
-        let result = work.with_context(self.cx.clone()).await;
+        let result = work.with_context(self.context().clone()).await;
         self.end_with(result)
     }
 
@@ -219,18 +198,13 @@ impl SpanGuard {
     fn end(&mut self, result: Result<(), (Cow<'static, str>, &str)>) {
         let Some(ended) = self.ended.take() else { return };
         let text = result.as_ref().copied().map_err(|(_, text)| *text);
-        let attribute = caught(|| ended(&self.span, text)).flatten();
-        let span = self.cx.span();
+        let attribute = caught(|| ended(&self.span.span_context(), text)).flatten();
         // Span processors and exporters are user code, and this may be an unwinding.
-        let _ = caught(|| {
-            span.set_attributes(attribute);
-            // Invariant: status-unset-or-error.
-            if let Err((error_type, text)) = result {
-                span.set_attribute(KeyValue::new(ERROR_TYPE, error_type));
-                span.set_status(Status::error(text.to_owned()));
-            }
-        });
-        let _ = caught(|| span.end());
+        let _ = caught(|| self.context().span().set_attributes(attribute));
+        if let Err((error_type, text)) = result {
+            self.span.fail(error_type, text.to_owned());
+        }
+        self.span.end();
     }
 }
 
@@ -240,14 +214,12 @@ impl Drop for SpanGuard {
             true => ("panicked".into(), "panicked before it finished"),
             false => ("dropped".into(), "dropped before it finished"),
         }));
-        // A span that is not the SDK's may have a drop of its own.
-        let _ = caught(|| drop(mem::take(&mut self.cx)));
     }
 }
 
 impl fmt::Debug for SpanGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpanGuard").field("cx", &self.cx).finish_non_exhaustive()
+        f.debug_struct("SpanGuard").field("cx", self.context()).finish_non_exhaustive()
     }
 }
 

@@ -179,7 +179,7 @@ impl<R, E> Answer<R, E> {
         self.give(Ok(result), Failure::of);
     }
 
-    /// Reports a failure. The text of a batch's first error is on the batch span, cut at 1024
+    /// Reports a failure. The text of a batch's first error is on the batch span, cut at 4096
     /// bytes.
     pub fn fail(self, error: E)
     where

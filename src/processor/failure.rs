@@ -1,9 +1,10 @@
 //! Why an item or a batch failed, as its span says it.
 
 use super::answer::CallError;
-use crate::panic::caught;
+use crate::panic::error_text;
+use crate::span::OTHER;
 use std::any::{Any, type_name};
-use std::fmt::{self, Display, Write};
+use std::fmt::Display;
 
 /// Why an item or a batch failed.
 #[derive(Clone, Debug)]
@@ -18,12 +19,8 @@ pub(super) struct Failure {
 impl Failure {
     /// The handler returned an error.
     pub(super) fn error<E: Display>(error: &E) -> Self {
-        let mut text = Text(String::new());
-        // Where the text is cut, writing it fails.
-        let written = caught(|| write!(text, "{error}").unwrap_or_default());
-        let text = written.map_or_else(|| "(its text panicked)".into(), |()| text.0);
-        // The conventions' value for an error without a type of its own; the user can set one.
-        Self { kind: "_OTHER", text, exception: Some(type_name::<E>()) }
+        // The user can set an `error.type` of the error's own.
+        Self { kind: OTHER, text: error_text(error), exception: Some(type_name::<E>()) }
     }
 
     /// The handler panicked.
@@ -33,9 +30,8 @@ impl Failure {
             (_, Some(text)) => text.as_str(),
             _ => "(no message)",
         };
-        let mut text = Text("panicked: ".into());
-        let _ = text.write_str(message);
-        Self { kind: PANICKED, text: text.0, exception: Some("panic") }
+        let text = error_text(format_args!("panicked: {message}"));
+        Self { kind: PANICKED, text, exception: Some("panic") }
     }
 
     /// The item has no answer of the handler's own.
@@ -56,27 +52,6 @@ impl Failure {
 
 pub(super) const PANICKED: &str = "panicked";
 
-/// A text of at most [`MAX`](Self::MAX) bytes, and an ellipsis where it was cut.
-struct Text(String);
-
-impl Text {
-    const MAX: usize = 1024;
-}
-
-impl Write for Text {
-    fn write_str(&mut self, more: &str) -> fmt::Result {
-        let space = Self::MAX.checked_sub(self.0.len()).ok_or(fmt::Error)?;
-        if more.len() <= space {
-            self.0.push_str(more);
-            return Ok(());
-        }
-        let cut = (0..=space).rev().find(|&at| more.is_char_boundary(at)).unwrap_or(0);
-        self.0.push_str(&more[..cut]);
-        self.0.push('…');
-        Err(fmt::Error)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +65,6 @@ mod tests {
         assert_eq!(message(&"a literal"), "panicked: a literal");
         assert_eq!(message(&"a string".to_owned()), "panicked: a string");
         assert_eq!(message(&7), "panicked: (no message)");
-        assert_eq!(message(&"x".repeat(2000)), format!("panicked: {}…", "x".repeat(1014)));
+        assert_eq!(message(&"x".repeat(5000)), format!("panicked: {}…", "x".repeat(4086)));
     }
 }

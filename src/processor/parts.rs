@@ -2,11 +2,12 @@
 
 use super::batch::{Batch, BatchItem};
 use super::run::BatchProcessor;
-use super::span::{BatchSpan, ItemSpan, OwnSpan};
+use super::span::{BatchSpan, ItemSpan, count_dropped_links};
 use crate::links::{ITEM_INDEX, int};
 use crate::panic::discard;
 use crate::queue::progress::Progress;
 use crate::queue::receiver::Due;
+use crate::span::OwnSpan;
 use crate::sync::Arc;
 use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Context, KeyValue};
@@ -72,7 +73,7 @@ where
             true => OwnSpan::suppressed(&parent),
             false => (self.start)(builder, &parent),
         };
-        span.count_dropped_links(uncounted);
+        count_dropped_links(&span, uncounted);
         let span = BatchSpan::new(span, items.len() as u64, Arc::clone(&self.outcomes), ticket);
         Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
     }

@@ -6,15 +6,13 @@ use super::failure::{Failure, PANICKED};
 use crate::links::int;
 use crate::panic::{caught, unpoisoned};
 use crate::queue::progress::Ticket;
-use crate::sync::unmodelled::AtomicBool;
+use crate::span::OwnSpan;
 use crate::sync::{Arc, AtomicU64, Ordering};
-use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
+use opentelemetry::trace::{SpanBuilder, SpanContext, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
-use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Mutex;
-use std::time::SystemTime;
 
 /// Starts a span as child of a context.
 pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context) -> OwnSpan + Send>;
@@ -25,131 +23,38 @@ where
     T: Tracer + Send + Sync + 'static,
     T::Span: Send + Sync + 'static,
 {
-    Box::new(move |builder, parent| {
-        let set_by_user = std::sync::Arc::<SetByUser>::default();
-        // Samplers and span processors are the user's code. If they panic there is no span.
-        let context = caught(|| {
-            let span = builder.start_with_context(&tracer, parent);
-            parent.with_span(Watched { span, set_by_user: std::sync::Arc::clone(&set_by_user) })
-        });
-        OwnSpan { context: context.unwrap_or_else(|| without_span(parent)), set_by_user }
-    })
+    Box::new(move |builder, parent| OwnSpan::start(&tracer, builder, parent, parent))
 }
 
-/// Returns a context like `parent` through which its span cannot be changed or ended.
-fn without_span(parent: &Context) -> Context {
-    parent.with_remote_span_context(parent.span().span_context().clone())
-}
-
-/// What the user set on a span. It stays (invariant `status-unset-or-error`).
-#[derive(Debug, Default)]
-struct SetByUser {
-    status: AtomicBool,
-    error_type: AtomicBool,
-}
-
-/// A span that records what the user sets on it, which the API cannot be asked for.
-#[derive(Debug)]
-struct Watched<S> {
-    span: S,
-    set_by_user: std::sync::Arc<SetByUser>,
-}
-
-impl<S: Span> Span for Watched<S> {
-    fn add_event_with_timestamp<N>(&mut self, name: N, at: SystemTime, attributes: Vec<KeyValue>)
-    where
-        N: Into<Cow<'static, str>>,
-    {
-        self.span.add_event_with_timestamp(name, at, attributes);
-    }
-
-    fn span_context(&self) -> &SpanContext {
-        self.span.span_context()
-    }
-
-    fn is_recording(&self) -> bool {
-        self.span.is_recording()
-    }
-
-    fn set_attribute(&mut self, attribute: KeyValue) {
-        if attribute.key.as_str() == ERROR_TYPE {
-            self.set_by_user.error_type.store(true, Ordering::Relaxed);
-        }
-        self.span.set_attribute(attribute);
-    }
-
-    fn set_status(&mut self, status: Status) {
-        self.set_by_user.status.store(true, Ordering::Relaxed);
-        self.span.set_status(status);
-    }
-
-    fn update_name<N: Into<Cow<'static, str>>>(&mut self, name: N) {
-        self.span.update_name(name);
-    }
-
-    fn add_link(&mut self, context: SpanContext, attributes: Vec<KeyValue>) {
-        self.span.add_link(context, attributes);
-    }
-
-    fn end_with_timestamp(&mut self, at: SystemTime) {
-        self.span.end_with_timestamp(at);
+/// Has the span count links that it was not given, as
+/// [`LinkBatch::start`](crate::LinkBatch::start) does.
+pub(super) fn count_dropped_links(span: &OwnSpan, links: u64) {
+    let span = span.context().span();
+    if links > 0 && span.is_recording() {
+        let _ = caught(|| (0..links).for_each(|_| span.add_link(SpanContext::NONE, vec![])));
     }
 }
 
-const ERROR_TYPE: &str = "error.type";
-
-/// A span that this room started, and ends.
-pub(super) struct OwnSpan {
-    context: Context,
-    set_by_user: std::sync::Arc<SetByUser>,
+/// Records the failure's exception, if it is one, as the semantic conventions ask.
+fn record(span: &OwnSpan, Failure { text, exception, .. }: &Failure) {
+    let Some(exception) = *exception else { return };
+    let _ = caught(|| {
+        let attributes = vec![
+            KeyValue::new("exception.type", exception),
+            KeyValue::new("exception.message", text.clone()),
+        ];
+        span.context().span().add_event("exception", attributes);
+    });
 }
 
-impl OwnSpan {
-    /// Returns no span, and has none made below it: for items that were submitted where telemetry
-    /// is suppressed.
-    pub(super) fn suppressed(parent: &Context) -> Self {
-        let context = without_span(parent).with_telemetry_suppressed();
-        Self { context, set_by_user: Default::default() }
+/// Ends the span: as failed if there is a failure, otherwise with the status that it has.
+fn end(span: &OwnSpan, failure: Option<Failure>) {
+    // An exporter may submit to a processor on its own provider: that makes no further span.
+    let _suppressed = caught(Context::enter_telemetry_suppressed_scope);
+    if let Some(Failure { kind, text, .. }) = failure {
+        span.fail(kind.into(), text);
     }
-
-    /// Has the span count links that it was not given, as
-    /// [`LinkBatch::start`](crate::LinkBatch::start) does.
-    pub(super) fn count_dropped_links(&self, links: u64) {
-        let span = self.context.span();
-        if links > 0 && span.is_recording() {
-            let _ = caught(|| (0..links).for_each(|_| span.add_link(SpanContext::NONE, vec![])));
-        }
-    }
-
-    /// Records the failure's exception, if it is one, as the semantic conventions ask.
-    fn record(&self, Failure { text, exception, .. }: &Failure) {
-        let Some(exception) = *exception else { return };
-        let _ = caught(|| {
-            let attributes = vec![
-                KeyValue::new("exception.type", exception),
-                KeyValue::new("exception.message", text.clone()),
-            ];
-            self.context.span().add_event("exception", attributes);
-        });
-    }
-
-    /// Ends the span: as failed if there is a failure, otherwise with the status that it has.
-    fn end(&self, failure: Option<Failure>) {
-        // An exporter may submit to a processor on its own provider: that makes no further span.
-        let _suppressed = caught(Context::enter_telemetry_suppressed_scope);
-        let span = self.context.span();
-        if let Some(Failure { kind, text, .. }) = failure {
-            // Relaxed: a change that races with the end of the span may be overlooked.
-            if !self.set_by_user.error_type.load(Ordering::Relaxed) {
-                let _ = caught(|| span.set_attribute(KeyValue::new(ERROR_TYPE, kind)));
-            }
-            if !self.set_by_user.status.load(Ordering::Relaxed) {
-                let _ = caught(|| span.set_status(Status::error(text)));
-            }
-        }
-        // Span processors are the user's code, and this may run while a handler unwinds.
-        let _ = caught(|| span.end());
-    }
+    span.end();
 }
 
 /// The span of a batch, shared by the batch, its answers and the loop that runs its handler. When
@@ -178,7 +83,7 @@ impl BatchSpan {
     }
 
     pub(super) fn context(&self) -> &Context {
-        &self.span.context
+        self.span.context()
     }
 
     /// Counts an item as succeeded.
@@ -196,7 +101,7 @@ impl BatchSpan {
         }
         // Not under the lock: it is text that the user's code makes.
         let why = why();
-        self.span.record(&why);
+        record(&self.span, &why);
         self.with_failure(|first| {
             first.get_or_insert(why);
         });
@@ -206,7 +111,7 @@ impl BatchSpan {
     /// answer.
     pub(super) fn panicked(&self, panic: &(dyn Any + Send)) {
         let why = Failure::panic(panic);
-        self.span.record(&why);
+        record(&self.span, &why);
         self.with_failure(|first| {
             // The items that were dropped while it unwound did not know its message.
             if first.as_ref().is_none_or(|first| first.kind == PANICKED) {
@@ -230,7 +135,7 @@ impl Drop for BatchSpan {
             KeyValue::new("batch.failed", int(failed)),
             KeyValue::new("batch.success_rate", succeeded as f64 / self.size.max(1) as f64),
         ] {
-            let _ = caught(|| self.span.context.span().set_attribute(attribute));
+            let _ = caught(|| self.span.context().span().set_attribute(attribute));
         }
         let failure = self.with_failure(Option::take).map(|first| {
             let text = match failed {
@@ -240,7 +145,7 @@ impl Drop for BatchSpan {
             };
             Failure { text, ..first }
         });
-        self.span.end(failure);
+        end(&self.span, failure);
     }
 }
 
@@ -258,7 +163,7 @@ impl<R, E> ItemSpan<R, E> {
     }
 
     pub(super) fn context(&self) -> &Context {
-        &self.span.context
+        self.span.context()
     }
 
     /// Answers the item by what its handler returned, or panicked with, and ends the span.
@@ -268,7 +173,7 @@ impl<R, E> ItemSpan<R, E> {
     {
         match result {
             Ok(Ok(result)) => {
-                let _ = caught(|| self.span.context.span().add_event("item.succeeded", vec![]));
+                let _ = caught(|| self.span.context().span().add_event("item.succeeded", vec![]));
                 self.answer(Ok(result), None);
             }
             Ok(Err(error)) => {
@@ -283,14 +188,14 @@ impl<R, E> ItemSpan<R, E> {
         let Some(answer) = self.answer.take() else { return };
         if let Some(why) = &why {
             let error = KeyValue::new("error", why.text.clone());
-            let _ = caught(|| self.span.context.span().add_event("item.failed", vec![error]));
-            self.span.record(why);
+            let _ = caught(|| self.span.context().span().add_event("item.failed", vec![error]));
+            record(&self.span, why);
         }
         // The exception is recorded here, and not on the batch's span once more.
         let on_batch =
             |_: &_| Failure { exception: None, ..why.clone().unwrap_or_else(Failure::dropped) };
         answer.give(reply, on_batch);
-        self.span.end(why);
+        end(&self.span, why);
     }
 }
 

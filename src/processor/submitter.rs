@@ -226,8 +226,8 @@ impl<T, R, E> Submitter<T, R, E> {
     /// Flushes and waits as [`flush_and_wait`](Self::flush_and_wait) does, in a task of any
     /// executor.
     ///
-    /// Cancel-safe. The timeout is kept by a helper thread, which ends with the future;
-    /// [`Duration::MAX`] needs none, for use inside a runtime's own timeout.
+    /// Cancel-safe. The timeout is kept by the process's one timer thread; [`Duration::MAX`] needs
+    /// none, for use inside a runtime's own timeout.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use opentelemetry::trace::{
     SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, Tracer, TracerProvider,
 };
-use opentelemetry::{Context, Value};
+use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
@@ -181,26 +181,58 @@ fn dropped_attempt_fails() {
     );
 }
 
-/// The library sets a status only on failure, and the SDK keeps the higher of two: `Ok` over
-/// `Error`.
+/// The library sets a status and an `error.type` only on failure, and only where the work did not.
+/// (Of two errors the SDK would keep the one that is later in the alphabet.)
 #[test]
 fn user_status_stays() {
     let exporter = Exporter::default();
     let tracer = exporter.tracer();
     let attempts = Attempts::new("call");
-    let ok = |cx: &Context, status: Status| {
+    let set = |cx: &Context, status: Status| {
         cx.span().set_status(status);
         Ok::<_, String>(())
     };
     let results = [
-        attempts.run(&tracer, |cx| ok(cx, Status::error("partial"))),
-        attempts.run(&tracer, |cx| ok(cx, Status::Ok)),
-        attempts.run(&tracer, |cx| ok(cx, Status::Ok).and(Err("no".into()))),
+        attempts.run(&tracer, |cx| set(cx, Status::error("partial"))),
+        attempts.run(&tracer, |cx| set(cx, Status::Ok)),
+        attempts.run(&tracer, |cx| set(cx, Status::Ok).and(Err("no".into()))),
+        attempts.run(&tracer, |cx| set(cx, Status::error("a mine")).and(Err("no".into()))),
+        attempts.run(&tracer, |cx| {
+            cx.span().set_attribute(KeyValue::new("error.type", "timeout"));
+            Err("no".into())
+        }),
         attempts.run(&tracer, |_| Ok(())),
     ];
-    assert_eq!(results.map(|result| result.is_ok()), [true, true, false, true]);
-    let statuses: Vec<_> = exporter.spans().into_iter().map(|span| span.status).collect();
-    assert_eq!(statuses, [Status::error("partial"), Status::Ok, Status::Ok, Status::Unset]);
+    assert_eq!(results.map(|result| result.is_ok()), [true, true, false, false, false, true]);
+    let spans = exporter.spans();
+    let statuses: Vec<_> = spans.iter().map(|span| span.status.clone()).collect();
+    let own = [Status::error("partial"), Status::Ok, Status::Ok, Status::error("a mine")];
+    assert_eq!(statuses[..4], own);
+    assert_eq!(statuses[4..], [Status::error("no"), Status::Unset]);
+    assert_eq!(attribute(&spans[3].attributes, "error.type"), Value::from("_OTHER"));
+    assert_eq!(attribute(&spans[4].attributes, "error.type"), Value::from("timeout"));
+}
+
+/// An error whose text has no end, and panics when it is dropped.
+#[test]
+fn endless_error_text_is_cut() {
+    struct Endless;
+    impl std::fmt::Display for Endless {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            loop {
+                f.write_str("no ")?;
+            }
+        }
+    }
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let exporter = Exporter::default();
+    Attempts::new("call").start(&exporter.tracer()).fail(Endless);
+    let spans = exporter.spans();
+    assert_eq!(error(&spans[0]).len(), 4096 + '…'.len_utf8());
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn endless_error_is_cut() {
     submitter.submit(1).unwrap();
     processor.next_batch().unwrap().fail_all(|_| Endless);
     let [batch] = spans(&exporter, "batch").try_into().unwrap();
-    let cut = format!("1 item failed: a{}…", "ä".repeat(511));
+    let cut = format!("1 item failed: a{}…", "ä".repeat(2047));
     assert_eq!(batch.status, Status::error(cut));
 }
 
