@@ -56,14 +56,16 @@ class File:
         self.tokens = tokens(self.text)
         self.blocks = list(self._blocks())
         self.starts = [match.start() for match in re.finditer(r"^", self.text, re.MULTILINE)]
-        self.tests = [block for block in self.blocks if self._is_test(block)]
+        # By custom `mod tests;` stands under cfg(test).
+        self.all_tests = path.name == "tests.rs"
+        self.tests = [block for block in self.blocks if self.all_tests or self._is_test(block)]
 
     def line(self, offset):
         return bisect.bisect_right(self.starts, offset)
 
     def in_tests(self, index):
-        """Whether a token is in a block under `cfg(test)`."""
-        return any(block.header <= index <= block.closes for block in self.tests)
+        """Whether a token is in a block or file under `cfg(test)`."""
+        return self.all_tests or any(block.header <= index <= block.closes for block in self.tests)
 
     def _is_test(self, block):
         if block.kind is None:

@@ -1,0 +1,145 @@
+use super::*;
+use crate::queue::Handle;
+
+/// In nanoseconds.
+const HOUR: u64 = 3_600_000_000_000;
+
+/// Two shards; batches of `size`.
+fn drain(size: u32) -> (Handle<()>, Drain<()>) {
+    let (queue, consumers) = Queue::new(2, 8, size, 0);
+    let drain = Drain::new(Arc::clone(queue.queue()), consumers, size, HOUR);
+    (queue, drain)
+}
+
+/// A step at the present time.
+fn step(drain: &mut Drain<()>) -> Action {
+    let now = drain.queue().trigger.clock.now();
+    drain.step(now)
+}
+
+fn push(queue: &Handle<()>, shard: usize) {
+    queue.shard(shard).push(|| ()).expect("a free slot");
+}
+
+fn deadline(action: Action) -> u64 {
+    let Action::Wait { deadline: Some(deadline) } = action else { panic!("{action:?}") };
+    deadline
+}
+
+/// The delay of an entry does not begin while nothing is pending.
+#[test]
+fn idle_time_is_no_delay() {
+    let (queue, mut drain) = drain(8);
+    for _ in 0..3 {
+        assert_eq!(step(&mut drain), Action::Wait { deadline: None });
+        let before = queue.trigger.clock.now();
+        push(&queue, 0);
+        let due = deadline(step(&mut drain));
+        assert!(due >= before + HOUR);
+        assert_eq!(deadline(drain.step(due - 1)), due, "it does not move");
+        assert_eq!(drain.step(due), Action::Take { count: 1, trigger: Trigger::Timeout });
+        drain.take(1, |records| assert_eq!(records.count(), 1));
+    }
+}
+
+/// What a batch leaves behind has the deadline of its own time, under lasting load, too.
+#[test]
+fn leftover_keeps_its_own_deadline() {
+    let (queue, mut drain) = drain(2);
+    push(&queue, 0);
+    for _ in 0..5 {
+        let before = queue.trigger.clock.now();
+        push(&queue, 0);
+        push(&queue, 0);
+        assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Size });
+        drain.take(2, |records| assert_eq!(records.count(), 2));
+        // Known to be later than the poll before the last.
+        assert!(drain.shards[0].since < queue.trigger.clock.now());
+        if drain.shards[0].checkpoint_at > before {
+            assert!(deadline(step(&mut drain)) > HOUR);
+        }
+    }
+    let since = drain.shards[0].since;
+    let before = queue.trigger.clock.now();
+    push(&queue, 0);
+    assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Size });
+    drain.take(2, |records| assert_eq!(records.count(), 2));
+    push(&queue, 0);
+    assert!(deadline(step(&mut drain)) >= before + HOUR && since < before);
+}
+
+/// An entry that is due but unpublished makes no other entry due, and is polled for.
+#[test]
+fn unpublished_claim_delays_own_shard() {
+    let (queue, mut drain) = drain(8);
+    let claim = queue.rings[0].claim(1).expect("a free slot");
+    let overdue = deadline(step(&mut drain));
+    assert_eq!(drain.step(overdue), Action::AwaitPublish);
+    push(&queue, 1);
+    queue.trigger.ask_flush();
+    assert_eq!(step(&mut drain), Action::Take { count: 1, trigger: Trigger::Manual });
+    drain.take(1, |records| assert_eq!(records.count(), 1));
+    assert_eq!(step(&mut drain), Action::AwaitPublish, "the flush covers the claim");
+    push(&queue, 1);
+    assert_eq!(step(&mut drain), Action::AwaitPublish, "and not what came later");
+    let _ = claim.publish(|| ());
+    assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Manual });
+}
+
+/// The wake-up came with the weight; the publication before it brings none.
+#[test]
+fn weight_behind_claim_is_awaited() {
+    let (queue, consumers) = Queue::new(1, 8, 8, 10);
+    let mut drain = Drain::new(Arc::clone(queue.queue()), consumers, 8, HOUR);
+    let claim = queue.rings[0].claim(1).expect("a free slot");
+    push(&queue, 0);
+    queue.weigh(10);
+    assert_eq!(step(&mut drain), Action::AwaitPublish);
+    queue.shard(0).finish(claim, || ());
+    assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Weight });
+}
+
+/// The delay of an entry that is pushed while a batch is taken begins at once.
+#[test]
+fn delay_begins_while_draining() {
+    let (queue, mut drain) = drain(8);
+    push(&queue, 0);
+    queue.trigger.ask_flush();
+    assert_eq!(step(&mut drain), Action::Take { count: 1, trigger: Trigger::Manual });
+    let mut pushed = 0;
+    drain.take(1, |records| {
+        assert_eq!(records.count(), 1);
+        push(&queue, 1);
+        pushed = queue.trigger.clock.now();
+        while queue.trigger.clock.now() == pushed {}
+    });
+    assert!(deadline(step(&mut drain)) <= pushed + HOUR);
+}
+
+/// No wake-up comes for the publication that completes a batch, or the last one.
+#[test]
+fn last_publication_is_awaited() {
+    let (queue, mut drain) = drain(2);
+    let claim = queue.rings[0].claim(1).expect("a free slot");
+    let _ = deadline(step(&mut drain));
+    push(&queue, 0);
+    assert_eq!(step(&mut drain), Action::AwaitPublish);
+    let _ = claim.publish(|| ());
+    assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Size });
+    drain.take(2, |records| assert_eq!(records.count(), 2));
+    let claim = queue.rings[0].claim(1).expect("a free slot");
+    queue.close();
+    assert_eq!(step(&mut drain), Action::AwaitPublish);
+    let _ = claim.publish(|| ());
+    assert_eq!(step(&mut drain), Action::Take { count: 1, trigger: Trigger::Shutdown });
+}
+
+/// Limits may be old ones while a coordinator is suspended.
+#[test]
+fn flusher_awaits_coordinator() {
+    let (queue, mut drain) = drain(8);
+    queue.trigger.suspend_coordinator();
+    assert_eq!(step(&mut drain), Action::AwaitPublish);
+    queue.close();
+    assert_eq!(step(&mut drain), Action::Closed);
+}
