@@ -5,6 +5,7 @@
 mod attributes;
 pub(crate) mod batch;
 mod builder;
+mod extend;
 #[cfg(test)]
 mod flooding;
 mod hoist;
@@ -41,7 +42,8 @@ pub(crate) const MAX_LINKS: usize = 1 << 20;
 /// ```
 /// use batchlink::{LinkSet, Outcome};
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-/// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+/// # let context = |n: u64| SpanContext::new(
+/// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
 /// let mut set = LinkSet::builder().with_max_links(2).build()?;
 /// assert_eq!(set.insert(&context(1)), Outcome::Linked);
 /// assert_eq!(set.insert(&context(1)), Outcome::Duplicate);
@@ -138,11 +140,12 @@ impl LinkSet {
     ///
     /// ```
     /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// # let context = |n: u64| SpanContext::new(
+    /// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
     /// use batchlink::{LinkSet, Outcome, links};
     ///
     /// let mut set = LinkSet::builder().build()?;
-    /// assert_eq!(set.insert_link(links::batch_member(&context(1), "order-7", 0)), Outcome::Linked);
+    /// assert_eq!(set.insert_link(links::batch_item(&context(1), 0)), Outcome::Linked);
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
     pub fn insert_link(&mut self, link: Link) -> Outcome {
@@ -159,7 +162,8 @@ impl LinkSet {
     ///
     /// ```
     /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// # let context = |n: u64| SpanContext::new(
+    /// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
     /// use batchlink::{LinkSet, Outcome};
     ///
     /// let mut set = LinkSet::builder().build()?;
@@ -214,7 +218,8 @@ impl LinkSet {
     ///
     /// ```
     /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// # let context = |n: u64| SpanContext::new(
+    /// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
     /// use batchlink::LinkSet;
     ///
     /// let mut set = LinkSet::builder().build()?;
@@ -329,19 +334,5 @@ impl LinkSet {
         self.counts.received += 1;
         self.counts.invalid += 1;
         Outcome::Invalid
-    }
-}
-
-/// Inserts each link.
-impl Extend<Link> for LinkSet {
-    fn extend<I: IntoIterator<Item = Link>>(&mut self, links: I) {
-        links.into_iter().for_each(|link| _ = self.insert_link(link));
-    }
-}
-
-/// Inserts each context that is not missing; see [`LinkSet::insert_optional`].
-impl<C: MaybeContext> Extend<C> for LinkSet {
-    fn extend<I: IntoIterator<Item = C>>(&mut self, contexts: I) {
-        contexts.into_iter().for_each(|context| _ = self.insert_optional(context));
     }
 }
