@@ -26,6 +26,19 @@ pub struct InvalidLink {
 }
 
 /// The fault of an [`InvalidLink`].
+///
+/// ```
+/// use batchlink::links::{self, InvalidLinkReason};
+/// use opentelemetry::KeyValue;
+/// use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+///
+/// let context = SpanContext::new(
+///     TraceId::from(7), SpanId::from(1), TraceFlags::SAMPLED, true, TraceState::NONE);
+/// let link = Link::new(context, vec![KeyValue::new("", 1)], 0);
+/// let error = links::validate(&[link]).unwrap_err();
+/// assert_eq!(error.reason, InvalidLinkReason::EmptyAttributeKey { attribute: 0 });
+/// assert_eq!(error.reason.to_string(), "its attribute 0 has an empty key");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidLinkReason {
