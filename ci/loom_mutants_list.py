@@ -225,7 +225,7 @@ MUTANTS = [
     ("dropped waiter keeps its wake-up",
      [("self.unregister(true);", "self.unregister(false);")], "dropped_waiter_passes_wake", None),
     ("heavy but unpublished item is slept on",
-     [("heavy || unpublished || closed", "unpublished || closed")], "weight_behind_a_claim_is_found", None),
+     [("heavy || unpublished || closed", "unpublished || closed")], "weight_behind_claim_is_found", None),
     ("weight completed without a wake-up",
      [("$before < self.limit && $before.saturating_add($weight) >= self.limit", "false")],
      "two_submitters_complete_the_weight", None),

@@ -238,7 +238,7 @@ mod tests {
 
     /// Characters decide which member goes first, bytes whether the rest fits.
     #[test]
-    fn long_members_are_counted_in_characters() {
+    fn long_members_count_in_characters() {
         let of = |value: &str| ("b", value.to_owned());
         let state = |second| {
             let others =

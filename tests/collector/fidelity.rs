@@ -250,7 +250,7 @@ fn long_trace_state_loses_members() {
 
 /// One member that does not fit leaves none.
 #[test]
-fn unfit_member_leaves_no_trace_state() {
+fn unfit_member_empties_trace_state() {
     let key = "k".repeat(256);
     let state = TraceState::from_key_value([(key, "v".repeat(256))]).unwrap();
     let mut set = LinkSet::builder().build().unwrap();
@@ -262,7 +262,7 @@ fn unfit_member_leaves_no_trace_state() {
 
 /// Each length there is, on both sides of the limit.
 #[test]
-fn trace_state_of_any_length_fits() {
+fn every_trace_state_fits() {
     let mut set = LinkSet::builder().build().unwrap();
     let (collector, mut flusher) = by_size(1).with_shards(1).build().unwrap();
     for bytes in 4..=1100 {

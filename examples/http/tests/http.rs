@@ -151,7 +151,8 @@ fn interrupt_ends_the_service() {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(
         stream,
-        "POST /items HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\nconnection: close\r\n\
+        "POST /items HTTP/1.1\r\nhost: {address}\r\n\
+         content-type: application/json\r\nconnection: close\r\n\
          traceparent: 00-{trace}-b7ad6b7169203331-01\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -181,7 +182,7 @@ fn interrupt_ends_the_service() {
 }
 
 #[test]
-fn bad_flags_end_with_status_2() {
+fn bad_flags_exit_with_2() {
     for (flags, said) in [
         ("--serve nowhere", "--serve"),
         ("--requests 0", "--requests"),

@@ -147,7 +147,7 @@ fn two_submitters_complete_the_weight() {
 /// An item that weighs enough by itself is found behind one that is claimed and not yet published,
 /// though the publication of that one crosses no limit.
 #[test]
-fn weight_behind_a_claim_is_found() {
+fn weight_behind_claim_is_found() {
     check(1, || {
         let (submitter, mut processor) = processor(4, Some(3));
         let threads = [3, 3].map(|weight| {
