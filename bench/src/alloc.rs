@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// The system's allocator; one relaxed load more while nobody counts.
+/// The system's allocator; one relaxed load more while nothing is counted.
 pub struct Counting;
 
 static ON: AtomicBool = AtomicBool::new(false);

@@ -109,7 +109,7 @@ impl AsyncConsumer {
     fn batch_of(mut links: Vec<Link>) -> Batch {
         let mut counts = Counts { received: links.len() as u64, ..Counts::default() };
         let mut seen = HashSet::new();
-        // With the truncation inside, so that the counters are everybody's.
+        // With the truncation inside, so that the counters are those of all contestants.
         links.retain(|link| {
             let key = link.key();
             if counts.linked as usize == MAX_LINKS {

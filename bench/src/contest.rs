@@ -3,7 +3,7 @@
 
 use opentelemetry::trace::{Link, SpanContext};
 
-/// The bound of the set of links, for everybody.
+/// The bound of the set of links, the same for every contestant.
 pub const MAX_LINKS: usize = 128;
 
 /// What a contestant is opened with.
@@ -79,7 +79,7 @@ pub trait Consumer: Send + 'static {
     /// Waits for a full batch; the rest once all producers are gone, and then `None`.
     fn wait(&mut self) -> Option<Batch>;
 
-    /// How often it was woken, for those who know.
+    /// How often it was woken, if the contestant counts that.
     fn wake_ups(&self) -> Option<u64> {
         None
     }

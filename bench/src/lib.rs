@@ -1,6 +1,6 @@
-//! batchlink beside everyone else: the same work, the same result, timed side by side.
+//! batchlink beside the others: the same work, the same result, timed side by side.
 //!
-//! [`contest`] says what the work is, [`roster`] who does it, [`runs`] how it is timed.
+//! [`contest`] says what the work is, [`roster`] what does it, [`runs`] how it is timed.
 
 pub mod alloc;
 pub mod async_lock;

@@ -1,4 +1,4 @@
-//! Runs everybody side by side; see `--help`.
+//! Runs all contestants side by side; see `--help`.
 
 use batchlink_bench::alloc::Counting;
 use batchlink_bench::results::{self, Results, Row};
@@ -11,10 +11,12 @@ use std::path::PathBuf;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs batchlink and everybody else side by side on the same work: prints tables, writes
+const EFFORTS: [&str; 5] = ["quick", "full", "scaling", "processor", "redraw"];
+
+/// Runs batchlink and the other libraries side by side on the same work: prints tables, writes
 /// results.json and SVG plots. Timings are medians; only ratios within one run count.
 #[derive(Debug, Parser)]
-#[command(version, group(ArgGroup::new("effort").required(true).args(["quick", "full", "scaling", "processor", "redraw"])))]
+#[command(version, group(ArgGroup::new("effort").required(true).args(EFFORTS)))]
 struct Options {
     /// 3 rounds, one to two minutes
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! batchlink, and the floor beneath everybody.
+//! batchlink, and the floor beneath all contestants.
 
 use crate::contest::{Batch, Consumer, Contestant, Counts, Producer, Setup};
 use crate::dedup::{Dedup, IndexDedup};
@@ -21,7 +21,7 @@ fn open<P>(setup: Setup, producer: impl Fn(&LinkCollector) -> P) -> (Vec<P>, Flu
     let (collector, flusher) = LinkCollector::builder()
         .with_max_batch_size(setup.batch)
         .with_queue_capacity(setup.capacity)
-        // Nobody waits for a timeout here.
+        // No batch waits for a timeout here.
         .with_max_delay(Duration::from_secs(3600))
         .with_link_policy(LinkPolicy::new().without_link_type())
         .build()
@@ -92,7 +92,7 @@ impl<const N: usize> Producer for RunProducer<N> {
     }
 }
 
-/// The counts of a batch in everybody's form.
+/// The counts of a batch in the form that all contestants share.
 pub fn counts(batch: &LinkBatch) -> Counts {
     Counts {
         received: batch.received(),
@@ -122,7 +122,7 @@ impl Consumer for Flusher {
 }
 
 /// The floor: 32 bytes appended to a private `Vec` with room for all, then batchlink's dedup. No
-/// check, no bound, no other thread: nobody can be faster, and nobody could use it.
+/// check, no bound, no other thread: nothing can be faster, and it is of no use.
 pub struct Floor<I>(PhantomData<I>);
 
 pub struct FloorProducer<I>(Vec<I>);

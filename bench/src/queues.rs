@@ -172,7 +172,10 @@ polled_queue!(SegQueue, SegQueue, |setup| crossbeam_queue::SegQueue::new(), |que
 
 /// Channels that can wait, all with the same names for the same things.
 macro_rules! channel {
-    ($name:ident, $sender:ty, $receiver:ty, $bounded:path, |$result:ident| $sent:expr, |$got:ident| $item:expr) => {
+    (
+        $name:ident, $sender:ty, $receiver:ty, $bounded:path,
+        |$result:ident| $sent:expr, |$got:ident| $item:expr
+    ) => {
         pub struct $name;
 
         impl<I: Stored> Queue<I> for $name {

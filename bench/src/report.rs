@@ -115,7 +115,8 @@ fn scaling(rows: &[Row], unit: &str) -> String {
 
 /// Up to six columns that belong together: wider tables do not read well.
 fn chunks<'a>(params: &[&'a str]) -> Vec<Vec<&'a str>> {
-    // "512, unique, trace state" belongs to "trace state", "timeout late by, p50" to "timeout late by".
+    // "512, unique, trace state" belongs to "trace state", "timeout late by, p50" to "timeout late
+    // by".
     let family = |param: &str| match param.rsplit_once(", ") {
         Some((head, tail)) if tail.starts_with('p') || tail == "max" => head.to_owned(),
         Some((_, tail)) if !tail.contains("unique") && !tail.contains('%') => tail.to_owned(),

@@ -1,4 +1,4 @@
-//! Who takes part.
+//! The contestants.
 
 use crate::async_lock::AsyncRwLock;
 use crate::contest::Contestant;
@@ -48,7 +48,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Contexts for each of several producers, of what everybody gets.
+    /// How many of `contexts` each of several producers pushes here.
     pub fn part_of(&self, contexts: usize) -> usize {
         if self.name == RWLOCK { contexts / SLOW_PART } else { contexts }
     }
@@ -114,7 +114,7 @@ fn ours() -> Vec<Entry> {
     vec![entry::<Collector>(BATCHLINK, Group::Ours), entry::<Pinned>(PRODUCER, Group::Ours)]
 }
 
-/// Those who push in runs.
+/// The contestants that push in runs.
 pub fn bulk() -> Vec<Entry> {
     use Group::{Floor as Bottom, Other, Ours, Registered};
     vec![

@@ -1,5 +1,5 @@
 //! Rounds: every contestant once per round, in an order that moves on from round to round, so
-//! that nobody always runs on the warmer or the throttled machine.
+//! that no contestant always runs on the warmer or the throttled machine.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;

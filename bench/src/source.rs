@@ -1,4 +1,4 @@
-//! The contexts that everybody is given: made up once, the same for all.
+//! The contexts that every contestant is given: made up once, the same for all.
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};

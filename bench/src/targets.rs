@@ -68,8 +68,8 @@ pub fn targets(results: &Results, scaling: &[Row]) -> Vec<Target> {
     ] {
         all.push(Target::new(what, AtMost(goal), ratio("push", "512", name, FLOOR), FLOOR));
     }
-    // The contestants asked for; and with the packed ones, which nobody writes but which show
-    // what is left of the lead if others store 32 bytes as well.
+    // The contestants asked for; and with the packed ones, which are not written in practice but
+    // show what is left of the lead if others store 32 bytes as well.
     for (note, groups) in
         [("", &[Other, Registered][..]), (", packed too", &[Other, Registered, Packed])]
     {

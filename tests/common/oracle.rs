@@ -71,7 +71,7 @@ impl Collector {
     }
 
     /// A processor's queue, which takes items whatever their contexts. With a bound on the weight
-    /// of a batch there must be one shard: else nobody can say which items are left for later.
+    /// of a batch there must be one shard: else it is undefined which items are left for later.
     pub fn of_items(self, max_weight: Option<u64>) -> Self {
         assert!(max_weight.is_none() || self.shards.len() == 1);
         Self { items: true, max_weight: max_weight.unwrap_or(u64::MAX), ..self }

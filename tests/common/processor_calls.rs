@@ -1,5 +1,6 @@
 //! Calls of a batch processor, its submitters, callers and batches, in any order and on one thread,
-//! made on the oracle too: who gets which answer, when each batch span ends, and what it then says.
+//! made on the oracle too: which caller gets which answer, when each batch span ends, and what it
+//! then says.
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
@@ -619,7 +620,7 @@ impl Session {
                 if !outside && let Err(reason) = self.model.push(id) {
                     self.model.items[id].reply = Some(Err(Self::refusal(reason)));
                 }
-                // Nobody need wake it for its first poll.
+                // It is polled first without a wake-up.
                 let woken = Arc::new(Woken(AtomicBool::new(true)));
                 self.callers.push(Caller { id, future, outside, woken });
                 return self.poll(self.callers.len() - 1);
@@ -812,7 +813,7 @@ impl Model {
         Ok(())
     }
 
-    /// As `push`, by somebody who waits for room: that it is full is no refusal.
+    /// As `push`, by a caller that waits for a free slot: a full shard is no refusal.
     fn offer(&mut self, id: usize) -> Poll<Result<(), PushError>> {
         let refused = self.queue.rejected_full;
         match self.push(id) {

@@ -85,7 +85,7 @@ fn panic_leaves_cache_unchanged() {
     assert!(catch_unwind(call).is_err());
     assert_eq!(cache.len(), 0);
     let _watchdog = watchdog();
-    // The same key, from inside: whoever waited for the maker would wait for ever.
+    // The same key, from inside: a wait for the maker would never end.
     let outer = cache.get_or_create(&1, || {
         let inner = cache.get_or_create(&1, || template(1));
         assert_eq!(*inner, template(1));

@@ -143,7 +143,7 @@ mod cancelled {
         let (mut processor, check, exporter) = five();
         tokio::select! {
             biased;
-            () = processor.run_each_async(|_, _| pending()) => unreachable!("the handler is never done"),
+            () = processor.run_each_async(|_, _| pending()) => unreachable!("never done"),
             () = tokio::task::yield_now() => (),
         }
         check_item(&exporter);

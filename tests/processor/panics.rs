@@ -75,7 +75,7 @@ fn user_panics_cost_one_item() {
     }
     handle.shutdown().unwrap();
 
-    // The drop of a result, or of an error, that nobody waits for any more.
+    // The drop of a result, or of an error, that no caller waits for any more.
     for fails in [false, true] {
         let (submitter, processor) = build().build(tracer.clone()).unwrap();
         let (go, gone) = mpsc::channel();

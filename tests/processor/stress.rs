@@ -1,4 +1,4 @@
-//! Many callers at once, of whom some give up: one answer each.
+//! Many callers at once, of which some give up: one answer each.
 
 use super::common::*;
 use super::support::*;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// 8 submitters, random failures, panics and callers who give up: one answer each, and every count
+/// 8 submitters, random failures, panics and callers that give up: one answer each, and every count
 /// adds up. In release it is a million items.
 #[test]
 fn every_caller_gets_one_answer() {
@@ -71,7 +71,7 @@ fn every_caller_gets_one_answer() {
     assert_eq!(queue.accepted(), calls - full);
     assert_eq!(stats.succeeded() + stats.failed(), calls - full);
     assert_eq!(stats.succeeded() + stats.failed(), queue.received());
-    // Those who gave up did so before they knew.
+    // Callers that gave up did so before they knew.
     assert!(stats.succeeded() >= succeeded && stats.failed() >= failed + panicked + unanswered);
     assert_eq!(
         stats.succeeded() - succeeded + stats.failed() - failed - panicked - unanswered,
@@ -198,7 +198,7 @@ impl opentelemetry_sdk::trace::SpanProcessor for Tallying {
     }
 }
 
-/// Callers who were polled go in the very moment in which they are answered: nothing is used after
+/// Callers that were polled go in the very moment in which they are answered: nothing is used after
 /// it was freed (the sanitizers look, too), no answer and no waker is lost.
 #[test]
 fn callers_leave_while_answered() {

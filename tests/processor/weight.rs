@@ -75,7 +75,7 @@ fn heavy_item_goes_alone() {
     assert_eq!(alone, 64);
 }
 
-/// Whoever completes the weight wakes the processor, whatever the others do.
+/// The submitter that completes the weight wakes the processor, whatever the others do.
 #[test]
 fn weight_wakes_processor() {
     let _watchdog = watchdog();

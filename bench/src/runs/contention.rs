@@ -27,7 +27,7 @@ pub struct Outcome {
 pub type Run = fn(sources: &[Source], setup: Setup, each: usize, retry: bool) -> Outcome;
 
 /// For every producer contexts that no other has, more of them than a batch: all are unique within
-/// any batch, so that everybody's result is the same, whatever the interleaving.
+/// any batch, so that all results are the same, whatever the interleaving.
 pub fn sources(producers: usize) -> Vec<Source> {
     let mut random = Random(7);
     let source = |_| {

@@ -6,13 +6,13 @@ pub const BATCHES: [usize; 7] = [16, 64, 256, 512, 1024, 8192, 65536];
 /// What everything is compared with: a design in which every push adds to one counter.
 pub const ONE_COUNTER: &str = "one shared counter";
 
-/// Who pushes next. All run on one thread, interleaved one push at a time, so that the counts are
-/// the same in every run; one producer per shard.
+/// Which producer pushes next. All run on one thread, interleaved one push at a time, so that the
+/// counts are the same in every run; one producer per shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    /// Everybody in turn.
+    /// Each in turn.
     Balanced,
-    /// Anybody, at random.
+    /// Any of them, at random.
     Random,
     /// One producer does all the work.
     Hot,
@@ -109,7 +109,7 @@ mod counted {
             .expect("a valid configuration");
         let producers: Vec<_> = (0..shards).map(|_| collector.producer()).collect();
         let mut random = Random(1);
-        // The first batches teach the trigger who is busy.
+        // The first batches teach the trigger which shards are busy.
         let warm_up = 2;
         for turn in 0..turns + warm_up {
             if turn == warm_up {
