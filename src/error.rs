@@ -237,7 +237,8 @@ impl fmt::Display for ShutdownError {
             Self::AlreadyShutdown => f.write_str("the flusher was already shut down"),
             Self::Timeout { pending, in_flight } => write!(
                 f,
-                "the shutdown timed out: {pending} still in the queue, {in_flight} taken and not finished"
+                "the shutdown timed out: {pending} still in the queue, {in_flight} taken and not \
+                 finished"
             ),
             Self::Panicked { pending } => {
                 write!(f, "the flusher's thread panicked: {pending} left in the queue")
@@ -289,7 +290,8 @@ impl fmt::Display for FlushError {
         match self {
             Self::Timeout { pending, in_flight } => write!(
                 f,
-                "the flush timed out: {pending} still in the queue, {in_flight} taken and not finished"
+                "the flush timed out: {pending} still in the queue, {in_flight} taken and not \
+                 finished"
             ),
             Self::Closed { pending } => {
                 write!(f, "the flusher was dropped: {pending} left in the queue")

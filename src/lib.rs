@@ -2,9 +2,10 @@
 //! Joins the traces of many requests to the one span of the batch that served them.
 //!
 //! Producers push the [`SpanContext`](opentelemetry::trace::SpanContext)s of their requests into a
-//! sharded, lock-free queue. A flush fires at exactly `max_batch_size` pending contexts, or when the
-//! first of them has waited for `max_delay`. The flusher then hands out a [`LinkBatch`]: a bounded,
-//! de-duplicated set of links for one batch span, with an account of every context that is not in it.
+//! sharded, lock-free queue. A flush fires at exactly `max_batch_size` pending contexts, or when
+//! the first of them has waited for `max_delay`. The flusher then hands out a [`LinkBatch`]: a
+//! bounded, de-duplicated set of links for one batch span, with an account of every context that is
+//! not in it.
 //!
 //! ```
 //! use batchlink::LinkCollector;
@@ -40,7 +41,7 @@
 //! | situation | use |
 //! |---|---|
 //! | requests on many threads, one writer that batches | [`LinkCollector`] |
-//! | work items to be batched, a result for each caller | `processor::BatchProcessor` (feature `processor`) |
+//! | items to batch, a result for each caller | `processor::BatchProcessor` (feature `processor`) |
 //! | a batch in hand, such as a Kafka poll | [`LinkSet`], [`messaging`], [`carrier`] |
 //! | retries; compensations; fan-out and fan-in | [`patterns`] |
 //! | links with a meaning, link templates | [`links`] |

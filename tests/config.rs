@@ -60,15 +60,15 @@ fn wrong_value_is_named() {
             builder().with_max_batch_size(1 << 20).with_shards(17),
             "shards",
             17,
-            "1 to 16, since every shard has 1048576 slots (max_batch_size or more) and all together \
-             at most 16777216",
+            "1 to 16, since every shard has 1048576 slots (max_batch_size or more) and all \
+             together at most 16777216",
         ),
         (
             builder().with_max_batch_size(1_000_000).with_shards(128),
             "shards",
             128,
-            "1 to 16, since every shard has 1048576 slots (max_batch_size or more) and all together \
-             at most 16777216",
+            "1 to 16, since every shard has 1048576 slots (max_batch_size or more) and all \
+             together at most 16777216",
         ),
         // Two wrong fields: one of them is named, and it is wrong.
         (builder().with_max_batch_size(0).with_shards(0), "max_batch_size", 0, size),
@@ -289,8 +289,8 @@ fn build_error_names_the_variable() {
         (
             &[(size, "1048576"), (shards, "17")],
             format!(
-                "{shards}: 17 (allowed: 1 to 16, since every shard has 1048576 slots ({size} or more) and \
-                 all together at most 16777216)"
+                "{shards}: 17 (allowed: 1 to 16, since every shard has 1048576 slots ({size} or \
+                 more) and all together at most 16777216)"
             ),
         ),
     ];

@@ -288,7 +288,7 @@ fn frozen_shards_refuse_when_full() {
 #[cfg(batchlink_count)]
 mod steps {
     use super::*;
-    use batchlink::{StepCounts, take_step_counts};
+    use batchlink::{FlusherHandle, StepCounts, take_step_counts};
     use std::sync::mpsc::{Receiver, Sender};
 
     const SIZE: usize = 16;
@@ -296,8 +296,7 @@ mod steps {
     const PUSHES: u64 = 5000;
 
     /// Returns a flusher whose handler has begun and waits for a message.
-    fn frozen_flusher() -> (LinkCollector, batchlink::FlusherHandle, Sender<()>, Receiver<LinkBatch>)
-    {
+    fn frozen_flusher() -> (LinkCollector, FlusherHandle, Sender<()>, Receiver<LinkBatch>) {
         let (collector, flusher) =
             by_size(SIZE).with_shards(SHARDS).with_queue_capacity(256).build().unwrap();
         let (go_on, may_go_on) = mpsc::channel();

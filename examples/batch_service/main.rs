@@ -1,10 +1,11 @@
-//! A service collects the orders of many requests into batches, by size or timeout, says of each order
-//! what became of it, and hands the good ones on to the next stage: a workflow of batches that links
-//! hold together, from the requests to the report on all of it.
+//! A service collects the orders of many requests into batches, by size or timeout, says of each
+//! order what became of it, and hands the good ones on to the next stage: a workflow of batches
+//! that links hold together, from the requests to the report on all of it.
 //!
 //! ```text
 //! cargo run --release --example batch_service --features processor
-//! cargo run --release --example batch_service --features processor -- --orders 500 --clients 8 --batch-size 32
+//! cargo run --release --example batch_service --features processor -- \
+//!     --orders 500 --clients 8 --batch-size 32
 //! ```
 
 mod check;
@@ -32,15 +33,18 @@ use std::time::{Duration, Instant};
 #[command(name = "batch_service")]
 struct Args {
     /// Orders, each in a request with a trace of its own; one in seven is no good
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
     orders: u32,
 
     /// Threads that have requests
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = value_parser!(u32).range(1..=1000))]
     clients: u32,
 
     /// Orders that make a batch; a span holds 128 links
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = value_parser!(u16).range(1..=128))]
     batch_size: u16,
 
     /// Longest wait of an order for its batch, in milliseconds
@@ -76,8 +80,8 @@ fn run(args: &Args) -> common::Result {
         batch.succeed_all(|_| ());
     })?;
 
-    // The first stage: each order for itself. In here the current span is the order's own, so that is
-    // what the next stage links.
+    // The first stage: each order for itself. In here the current span is the order's own, so that
+    // is what the next stage links.
     let (validate, validating) = stage::<()>("validate_batch", args, &tracer)?;
     let validating = validating.spawn_each(move |order: Order, cx| {
         cx.span().set_attribute(KeyValue::new("order.id", i64::from(order.id)));

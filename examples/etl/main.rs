@@ -26,23 +26,28 @@ use std::process::ExitCode;
 #[command(name = "etl")]
 struct Args {
     /// Sources, each extracted in a trace of its own
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = value_parser!(u32).range(1..=100))]
     sources: u32,
 
     /// Rows of each source; one in ten is unreadable
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
     rows: u32,
 
     /// Rows of a page, the unit of extraction
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = value_parser!(u32).range(1..))]
     page: u32,
 
     /// Rows transformed at once; they come from as many pages at most, and a span holds 128 links
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(1..=128))]
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = value_parser!(u32).range(1..=128))]
     chunk: u32,
 
     /// Rows loaded at once
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = value_parser!(u32).range(1..=128))]
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    #[arg(value_parser = value_parser!(u32).range(1..=128))]
     batch: u32,
 
     #[command(flatten)]

@@ -25,7 +25,8 @@ use std::thread;
 #[command(name = "fan_in")]
 struct Args {
     /// Workers
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
     workers: u32,
 
     /// One worker in so many fails; 0: none
@@ -33,7 +34,8 @@ struct Args {
     fail_every: u32,
 
     /// Links of the aggregation span; more are counted and left out
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = value_parser!(u32).range(1..=128))]
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(value_parser = value_parser!(u32).range(1..=128))]
     max_links: u32,
 
     /// What the workers are

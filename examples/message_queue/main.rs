@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! cargo run --release --example message_queue
-//! cargo run --release --example message_queue -- --producers 8 --messages 100 --max-poll 64 --redeliver-every 3
+//! cargo run --release --example message_queue -- \
+//!     --producers 8 --messages 100 --max-poll 64 --redeliver-every 3
 //! ```
 //!
 //! `broker.rs` is the queue between them, `check.rs` looks at what was exported.
@@ -35,15 +36,18 @@ const DESTINATION: &str = "orders";
 #[command(name = "message_queue")]
 struct Args {
     /// Producers, a thread each
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = value_parser!(u32).range(1..=1000))]
     producers: u32,
 
     /// Messages of each producer
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
     messages: u32,
 
     /// Messages that a poll takes at most
-    #[arg(long, value_name = "N", default_value_t = 160, value_parser = value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 160)]
+    #[arg(value_parser = value_parser!(u16).range(1..))]
     max_poll: u16,
 
     /// The broker delivers one message in so many twice; 0: none

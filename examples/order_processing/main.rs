@@ -1,6 +1,6 @@
-//! Every pattern in one service: orders come in as requests and are processed in batches; a batch is paid
-//! for in one call that is tried again, its stock is reserved by all warehouses at once, and an order that
-//! cannot be shipped is undone step by step.
+//! Every pattern in one service: orders come in as requests and are processed in batches; a batch
+//! is paid for in one call that is tried again, its stock is reserved by all warehouses at once,
+//! and an order that cannot be shipped is undone step by step.
 //!
 //! ```text
 //! cargo run --release --example order_processing --features processor
@@ -31,11 +31,13 @@ use std::time::Duration;
 #[command(name = "order_processing")]
 struct Args {
     /// Orders, each in a request with a trace of its own
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = value_parser!(u32).range(1..=200))]
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(value_parser = value_parser!(u32).range(1..=200))]
     orders: u32,
 
     /// Orders that make a batch; a span holds 128 links
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = value_parser!(u16).range(1..=128))]
     batch_size: u16,
 
     /// Longest wait of an order for its batch, in milliseconds
@@ -47,7 +49,8 @@ struct Args {
     payment_failures: u32,
 
     /// Warehouses that reserve stock
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u32).range(1..=16))]
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = value_parser!(u32).range(1..=16))]
     warehouses: u32,
 
     /// One order in so many goes to where no courier does; 0: none

@@ -34,7 +34,8 @@ pub(crate) fn process(
     }
 }
 
-/// One call for all cards of the batch, tried again if it fails. Returns the attempt that succeeded.
+/// One call for all cards of the batch, tried again if it fails. Returns the attempt that
+/// succeeded.
 fn charge(
     args: &Args,
     tracer: &SdkTracer,
@@ -61,7 +62,8 @@ fn charge(
     }
 }
 
-/// Each warehouse reserves its orders' items, in a thread and a trace of its own. Returns their spans.
+/// Each warehouse reserves its orders' items, in a thread and a trace of its own. Returns their
+/// spans.
 fn reserve(
     args: &Args,
     tracer: &SdkTracer,
@@ -88,7 +90,8 @@ fn reserve(
         (0..args.warehouses).map(reserve).collect()
     });
     let (merge, counts) = fan.aggregate(tracer, "merge_stock");
-    let _ = merge.run(|_cx| counts.result()); // the span says whether a warehouse failed; here none does
+    // The span says whether a warehouse failed; here none does.
+    let _ = merge.run(|_cx| counts.result());
     spans
 }
 

@@ -29,11 +29,13 @@ use std::time::Duration;
 #[command(name = "retry")]
 struct Args {
     /// Calls of each service that fail before one succeeds
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u32).range(..=100))]
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = value_parser!(u32).range(..=100))]
     failures: u32,
 
     /// Attempts at each call, at most
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(1..=101))]
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = value_parser!(u32).range(1..=101))]
     attempts: u32,
 
     #[command(flatten)]

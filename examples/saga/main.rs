@@ -6,8 +6,8 @@
 //! cargo run --release --example saga -- --fail-at ship_order --fail-undo charge_card --format json
 //! ```
 //!
-//! The steps belong to the trace of the order, the compensations to a trace of their own: an order is
-//! mostly undone by another process, hours later.
+//! The steps belong to the trace of the order, the compensations to a trace of their own: an order
+//! is mostly undone by another process, hours later.
 
 #[path = "../common/mod.rs"]
 mod common;

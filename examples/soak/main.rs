@@ -130,8 +130,8 @@ fn print_line(began: Instant, shared: &Shared, memory: Memory, rest: usize) -> R
     let lost = all.accepted - all.received;
     writeln!(
         io::stdout(),
-        "{:>6.0} s {:>5} collectors {:>12} contexts {:>11} refused {:>9} batches {:>12} links  lost {lost}  \
-         peak {} of {} KiB, {rest} bytes at rest",
+        "{:>6.0} s {:>5} collectors {:>12} contexts {:>11} refused {:>9} batches {:>12} links  \
+         lost {lost}  peak {} of {} KiB, {rest} bytes at rest",
         began.elapsed().as_secs_f64(),
         all.collectors,
         all.contexts,

@@ -7,10 +7,12 @@ use clap::{CommandFactory, Parser, value_parser};
 use std::time::Duration;
 
 const MORE_HELP: &str = "\
-Spans are made by the OpenTelemetry SDK. They are exported within the process, where the links on them
-are counted; if OTEL_EXPORTER_OTLP_ENDPOINT is set (to http://localhost:4318, say), by OTLP over HTTP.
+Spans are made by the OpenTelemetry SDK. They are exported within the process, where the links on
+them are counted; if OTEL_EXPORTER_OTLP_ENDPOINT is set (to http://localhost:4318, say), by OTLP
+over HTTP.
 
-Exit status: 0 if every context is accounted for, 1 if not or if spans cannot be exported, 2 for a bad flag.";
+Exit status: 0 if every context is accounted for, 1 if not or if spans cannot be exported, 2 for a
+bad flag.";
 
 /// Worker threads push the contexts of their request spans; every batch span links to the requests
 /// that it served.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! cargo run --release --example worker_pool
-//! cargo run --release --example worker_pool -- --threads 8 --contexts 200000 --duplicates 0.5 --format json
+//! cargo run --release --example worker_pool -- \
+//!     --threads 8 --contexts 200000 --duplicates 0.5 --format json
 //! OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run --release --example worker_pool
 //! ```
 //!

@@ -160,7 +160,8 @@ impl<'a> Report<'a> {
         let all = &self.summary;
         writeln!(
             out,
-            "\nEvery context is accounted for: of {} pushed, {} were accepted and went into {} batches,\n\
+            "\nEvery context is accounted for: of {} pushed, {} were accepted and went into {} \
+             batches,\n\
              and the exported batch spans carry exactly the {} links that the batches report.",
             grouped(all.pushed),
             grouped(all.accepted),
@@ -257,7 +258,8 @@ fn complaint(wrong: &[String]) -> String {
 pub(crate) fn write_headline(out: &mut impl Write, args: &Args) -> io::Result<()> {
     writeln!(
         out,
-        "{} workers push the contexts of {} spans; a batch leaves with {} of them, or after {} ms.\n",
+        "{} workers push the contexts of {} spans; a batch leaves with {} of them, or after {} \
+         ms.\n",
         args.threads,
         grouped(args.contexts),
         grouped(args.batch_size as u64),

@@ -1,11 +1,15 @@
 //! Packs and unpacks seeds: see README.md. In this directory:
 //!
 //! ```text
-//! cargo run --example seeds unpack                    to target/seeds/<target>/<name>, for libFuzzer
-//! cargo run --example seeds pack                      after an edit by hand: sorts and escapes anew
-//! cargo run --example seeds add <target> <folder>     adds the files of a folder, each as `min-<its name>`
-//! cargo run --example seeds generate                  makes the first seeds of the targets whose input is bytes
+//! cargo run --example seeds unpack
+//! cargo run --example seeds pack
+//! cargo run --example seeds add <target> <folder>
+//! cargo run --example seeds generate
 //! ```
+//!
+//! `unpack` writes to target/seeds/<target>/<name>, for libFuzzer. `pack` sorts and escapes anew,
+//! after an edit by hand. `add` adds the files of a folder, each as `min-<its name>`. `generate`
+//! makes the first seeds of the targets whose input is bytes.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -90,7 +94,8 @@ fn record(bytes: u16, members: u8) -> Vec<u8> {
     let mut seed = [&POLICY[..], &ID, &ID, &ID, &FLAGS_AND_REMOTE].concat();
     seed.extend(bytes.to_be_bytes());
     seed.push(members - 1);
-    // The choices of its members (the shortest, but for the last one), then those of the attributes.
+    // The choices of its members (the shortest, but for the last one), then those of the
+    // attributes.
     seed.extend([0; 64]);
     seed.extend([2; 32]);
     seed

@@ -228,7 +228,8 @@ fn validate(fields: &Fields, names: &Names) -> Result<Shape, Refusal> {
     if slots * shards > MOST_SLOTS {
         let most = MOST_SLOTS / slots;
         let allowed = format!(
-            "1 to {most}, since every shard has {slots} slots ({} or more) and all together at most {MOST_SLOTS}",
+            "1 to {most}, since every shard has {slots} slots ({} or more) and all together at \
+             most {MOST_SLOTS}",
             names.max_batch_size
         );
         return Err((names.shards.into(), shards.to_string(), allowed));

@@ -54,7 +54,8 @@ impl fmt::Display for Totals {
         )?;
         write!(
             f,
-            "{full} full, {closed} closed; batches by size {size}, timeout {timeout}, manual {manual}, "
+            "{full} full, {closed} closed; batches by size {size}, timeout {timeout}, \
+             manual {manual}, "
         )?;
         write!(f, "shutdown {shutdown}")
     }

@@ -23,11 +23,11 @@ pub(super) const TRACE_ID: &str = "32 lower-case hex digits, not all zero";
 pub(super) const SPAN_ID: &str = "16 lower-case hex digits, not all zero";
 const TRACE_FLAGS: &str = "2 lower-case hex digits";
 const VERSION: &str = "2 lower-case hex digits, not ff";
-const TRACEPARENT: &str = "version-trace_id-span_id-trace_flags with 2, 32, 16 and 2 characters; only versions \
-     after 00 may go on, with a dash";
-pub(super) const TRACE_STATE: &str = "at most 32 members key=value, separated by commas; keys of up to 256 characters \
-     a-z 0-9 _ - * / @, the first a letter or digit, at most one @ with up to 13 characters after it; \
-     values of 1 to 256 printable ASCII characters but , and =";
+const TRACEPARENT: &str = "version-trace_id-span_id-trace_flags with 2, 32, 16 and 2 characters; \
+     only versions after 00 may go on, with a dash";
+pub(super) const TRACE_STATE: &str = "at most 32 members key=value, separated by commas; \
+     keys of up to 256 characters a-z 0-9 _ - * / @, the first a letter or digit, at most one @ \
+     with up to 13 characters after it; values of 1 to 256 printable ASCII characters but , and =";
 
 /// Reads a `traceparent` and the `tracestate` that came with it.
 ///
@@ -113,8 +113,8 @@ pub fn format_traceparent(context: &SpanContext) -> String {
 ///
 /// # Errors
 ///
-/// [`CarrierError`] that names `tracestate` if there are more than 32 members, or one of them is not
-/// well-formed. Nothing is kept of such a list; [`parse_traceparent`] goes on without it.
+/// [`CarrierError`] that names `tracestate` if there are more than 32 members, or one of them is
+/// not well-formed. Nothing is kept of such a list; [`parse_traceparent`] goes on without it.
 ///
 /// ```
 /// use batchlink::carrier::parse_tracestate;

@@ -52,12 +52,18 @@ impl LinkCollectorBuilder {
     ///
     /// | variable | unit | as |
     /// |---|---|---|
-    /// | `BATCHLINK_MAX_BATCH_SIZE` | contexts | [`with_max_batch_size`](Self::with_max_batch_size) |
-    /// | `BATCHLINK_MAX_DELAY_MS` | milliseconds | [`with_max_delay`](Self::with_max_delay) |
-    /// | `BATCHLINK_QUEUE_CAPACITY` | contexts | [`with_queue_capacity`](Self::with_queue_capacity) |
-    /// | `BATCHLINK_SHARDS` | shards | [`with_shards`](Self::with_shards) |
-    /// | `BATCHLINK_MAX_LINKS` | links | [`with_max_links`](Self::with_max_links) |
+    /// | `BATCHLINK_MAX_BATCH_SIZE` | contexts | [`with_max_batch_size`] |
+    /// | `BATCHLINK_MAX_DELAY_MS` | milliseconds | [`with_max_delay`] |
+    /// | `BATCHLINK_QUEUE_CAPACITY` | contexts | [`with_queue_capacity`] |
+    /// | `BATCHLINK_SHARDS` | shards | [`with_shards`] |
+    /// | `BATCHLINK_MAX_LINKS` | links | [`with_max_links`] |
     /// | `OTEL_SPAN_LINK_COUNT_LIMIT` | links | its default, because the SDK cuts there |
+    ///
+    /// [`with_max_batch_size`]: Self::with_max_batch_size
+    /// [`with_max_delay`]: Self::with_max_delay
+    /// [`with_queue_capacity`]: Self::with_queue_capacity
+    /// [`with_shards`]: Self::with_shards
+    /// [`with_max_links`]: Self::with_max_links
     ///
     /// A variable that is unset or empty is not used. One that begins with `BATCHLINK_` and is not
     /// in the table is logged (feature `internal-logs`).

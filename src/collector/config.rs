@@ -81,8 +81,8 @@ impl LinkCollectorBuilder {
                 shards_name,
                 shards.to_string(),
                 format!(
-                    "1 to {most}, since every shard has {slots_per_shard} slots ({size_name} or more) and \
-                     all together at most {MAX_SLOTS}"
+                    "1 to {most}, since every shard has {slots_per_shard} slots ({size_name} or \
+                     more) and all together at most {MAX_SLOTS}"
                 ),
             ));
         }

@@ -50,16 +50,18 @@ impl RefusalLog {
                 Consumer::Flusher => {
                     opentelemetry::otel_warn!(
                         name: "LinkCollector.ContextsRefused",
-                        message = "The flusher is behind and contexts are refused. Raise queue_capacity or make the \
-                                   handler faster. This is logged once. The total follows when the flusher ends."
+                        message = "The flusher is behind and contexts are refused. Raise \
+                                   queue_capacity or make the handler faster. This is logged once. \
+                                   The total follows when the flusher ends."
                     );
                 }
                 #[cfg(feature = "processor")]
                 Consumer::Processor => {
                     opentelemetry::otel_warn!(
                         name: "BatchProcessor.ItemsRefused",
-                        message = "The processor is behind and items are refused. Raise queue_capacity or make the \
-                                   handler faster. This is logged once. The total follows when the processor ends."
+                        message = "The processor is behind and items are refused. Raise \
+                                   queue_capacity or make the handler faster. This is logged once. \
+                                   The total follows when the processor ends."
                     );
                 }
             });

@@ -57,7 +57,8 @@ impl LinkBatch {
     ///
     /// ```
     /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// # let context = |n: u64| SpanContext::new(
+    /// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
     /// use batchlink::LinkSet;
     /// use opentelemetry::trace::SpanBuilder;
     ///
@@ -121,7 +122,9 @@ impl LinkBatch {
     /// | `batch.size` | contexts received | always |
     /// | `batch.links` | links on the span | always |
     /// | `batch.trigger` | [`Trigger::as_str`] | always |
-    /// | `links.duplicates`, `links.unsampled`, `links.invalid` | contexts that are no link | if not 0 |
+    /// | `links.duplicates` | duplicate contexts, not linked | if not 0 |
+    /// | `links.unsampled` | unsampled contexts, not linked | if not 0 |
+    /// | `links.invalid` | invalid contexts, not linked | if not 0 |
     /// | `links.truncated` | `true` | if links were cut |
     /// | `links.original_count` | links before the cut | if links were cut |
     ///
@@ -133,7 +136,8 @@ impl LinkBatch {
     ///
     /// ```
     /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// # let context = |n: u64| SpanContext::new(
+    /// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
     /// use batchlink::LinkSet;
     /// use opentelemetry::KeyValue;
     ///

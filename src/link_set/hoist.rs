@@ -41,7 +41,8 @@ impl LinkBatch {
     /// use batchlink::{LinkSet, messaging::Message};
     /// use opentelemetry::KeyValue;
     /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    /// # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// # let context = |n: u64| SpanContext::new(
+    /// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
     ///
     /// let mut set = LinkSet::builder().build()?;
     /// set.insert_link(Message::new().with_id("m-1").with_partition("3").link(&context(1)));

@@ -287,10 +287,10 @@ impl SpanLimit {
                 name: "LinkSet.SpanLinkLimitExceeded",
                 links = links,
                 limit = self.links(),
-                message = "A batch has more links than the SDK keeps of a span: those over the limit are dropped. \
-                           Raise OTEL_SPAN_LINK_COUNT_LIMIT (or tell a limit set in code by \
-                           LinkPolicy::with_span_link_limit), or lower max_links. This is logged once for \
-                           each link set."
+                message = "A batch has more links than the SDK keeps of a span: those over the \
+                           limit are dropped. Raise OTEL_SPAN_LINK_COUNT_LIMIT (or tell a limit \
+                           set in code by LinkPolicy::with_span_link_limit), or lower max_links. \
+                           This is logged once for each link set."
             );
         });
     }

@@ -26,7 +26,8 @@ const CAPACITIES: std::ops::RangeInclusive<usize> = 1..=1 << 20;
 /// ```
 /// use batchlink::links::{LinkTemplate, LinkCache, Relation};
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-/// # let cx = SpanContext::new(TraceId::from(7u128), SpanId::from(1u64), TraceFlags::SAMPLED, true, TraceState::NONE);
+/// # let cx = SpanContext::new(
+/// #     TraceId::from(7u128), SpanId::from(1u64), TraceFlags::SAMPLED, true, TraceState::NONE);
 ///
 /// let templates: LinkCache<String> = LinkCache::new(1000)?;
 /// let template = templates.get_or_create("shop", || {

@@ -16,8 +16,10 @@
 //! | `source.service` ([`SOURCE_SERVICE`]) | string | [`LinkTemplate::with_source`] |
 //! | `source.operation` ([`SOURCE_OPERATION`]) | string | [`LinkTemplate::with_source`] |
 //! | `correlation.id` ([`CORRELATION_ID`]) | string | [`LinkTemplate::with_correlation_id`] |
-//! | `business.entity.type` ([`BUSINESS_ENTITY_TYPE`]) | string | [`LinkTemplate::with_business_entity`] |
-//! | `business.entity.id` ([`BUSINESS_ENTITY_ID`]) | string | [`LinkTemplate::with_business_entity`] |
+//! | `business.entity.type` ([`BUSINESS_ENTITY_TYPE`]) | string | [`with_business_entity`] |
+//! | `business.entity.id` ([`BUSINESS_ENTITY_ID`]) | string | [`with_business_entity`] |
+//!
+//! [`with_business_entity`]: LinkTemplate::with_business_entity
 //!
 //! A string that is not `&'static` is copied into every link; an `Arc<str>` is shared.
 //!
@@ -27,11 +29,12 @@
 //! ```
 //! use batchlink::{LinkSet, links::{self, Relation}};
 //! # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-//! # let context = |n: u64| SpanContext::new(TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+//! # let context = |n: u64| SpanContext::new(
+//! #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
 //! struct Row {
 //!     origin: Option<SpanContext>, // rows that came without a trace have none
 //! }
-//! let rows = [Row { origin: Some(context(1)) }, Row { origin: None }, Row { origin: Some(context(3)) }];
+//! let rows = [Some(context(1)), None, Some(context(3))].map(|origin| Row { origin });
 //!
 //! // Straight into a Vec ...
 //! let links = links::from_contexts(rows.iter().map(|row| &row.origin), Relation::DerivedFrom);
@@ -44,7 +47,8 @@
 //!     row.origin.as_ref().map(|origin| links::batch_item(origin, index))
 //! }));
 //! let batch = set.finish();
-//! assert_eq!(batch.links()[1].attributes[1].to_owned(), opentelemetry::KeyValue::new("item.index", 2));
+//! let index = opentelemetry::KeyValue::new("item.index", 2);
+//! assert_eq!(batch.links()[1].attributes[1], index);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

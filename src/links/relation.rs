@@ -14,18 +14,20 @@ use std::str::FromStr;
 ///
 /// | the linked span … | use |
 /// |---|---|
-/// | is one of those whose work this batch does | [`BatchItem`](Self::BatchItem), the default; [`BatchMember`](Self::BatchMember) where members have identities, such as message ids |
-/// | came before, and did not wait for this one | [`FollowsFrom`](Self::FollowsFrom) |
-/// | made this one happen by what it did | [`CausedBy`](Self::CausedBy); [`TriggeredBy`](Self::TriggeredBy) if it did so on purpose: a timer, a webhook, an event |
-/// | is an earlier attempt at the same work | [`Retry`](Self::Retry) or [`RetryOf`](Self::RetryOf) |
-/// | did what this one undoes | [`Compensation`](Self::Compensation) or [`Compensates`](Self::Compensates) |
-/// | gave one of the results that this one puts together | [`Aggregation`](Self::Aggregation) or [`Aggregates`](Self::Aggregates) |
-/// | is not one span but a whole trace | [`AggregatedTrace`](Self::AggregatedTrace), with [`links::whole_trace`](crate::links::whole_trace) |
-/// | made the data that this one transforms | [`DerivedFrom`](Self::DerivedFrom) |
-/// | started this one in a trace of its own | [`SpawnedFrom`](Self::SpawnedFrom) |
-/// | sent the message that this one receives | [`ConsumedFrom`](Self::ConsumedFrom) |
-/// | would be its parent, had it none already | [`ChildOf`](Self::ChildOf) |
-/// | has to do with it in no other way | [`RelatedOperation`](Self::RelatedOperation) |
+/// | is one of those whose work this batch does | [`BatchItem`], the default |
+/// | is one of those, with an identity such as a message id | [`BatchMember`] |
+/// | came before, and did not wait for this one | [`FollowsFrom`] |
+/// | made this one happen by what it did | [`CausedBy`] |
+/// | made this one happen on purpose: a timer, a webhook, an event | [`TriggeredBy`] |
+/// | is an earlier attempt at the same work | [`Retry`] or [`RetryOf`] |
+/// | did what this one undoes | [`Compensation`] or [`Compensates`] |
+/// | gave one of the results that this one puts together | [`Aggregation`] or [`Aggregates`] |
+/// | is not one span but a whole trace | [`AggregatedTrace`], with [`whole_trace`] |
+/// | made the data that this one transforms | [`DerivedFrom`] |
+/// | started this one in a trace of its own | [`SpawnedFrom`] |
+/// | sent the message that this one receives | [`ConsumedFrom`] |
+/// | would be its parent, had it none already | [`ChildOf`] |
+/// | has to do with it in no other way | [`RelatedOperation`] |
 ///
 /// Of two names for one relation, the noun names the kind of link and the verb reads as a sentence:
 /// *this span retries that one*. Both are in use: keep to what your queries look for. The
@@ -51,6 +53,24 @@ use std::str::FromStr;
 /// # Ok::<(), batchlink::links::ParseRelationError>(())
 /// ```
 ///
+/// [`BatchItem`]: Self::BatchItem
+/// [`BatchMember`]: Self::BatchMember
+/// [`FollowsFrom`]: Self::FollowsFrom
+/// [`CausedBy`]: Self::CausedBy
+/// [`TriggeredBy`]: Self::TriggeredBy
+/// [`Retry`]: Self::Retry
+/// [`RetryOf`]: Self::RetryOf
+/// [`Compensation`]: Self::Compensation
+/// [`Compensates`]: Self::Compensates
+/// [`Aggregation`]: Self::Aggregation
+/// [`Aggregates`]: Self::Aggregates
+/// [`AggregatedTrace`]: Self::AggregatedTrace
+/// [`DerivedFrom`]: Self::DerivedFrom
+/// [`SpawnedFrom`]: Self::SpawnedFrom
+/// [`ConsumedFrom`]: Self::ConsumedFrom
+/// [`ChildOf`]: Self::ChildOf
+/// [`RelatedOperation`]: Self::RelatedOperation
+/// [`whole_trace`]: crate::links::whole_trace
 /// [`with_link_type_key`]: crate::LinkPolicy::with_link_type_key
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -19,7 +19,8 @@ use std::sync::Arc;
 /// ```
 /// use batchlink::links::{LinkTemplate, Relation};
 /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-/// # let cx = SpanContext::new(TraceId::from(7u128), SpanId::from(1u64), TraceFlags::SAMPLED, true, TraceState::NONE);
+/// # let cx = SpanContext::new(
+/// #     TraceId::from(7u128), SpanId::from(1u64), TraceFlags::SAMPLED, true, TraceState::NONE);
 ///
 /// let template = LinkTemplate::new(Relation::ConsumedFrom)
 ///     .with_description("an order to be shipped")

@@ -68,15 +68,16 @@ impl SpanGuard {
 
     /// Starts a span as a child of `parent`. `ended` is called with the result, before the span
     /// ends.
-    pub(super) fn start_with<T>(
+    pub(super) fn start_with<T, E>(
         tracer: &T,
         span: SpanBuilder,
         parent: &Context,
-        ended: impl FnOnce(&SpanContext, Result<(), &str>) -> Option<KeyValue> + Send + Sync + 'static,
+        ended: E,
     ) -> Self
     where
         T: Tracer,
         T::Span: Span + Send + Sync + 'static,
+        E: FnOnce(&SpanContext, Result<(), &str>) -> Option<KeyValue> + Send + Sync + 'static,
     {
         let span = OwnSpan::start(tracer, span, parent, &Context::current());
         Self { span, ended: Some(Box::new(ended)) }

@@ -116,8 +116,8 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the item, if this shard is full ([`PushError::Full`]) or the processor is
-    /// closed ([`PushError::Closed`]).
+    /// [`SubmitError`] with the item, if this shard is full ([`PushError::Full`]) or the processor
+    /// is closed ([`PushError::Closed`]).
     pub fn submit(&self, item: T) -> Result<(), SubmitError<T>> {
         self.put(self.item(item, Request::current(), None)).map_err(SubmitError::from)
     }

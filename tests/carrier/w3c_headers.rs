@@ -93,8 +93,8 @@ fn error_shows_allowed_and_little() {
     );
     assert_eq!(
         text("a\r\nb"),
-        "invalid traceparent: \"a\\r\\nb\" (allowed: version-trace_id-span_id-trace_flags with 2, 32, 16 and 2 \
-         characters; only versions after 00 may go on, with a dash)",
+        "invalid traceparent: \"a\\r\\nb\" (allowed: version-trace_id-span_id-trace_flags with 2, \
+         32, 16 and 2 characters; only versions after 00 may go on, with a dash)",
     );
     let long = text(&"é".repeat(1_000_000));
     assert!(long.starts_with(&format!("invalid traceparent: \"{}\"… (", "é".repeat(32))), "{long}");

@@ -119,7 +119,8 @@ fn assert_processed(run: &Run) -> Exported {
     let exported = json(
         "order_processing",
         &format!(
-            "--orders {} --batch-size {} --payment-failures {} --warehouses {} --undeliverable-every {}",
+            "--orders {} --batch-size {} --payment-failures {} --warehouses {} \
+             --undeliverable-every {}",
             run.orders,
             run.batch_size,
             run.payment_failures,

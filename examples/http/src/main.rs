@@ -36,15 +36,18 @@ const BATCH_SPAN: &str = "insert_batch";
 #[command(name = "http")]
 struct Args {
     /// Requests to send; one in ten asks for a name that is taken
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
     requests: u32,
 
     /// Requests under way at a time
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = value_parser!(u32).range(1..=1000))]
     clients: u32,
 
     /// Rows that make a batch; a span holds 128 links
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(value_parser = value_parser!(u16).range(1..=128))]
     batch_size: u16,
 
     /// Longest wait of a row for others, in milliseconds [0: none]

@@ -64,7 +64,8 @@ impl BatchWriter {
                 self.links.insert_link(item.message.clone().link(context));
             }
         }
-        let batch = self.links.finish().hoist(); // what all messages have in common goes on the span
+        // What all messages have in common goes on the span.
+        let batch = self.links.finish().hoist();
         let links = batch.links().len();
         let span = SpanGuard::start(&self.tracer, self.span.build(batch, received.len()));
 

@@ -16,7 +16,8 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.execute_batch(
-            "CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, body BLOB, batch TEXT) WITHOUT ROWID",
+            "CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, body BLOB, batch TEXT)
+             WITHOUT ROWID",
         )?;
         Ok(Self(connection))
     }

@@ -69,7 +69,8 @@ async fn consume(args: &Args, mut writer: BatchWriter) -> Result {
     Ok(client.flush().await?)
 }
 
-/// Joins the durable consumer that all processes share. Creates what is missing of it and the stream.
+/// Joins the durable consumer that all processes share. Creates what is missing of it and the
+/// stream.
 async fn subscribe(client: &Client, args: &Args) -> Result<PullConsumer> {
     let context = jetstream::new(client.clone());
     let stream = context
