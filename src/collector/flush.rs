@@ -29,11 +29,11 @@ impl LinkCollector {
     /// Asks for a flush and waits until every context that was accepted before the call is
     /// delivered. Returns the counters after that.
     ///
-    /// Delivered means: the handler given to [`Flusher::spawn`] has returned, or panicked. For
-    /// batches that are taken one by one, with `next_batch` or `next`, it means that the flusher
-    /// was asked for another batch after it, or was dropped. A loop that hands its batches to other
-    /// threads or tasks must wait for these itself. What is accepted during the wait is not waited
-    /// for.
+    /// Delivered means: the handler given to [`Flusher::spawn`](crate::Flusher::spawn) has
+    /// returned, or panicked. For batches that are taken one by one, with `next_batch` or `next`,
+    /// it means that the flusher was asked for another batch after it, or was dropped. A loop that
+    /// hands its batches to other threads or tasks must wait for these itself. What is accepted
+    /// during the wait is not waited for.
     ///
     /// For a process that may be frozen or stopped after this, such as a serverless function. Flush
     /// the tracer provider after it, which then has the batch spans.
