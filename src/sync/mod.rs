@@ -28,7 +28,5 @@ pub(crate) use runtime::polls_tasks;
 /// touches and any value of which is correct. Modelling them would add interleavings and no
 /// behaviour.
 pub(crate) mod unmodelled {
-    #[cfg(feature = "processor")]
-    pub(crate) use std::sync::atomic::AtomicBool;
-    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 }
