@@ -1,5 +1,5 @@
-//! A span of our own, which is user code underneath: it may panic anywhere, and what the user set on
-//! it stays.
+//! A span of our own, which is user code underneath: it may panic anywhere, and what the user set
+//! on it stays.
 
 use crate::panic::caught;
 use crate::sync::Ordering;

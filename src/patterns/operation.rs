@@ -16,8 +16,9 @@ const MAX_ERROR: usize = 256;
 /// [any other span](Self::start).
 ///
 /// The span ends with the work. On success its status stays as it is, which is `Unset` unless the
-/// work set one. On failure the status becomes `Error`, with the error's text as its description (at
-/// most 4096 bytes), and the attribute `error.type` is set, unless the work has set them itself.
+/// work set one. On failure the status becomes `Error`, with the error's text as its description
+/// (at most 4096 bytes), and the attribute `error.type` is set, unless the work has set them
+/// itself.
 ///
 /// | end | `error.type` | description |
 /// |---|---|---|
