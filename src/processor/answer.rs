@@ -220,9 +220,7 @@ impl<R, E> Answer<R, E> {
             Ok(_) => span.succeed(),
             Err(error) => span.fail(|| why(error)),
         }
-        if let Some(caller) = self.caller.take() {
-            send(caller, reply);
-        }
+        send(self.caller.take(), reply);
     }
 }
 
@@ -237,12 +235,16 @@ impl<R, E> Drop for Answer<R, E> {
     }
 }
 
-/// Sends a reply. A caller that has given up, or does so now, drops it here or at its own end.
+/// Sends a reply, or drops it if there is no caller. A caller that has given up, or does so now,
+/// drops it here or at its own end.
 ///
 /// Dropping a reply and waking a caller are user code: a panic of theirs must not cost other
 /// callers their answers. If a waker panics while its caller leaves, the reply may leak.
-fn send<R, E>(caller: Caller<R, E>, reply: CallResult<R, E>) {
-    let _ = caught(|| drop(caller.send(reply)));
+fn send<R, E>(caller: Option<Caller<R, E>>, reply: CallResult<R, E>) {
+    let _ = caught(|| match caller {
+        Some(caller) => drop(caller.send(reply)),
+        None => drop(reply),
+    });
 }
 
 impl<R, E> fmt::Debug for Answer<R, E> {

@@ -100,6 +100,34 @@ fn user_panics_cost_one_item() {
     }
 }
 
+/// The result, or error, of an item that was only submitted has no caller, and is dropped.
+#[test]
+fn unawaited_result_drop_panics() {
+    struct BadDrop;
+    impl std::fmt::Display for BadDrop {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("bad")
+        }
+    }
+    impl Drop for BadDrop {
+        fn drop(&mut self) {
+            on_purpose();
+        }
+    }
+
+    let (_provider, tracer, exporter) = telemetry();
+    let builder = BatchProcessor::<u64, BadDrop, BadDrop>::builder("batch").with_max_batch_size(2);
+    let (submitter, mut processor) = builder.with_shards(1).with_max_delay(NEVER).build(tracer).unwrap();
+    (1..=4).for_each(|n| submitter.submit(n).unwrap());
+    submitter.close();
+    processor.next_batch().unwrap().complete([Ok(BadDrop), Err(BadDrop)]);
+    processor.run_each(|n, _| if n == 3 { Ok(BadDrop) } else { Err(BadDrop) });
+    let stats = submitter.stats();
+    assert_eq!((stats.succeeded(), stats.failed(), stats.queue().handler_panics()), (2, 2, 0));
+    let ends: Vec<_> = spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
+    assert_eq!(ends, [Status::Unset, Status::error("bad")]);
+}
+
 /// Of payloads that were divided and not given out, as of those in the rings.
 #[test]
 fn dropped_processor_counts_parts() {
