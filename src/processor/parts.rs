@@ -28,7 +28,7 @@ where
     pub(super) fn take(&mut self, Due { count, trigger }: Due) {
         let mut items = Vec::with_capacity(count as usize);
         let queue = Arc::clone(self.receiver.queue());
-        self.ticket = Some(Arc::new(Progress::begin(&queue.progress, count)));
+        let ticket = Progress::begin(&queue.progress, count);
         // `None`, which is less than any weight, after an item that is heavier than the limit: it
         // goes alone.
         let mut allowance = Some(queue.weight.limit());
@@ -41,6 +41,11 @@ where
                 items.push(item);
             }
         });
+        // Weight may have left some.
+        if items.len() < count as usize {
+            ticket.resize(items.len() as u32);
+        }
+        self.ticket = Some(Arc::new(ticket));
         self.trigger = trigger;
         self.parts = match &mut self.divide {
             None => VecDeque::from([items]),

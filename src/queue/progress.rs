@@ -28,6 +28,17 @@ pub(crate) struct Ticket {
     number: u64,
 }
 
+impl Ticket {
+    /// Corrects the size of the batch, once its entries have been taken.
+    #[cfg(feature = "processor")]
+    pub(crate) fn resize(&self, taken: u32) {
+        self.progress.0.with(|state| {
+            let own = state.unfinished.iter_mut().find(|(number, _)| *number == self.number);
+            own.into_iter().for_each(|(_, size)| *size = taken);
+        });
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.progress

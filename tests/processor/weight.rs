@@ -3,7 +3,7 @@
 use super::common::*;
 use super::support::*;
 use batchlink::{
-    Trigger,
+    FlushError, Trigger,
     processor::{BatchProcessor, Submitter},
 };
 use opentelemetry_sdk::trace::SdkTracer;
@@ -123,4 +123,23 @@ fn bad_weight_is_an_error() {
         .build(tracer)
         .unwrap_err();
     assert_eq!(error.field(), "max_batch_size");
+}
+
+/// A batch that weight cut short has only the items that it took.
+#[test]
+fn flush_counts_light_batch() {
+    let (_provider, tracer, _exporter) = telemetry();
+    let (submitter, mut processor) = BatchProcessor::<u64, (), Text>::builder("batch")
+        .with_max_batch_size(8)
+        .with_max_delay(NEVER)
+        .with_shards(1)
+        .with_max_batch_weight(2, |_| 1)
+        .build(tracer)
+        .unwrap();
+    (0..5).for_each(|n| submitter.submit(n).unwrap());
+    let batch = processor.next_batch().unwrap();
+    assert_eq!(batch.len(), 2);
+    let missing = FlushError::Timeout { pending: 3, in_flight: 2 };
+    assert_eq!(submitter.flush_and_wait(Duration::ZERO), Err(missing));
+    batch.succeed_all(|_| ());
 }
