@@ -2,9 +2,9 @@
 
 use super::common::context;
 use super::exported::*;
-use batchlink::patterns::{Attempts, FanOut, Saga};
+use batchlink::patterns::{Attempts, FanOut, Saga, SpanGuard};
 use opentelemetry::trace::{
-    Link, SpanContext, SpanKind, Status, TraceContextExt, TraceId, Tracer, TracerProvider,
+    Link, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceId, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -182,4 +182,26 @@ fn error_text_panics() {
     assert_eq!((outcome.attempts, outcome.failed), (3, 3));
     assert_eq!(outcome.last_error.as_deref(), Some("(its text panicked)"));
     assert_eq!(exporter.spans().iter().map(error).collect::<Vec<_>>(), ["(its text panicked)"; 2]);
+}
+
+/// An error that panics when it is dropped fails its span all the same, with its text.
+#[test]
+fn error_drop_panics() {
+    struct BadDrop;
+    impl fmt::Display for BadDrop {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bad")
+        }
+    }
+    impl Drop for BadDrop {
+        fn drop(&mut self) {
+            panic!("an error's drop, and meant to be");
+        }
+    }
+
+    let memory = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(memory.clone()).build();
+    SpanGuard::start(&provider.tracer("test"), SpanBuilder::from_name("work")).fail_as("timeout", BadDrop);
+    let spans = memory.get_finished_spans().unwrap();
+    assert_eq!(spans[0].status, Status::error("bad"));
 }
