@@ -1,29 +1,29 @@
 //! Marks the thread that runs a handler, so that a call which would wait for itself is refused.
 
 use super::Outcomes;
-use std::cell::Cell;
+use std::cell::RefCell;
 
 thread_local! {
-    /// The address of the innermost running processor's `Outcomes`; 0 outside of handlers.
-    static RUNNING: Cell<usize> = const { Cell::new(0) };
+    /// The addresses of the running processors' `Outcomes`: a handler may run another processor.
+    static RUNNING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
 /// While it lives, a handler of one processor runs on this thread.
 #[must_use = "the mark is removed when it is dropped"]
-pub(super) struct Scope {
-    /// The mark that this one hides.
-    outer: usize,
-}
+pub(super) struct Scope(());
 
 /// Marks this thread as running a handler of the processor with these `outcomes`.
 pub(super) fn enter(outcomes: &Outcomes) -> Scope {
-    Scope { outer: RUNNING.replace(id(outcomes)) }
+    // A thread that is ending may have lost its locals: it runs without a mark.
+    let _ = RUNNING.try_with(|running| running.borrow_mut().push(id(outcomes)));
+    Scope(())
 }
 
-/// Returns true on a thread that runs a handler of the processor with these `outcomes`.
+/// Returns true on a thread that runs a handler of the processor with these `outcomes`, or one
+/// within it.
 #[inline]
 pub(super) fn is_own(outcomes: &Outcomes) -> bool {
-    RUNNING.get() == id(outcomes)
+    RUNNING.try_with(|running| running.borrow().contains(&id(outcomes))).unwrap_or(false)
 }
 
 /// Submitters and processor share one `Outcomes`, and it outlives every scope.
@@ -33,7 +33,8 @@ fn id(outcomes: &Outcomes) -> usize {
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        RUNNING.set(self.outer);
+        // Scopes are nested, as the calls are.
+        let _ = RUNNING.try_with(|running| running.borrow_mut().pop());
     }
 }
 
@@ -41,13 +42,13 @@ impl Drop for Scope {
 mod tests {
     use super::*;
 
-    /// A handler may run another processor, which hides the outer one until it is done.
+    /// A handler may run another processor, and both wait for what that one's handler waits for.
     #[test]
-    fn inner_scope_restores_outer() {
+    fn inner_scope_keeps_outer() {
         let (one, two) = (Outcomes::default(), Outcomes::default());
         let outer = enter(&one);
         let inner = enter(&two);
-        assert!(is_own(&two) && !is_own(&one));
+        assert!(is_own(&two) && is_own(&one));
         drop(inner);
         assert!(is_own(&one) && !is_own(&two));
         drop(outer);

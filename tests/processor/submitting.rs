@@ -190,6 +190,24 @@ fn own_item_handler_is_refused() {
     assert_eq!(refused, Some(CallError::OwnHandler));
 }
 
+/// The handler of one processor runs another: both wait for what the inner handler waits for.
+#[test]
+fn nested_handler_is_refused() {
+    let [(outer, mut outer_processor), (inner, mut inner_processor)] = [(); 2].map(|()| build(of_size(1)));
+    outer.submit(1).unwrap();
+    inner.submit(1).unwrap();
+    inner.close();
+    let own = outer.clone();
+    outer.close();
+    let mut refused = Vec::new();
+    outer_processor.run(|_| {
+        inner_processor.run(|_| refused.extend([&own, &inner].map(|own| poll(pin!(own.call(2))))));
+        refused.extend([&own, &inner].map(|own| poll(pin!(own.call(2)))));
+    });
+    let (own, other) = (Poll::Ready(Err(CallError::OwnHandler)), Poll::Ready(Err(CallError::Closed)));
+    assert_eq!(refused, [own, own, own, other]);
+}
+
 /// It is another one that would have to answer, and it can.
 #[test]
 fn handler_calls_other_processor() {
