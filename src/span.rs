@@ -7,7 +7,6 @@ use crate::sync::unmodelled::AtomicBool;
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use std::borrow::Cow;
-use std::mem;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -36,7 +35,7 @@ impl OwnSpan {
         let set_by_user = Arc::<SetByUser>::default();
         let context = caught(|| {
             let span = tracer.build_with_context(span, parent);
-            base.with_span(Watched { span, set_by_user: Arc::clone(&set_by_user) })
+            base.with_span(Watched { span: Some(span), set_by_user: Arc::clone(&set_by_user) })
         });
         match context {
             Some(context) => Self { context, set_by_user: Some(set_by_user) },
@@ -84,13 +83,6 @@ impl OwnSpan {
     }
 }
 
-impl Drop for OwnSpan {
-    fn drop(&mut self) {
-        // A span that is not the SDK's may have a drop of its own.
-        let _ = caught(|| drop(mem::take(&mut self.context)));
-    }
-}
-
 /// Returns `base` with the identity of the parent's span, and without the span itself.
 fn without_span(parent: &Context, base: &Context) -> Context {
     base.with_remote_span_context(parent.span().span_context().clone())
@@ -106,7 +98,8 @@ struct SetByUser {
 /// A span that records what the user sets on it, which the API cannot be asked for.
 #[derive(Debug)]
 struct Watched<S> {
-    span: S,
+    /// `None` only while it is dropped.
+    span: Option<S>,
     set_by_user: Arc<SetByUser>,
 }
 
@@ -115,38 +108,55 @@ impl<S: Span> Span for Watched<S> {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.span.add_event_with_timestamp(name, at, attributes);
+        self.with(|span| span.add_event_with_timestamp(name, at, attributes));
     }
 
     fn span_context(&self) -> &SpanContext {
-        self.span.span_context()
+        self.span.as_ref().map_or(&SpanContext::NONE, Span::span_context)
     }
 
     fn is_recording(&self) -> bool {
-        self.span.is_recording()
+        self.span.as_ref().is_some_and(Span::is_recording)
     }
 
     fn set_attribute(&mut self, attribute: KeyValue) {
         if attribute.key.as_str() == ERROR_TYPE {
             self.set_by_user.error_type.store(true, Ordering::Relaxed);
         }
-        self.span.set_attribute(attribute);
+        self.with(|span| span.set_attribute(attribute));
     }
 
     fn set_status(&mut self, status: Status) {
         self.set_by_user.status.store(true, Ordering::Relaxed);
-        self.span.set_status(status);
+        self.with(|span| span.set_status(status));
     }
 
     fn update_name<N: Into<Cow<'static, str>>>(&mut self, name: N) {
-        self.span.update_name(name);
+        self.with(|span| span.update_name(name));
     }
 
     fn add_link(&mut self, context: SpanContext, attributes: Vec<KeyValue>) {
-        self.span.add_link(context, attributes);
+        self.with(|span| span.add_link(context, attributes));
     }
 
     fn end_with_timestamp(&mut self, at: SystemTime) {
-        self.span.end_with_timestamp(at);
+        self.with(|span| span.end_with_timestamp(at));
+    }
+}
+
+impl<S> Watched<S> {
+    fn with(&mut self, act: impl FnOnce(&mut S)) {
+        if let Some(span) = &mut self.span {
+            act(span);
+        }
+    }
+}
+
+impl<S> Drop for Watched<S> {
+    fn drop(&mut self) {
+        // A span that is not the SDK's may have a drop of its own, which runs wherever the last
+        // context that holds it is dropped.
+        let span = self.span.take();
+        let _ = caught(|| drop(span));
     }
 }

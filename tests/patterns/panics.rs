@@ -4,7 +4,8 @@ use super::common::context;
 use super::exported::*;
 use batchlink::patterns::{Attempts, FanOut, Saga, SpanGuard};
 use opentelemetry::trace::{
-    Link, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceId, Tracer, TracerProvider,
+    Link, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceId, Tracer,
+    TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -201,7 +202,8 @@ fn error_drop_panics() {
 
     let memory = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(memory.clone()).build();
-    SpanGuard::start(&provider.tracer("test"), SpanBuilder::from_name("work")).fail_as("timeout", BadDrop);
+    SpanGuard::start(&provider.tracer("test"), SpanBuilder::from_name("work"))
+        .fail_as("timeout", BadDrop);
     let spans = memory.get_finished_spans().unwrap();
     assert_eq!(spans[0].status, Status::error("bad"));
 }

@@ -117,14 +117,16 @@ fn unawaited_result_drop_panics() {
 
     let (_provider, tracer, exporter) = telemetry();
     let builder = BatchProcessor::<u64, BadDrop, BadDrop>::builder("batch").with_max_batch_size(2);
-    let (submitter, mut processor) = builder.with_shards(1).with_max_delay(NEVER).build(tracer).unwrap();
+    let (submitter, mut processor) =
+        builder.with_shards(1).with_max_delay(NEVER).build(tracer).unwrap();
     (1..=4).for_each(|n| submitter.submit(n).unwrap());
     submitter.close();
     processor.next_batch().unwrap().complete([Ok(BadDrop), Err(BadDrop)]);
     processor.run_each(|n, _| if n == 3 { Ok(BadDrop) } else { Err(BadDrop) });
     let stats = submitter.stats();
     assert_eq!((stats.succeeded(), stats.failed(), stats.queue().handler_panics()), (2, 2, 0));
-    let ends: Vec<_> = spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
+    let ends: Vec<_> =
+        spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
     assert_eq!(ends, [Status::Unset, Status::error("bad")]);
 }
 
@@ -213,4 +215,57 @@ fn telemetry_panics_cost_spans() {
         assert_eq!([1, 2].map(|n| submitter.call_blocking(n)), [Ok(2), Ok(3)]);
         handle.shutdown().unwrap();
     }
+}
+
+/// A span that is not the SDK's may panic when it is dropped.
+#[test]
+fn span_drop_panics() {
+    use opentelemetry::KeyValue;
+    use opentelemetry::trace::{self, SpanBuilder, SpanContext, Tracer};
+    use std::borrow::Cow;
+    use std::time::SystemTime;
+
+    #[derive(Debug)]
+    struct BadSpan(SpanContext);
+    impl Drop for BadSpan {
+        fn drop(&mut self) {
+            on_purpose();
+        }
+    }
+    impl trace::Span for BadSpan {
+        fn add_event_with_timestamp<N: Into<Cow<'static, str>>>(
+            &mut self,
+            _: N,
+            _: SystemTime,
+            _: Vec<KeyValue>,
+        ) {
+        }
+        fn span_context(&self) -> &SpanContext {
+            &self.0
+        }
+        fn is_recording(&self) -> bool {
+            true
+        }
+        fn set_attribute(&mut self, _: KeyValue) {}
+        fn set_status(&mut self, _: Status) {}
+        fn update_name<N: Into<Cow<'static, str>>>(&mut self, _: N) {}
+        fn add_link(&mut self, _: SpanContext, _: Vec<KeyValue>) {}
+        fn end_with_timestamp(&mut self, _: SystemTime) {}
+    }
+    struct BadTracer;
+    impl Tracer for BadTracer {
+        type Span = BadSpan;
+        fn build_with_context(&self, _: SpanBuilder, _: &Context) -> BadSpan {
+            BadSpan(context(1))
+        }
+    }
+
+    let builder = BatchProcessor::<u64, u64, Text>::builder("batch").with_max_batch_size(1);
+    let (submitter, mut processor) =
+        builder.with_max_delay(NEVER).with_shards(1).build(BadTracer).unwrap();
+    (1..=3).for_each(|n| submitter.submit(n).unwrap());
+    submitter.close();
+    processor.next_batch().unwrap().succeed_all(|n| *n);
+    processor.run_each(|n, _| Ok(n));
+    assert_eq!(submitter.stats().succeeded(), 3);
 }

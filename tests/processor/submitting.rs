@@ -193,7 +193,8 @@ fn own_item_handler_is_refused() {
 /// The handler of one processor runs another: both wait for what the inner handler waits for.
 #[test]
 fn nested_handler_is_refused() {
-    let [(outer, mut outer_processor), (inner, mut inner_processor)] = [(); 2].map(|()| build(of_size(1)));
+    let [(outer, mut outer_processor), (inner, mut inner_processor)] =
+        [(); 2].map(|()| build(of_size(1)));
     outer.submit(1).unwrap();
     inner.submit(1).unwrap();
     inner.close();
@@ -204,7 +205,8 @@ fn nested_handler_is_refused() {
         inner_processor.run(|_| refused.extend([&own, &inner].map(|own| poll(pin!(own.call(2))))));
         refused.extend([&own, &inner].map(|own| poll(pin!(own.call(2)))));
     });
-    let (own, other) = (Poll::Ready(Err(CallError::OwnHandler)), Poll::Ready(Err(CallError::Closed)));
+    let (own, other) =
+        (Poll::Ready(Err(CallError::OwnHandler)), Poll::Ready(Err(CallError::Closed)));
     assert_eq!(refused, [own, own, own, other]);
 }
 
