@@ -1,7 +1,9 @@
 //! Flushes on request, and pushes that stop halfway.
 
-use batchlink::Trigger;
+use batchlink::{FlushError, Trigger};
 use batchlink_loom_tests::{NEVER, check, collector, cx, drain, ids, spawn};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Manual flush: everything pushed before it is delivered, also if the flusher is just looking.
@@ -39,6 +41,43 @@ fn flush_races_push() {
         taken.extend(drain(&mut flusher));
         taken.sort_unstable();
         assert_eq!(taken, [1, 2]);
+    });
+}
+
+/// A flush that waits returns once its batch is done with: not before, and not never.
+#[test]
+fn flush_waits_for_batch() {
+    check(2, || {
+        let (collector, mut flusher) = collector(4, 4, 1, NEVER);
+        // Not shown to loom: it is set before, and read after, what the model is about.
+        let done = Arc::new(AtomicBool::new(false));
+        let is_done = Arc::clone(&done);
+        let asks = spawn(collector, move |collector| {
+            collector.push(&cx(1)).unwrap();
+            collector.flush_and_wait(Duration::MAX).unwrap();
+            assert!(is_done.load(Ordering::Relaxed), "the batch is still in hand");
+        });
+        assert_eq!(ids(&flusher.next_batch().unwrap()), [1]);
+        done.store(true, Ordering::Relaxed);
+        assert!(flusher.next_batch_timeout(Duration::ZERO).is_err());
+        asks.join().unwrap();
+    });
+}
+
+/// A flusher that is dropped ends a flush, whatever it left.
+#[test]
+fn dropped_flusher_ends_flush() {
+    check(2, || {
+        let (collector, mut flusher) = collector(4, 4, 1, NEVER);
+        let asks = spawn(collector, |collector| {
+            let pushed = collector.push(&cx(1)).is_ok();
+            (pushed, collector.flush_and_wait(Duration::MAX).map(drop))
+        });
+        let taken = flusher.try_next().is_some();
+        drop(flusher);
+        let ((pushed, flushed), _collector) = asks.join().unwrap();
+        let left = if pushed && !taken { Err(FlushError::Closed { pending: 1 }) } else { Ok(()) };
+        assert_eq!(flushed, left);
     });
 }
 
