@@ -20,7 +20,7 @@ pub enum Trigger {
     /// `max_batch_size` contexts were pending.
     Size,
     /// The pending items weighed `max_batch_weight` or more; see
-    /// [`BatchProcessorBuilder::with_max_batch_weight`](crate::processor::BatchProcessorBuilder::with_max_batch_weight).
+    /// `BatchProcessorBuilder::with_max_batch_weight` (feature `processor`).
     Weight,
     /// The first pending context had waited for `max_delay`.
     Timeout,

@@ -70,8 +70,9 @@ impl LinkCollectorBuilder {
     ///
     /// `OTEL_SPAN_LINK_COUNT_LIMIT` is used if `BATCHLINK_MAX_LINKS` is not, as the
     /// [specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)
-    /// says: a value that is no whole number is logged and ignored, and with `OTEL_CONFIG_FILE` it
-    /// is not read. With 0 the SDK keeps no link at all; `max_links` is then 1, its smallest value.
+    /// says: a value that is not a whole number is logged and ignored, and with `OTEL_CONFIG_FILE`
+    /// it is not read. With 0 the SDK keeps no link at all; `max_links` is then 1, its smallest
+    /// value.
     ///
     /// ```
     /// let builder = batchlink::LinkCollectorBuilder::from_env()?.with_max_batch_size(64);
@@ -81,8 +82,8 @@ impl LinkCollectorBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a `BATCHLINK_` variable that is no whole number in the allowed range,
-    /// with its name, value and range. How values fit together is checked in
+    /// [`ConfigError`] for a `BATCHLINK_` variable that is not a whole number in the allowed
+    /// range, with its name, value and range. How values fit together is checked in
     /// [`build`](Self::build), whose error names the variable too.
     pub fn from_env() -> Result<Self, ConfigError> {
         env::read()

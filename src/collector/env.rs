@@ -80,8 +80,8 @@ fn sdk_max_links() -> Option<usize> {
                 name: "LinkCollector.LinkCountLimit",
                 variable = SDK_MAX_LINKS,
                 value = format!("{raw:?}"),
-                message = "Ignored if it is no whole number. With 0 the SDK keeps no link of any \
-                           span: max_links is 1 then, its smallest value."
+                message = "Ignored if it is not a whole number. With 0 the SDK keeps no link of \
+                           any span: max_links is 1 then, its smallest value."
             );
         });
     }

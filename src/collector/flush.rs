@@ -26,8 +26,8 @@ impl LinkCollector {
         self.queue.trigger.ask_flush();
     }
 
-    /// Asks for a flush and waits until every context that was accepted before the call is
-    /// delivered. Returns the counters after that.
+    /// **Blocks** the thread, at most for `timeout`: asks for a flush and waits until every context
+    /// that was accepted before the call is delivered. Returns the counters after that.
     ///
     /// Delivered means: the handler given to [`Flusher::spawn`](crate::Flusher::spawn) has
     /// returned, or panicked. For batches that are taken one by one, with `next_batch` or `next`,
@@ -38,9 +38,9 @@ impl LinkCollector {
     /// For a process that may be frozen or stopped after this, such as a serverless function. Flush
     /// the tracer provider after it, which then has the batch spans.
     ///
-    /// **Blocks the thread. On a thread of an async runtime the flusher may wait for what this
-    /// stops**: use [`flush_and_wait_async`](Self::flush_and_wait_async) there. Called by the
-    /// handler it waits for itself and times out.
+    /// **On a thread of an async runtime the flusher may wait for what this stops**: use
+    /// [`flush_and_wait_async`](Self::flush_and_wait_async) there. Called by the handler it waits
+    /// for itself and times out.
     ///
     /// ```
     /// use batchlink::LinkCollector;

@@ -20,7 +20,7 @@ use std::{fmt, io};
 /// Turns what a collector was given into batches. There is one per collector.
 ///
 /// [`spawn`](Self::spawn) gives it a thread. Otherwise take batches on a thread of your own with
-/// [`next_batch`](Self::next_batch), in a task with [`next`](Self::next) (feature `tokio`), or
+/// [`next_batch`](Self::next_batch), in a task with `next` (feature `tokio`), or
 /// whenever it suits you with [`try_next`](Self::try_next).
 ///
 /// Dropping it closes the collector. Contexts still pending are then not delivered, and stay
@@ -97,16 +97,15 @@ impl Flusher {
         self.receiver.available().map(|due| self.take(due))
     }
 
-    /// Waits until a batch is due. Returns `None` once the collector is closed and everything was
-    /// delivered.
-    ///
-    /// **Blocks the thread**; in async code use [`next`](Self::next).
+    /// **Blocks** the thread until a batch is due. Returns `None` once the collector is closed and
+    /// everything was delivered. In async code use `next` (feature `tokio`).
     pub fn next_batch(&mut self) -> Option<LinkBatch> {
         self.finish_last();
         self.receiver.wait().map(|due| self.take(due))
     }
 
-    /// Waits as [`next_batch`](Self::next_batch) does, for at most `timeout`. Zero does not wait.
+    /// **Blocks** the thread as [`next_batch`](Self::next_batch) does, for at most `timeout`. Zero
+    /// does not wait.
     ///
     /// ```
     /// use batchlink::{LinkCollector, Timeout};
@@ -153,8 +152,8 @@ impl Flusher {
         self.receiver.queue().stats()
     }
 
-    /// Starts a thread, named `batchlink-flusher`, that calls `handler` with every batch until the
-    /// collector is closed and everything was delivered.
+    /// Starts a thread that calls `handler` with every batch until the collector is closed and
+    /// everything was delivered. It is named `batchlink-flusher`, as a processor's thread is.
     ///
     /// It is a thread and not a task because an exporter that blocks would stall a small async
     /// runtime. If `handler` panics, that batch is lost, the panic is counted in

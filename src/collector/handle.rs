@@ -16,12 +16,13 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handle to the thread of a [`Flusher`](crate::Flusher) or a `BatchProcessor`.
 ///
-/// Dropping it shuts down: it closes the collector and **blocks the thread** for up to 5 seconds
-/// until everything accepted was handled. A shutdown that was called before is not repeated. With
-/// feature `tokio`, a handle that is dropped in a task or in `block_on` closes and does not wait,
-/// because the handler may need the thread: await [`shutdown_async`](Self::shutdown_async) before
-/// that, or what is pending is lost when the process ends. What was left is logged (feature
-/// `internal-logs`).
+/// Dropping it shuts down: it closes the collector and **blocks** the thread for up to 5 seconds
+/// until everything accepted was handled. A shutdown that was called before is not repeated. What
+/// was left is logged (feature `internal-logs`).
+///
+/// **Dropped in a task or in `block_on`, it closes and does not wait** (feature `tokio`), because
+/// the handler may need the thread. Await [`shutdown_async`](Self::shutdown_async) before that, or
+/// what is pending is lost when the process ends.
 ///
 /// [`detach`](Self::detach) lets the thread run until the collector is closed in another way.
 ///
@@ -105,12 +106,12 @@ impl FlusherHandle {
         Ok(Self { queue: Box::new(queue), run: watch, thread, settled: AtomicBool::new(false) })
     }
 
-    /// Closes the collector, waits until everything accepted was handled, and returns the final
-    /// counters.
+    /// **Blocks** the thread: closes the collector, waits until everything accepted was handled,
+    /// and returns the final counters.
     ///
-    /// **Blocks the thread. On a thread of an async runtime the handler may wait for what this
-    /// stops**: use [`shutdown_async`](Self::shutdown_async) there. A call that timed out can be
-    /// repeated. Called by the handler itself it cannot wait: it closes and times out at once.
+    /// **On a thread of an async runtime the handler may wait for what this stops**: use
+    /// [`shutdown_async`](Self::shutdown_async) there. A call that timed out can be repeated.
+    /// Called by the handler itself it cannot wait: it closes and times out at once.
     ///
     /// ```
     /// use batchlink::{LinkCollector, ShutdownError};
@@ -137,7 +138,8 @@ impl FlusherHandle {
         self.conclude(end)
     }
 
-    /// Shuts down as [`shutdown_with_timeout`](Self::shutdown_with_timeout) does, within 5 seconds.
+    /// **Blocks** the thread for at most 5 seconds, and shuts down as
+    /// [`shutdown_with_timeout`](Self::shutdown_with_timeout) does.
     ///
     /// # Errors
     ///

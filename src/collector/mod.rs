@@ -191,13 +191,12 @@ impl LinkCollector {
         self.inlet().push_all(contexts)
     }
 
-    /// Waits until this thread's shard has a free slot, and pushes: back-pressure instead of
+    /// **Blocks** the thread until its shard has a free slot, and pushes: back-pressure instead of
     /// [`PushError::Full`].
     ///
-    /// **Blocks the thread.** Do not call it from the flusher's handler, which would wait for
-    /// itself, nor in async code, which has [`push_wait_async`](Self::push_wait_async). Costs no
-    /// more than [`push`](Self::push) if a slot is free. No order is promised among waiting
-    /// threads.
+    /// Do not call it from the flusher's handler, which would wait for itself, nor in async code,
+    /// which has [`push_wait_async`](Self::push_wait_async). Costs no more than
+    /// [`push`](Self::push) if a slot is free. No order is promised among waiting threads.
     ///
     /// # Errors
     ///
@@ -208,10 +207,8 @@ impl LinkCollector {
         self.inlet().push_wait(context, None)
     }
 
-    /// Waits as [`push_wait`](Self::push_wait) does, for at most `timeout`, and pushes. Zero does
-    /// not wait.
-    ///
-    /// **Blocks the thread.**
+    /// **Blocks** the thread as [`push_wait`](Self::push_wait) does, for at most `timeout`, and
+    /// pushes. Zero does not wait.
     ///
     /// ```
     /// use batchlink::{LinkCollector, PushError};

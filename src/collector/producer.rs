@@ -84,7 +84,7 @@ impl Producer {
         self.inlet().push_all(contexts)
     }
 
-    /// **Blocks the thread** until the shard has a free slot, and pushes; see
+    /// **Blocks** the thread until the shard has a free slot, and pushes; see
     /// [`LinkCollector::push_wait`](crate::LinkCollector::push_wait).
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Producer {
         self.inlet().push_wait(context, None)
     }
 
-    /// **Blocks the thread** until the shard has a free slot, for at most `timeout`, and pushes;
+    /// **Blocks** the thread until the shard has a free slot, for at most `timeout`, and pushes;
     /// see [`LinkCollector::push_wait_timeout`](crate::LinkCollector::push_wait_timeout).
     ///
     /// # Errors

@@ -134,8 +134,7 @@ impl BatchSpan {
     }
 
     /// Builds the span of a batch, with its links, these attributes, [`BATCH_MESSAGE_COUNT`], and
-    /// the
-    /// [batch's own attributes](LinkBatch::attributes), except for keys that are already there.
+    /// the [batch's own attributes](LinkBatch::attributes), except for keys that are already there.
     ///
     /// `messages` counts those without a context too, which [`LinkBatch::received`] does not.
     /// Attributes that were [hoisted](LinkBatch::hoist) go back to the links if there are such

@@ -1,11 +1,10 @@
 //! Spans and links of messages, by OpenTelemetry's semantic conventions for messaging.
 //!
 //! Names, kinds and values are those of version 1.44.0 of the
-//! [conventions](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/), where those
-//! of messaging are in development: if they change there, they change here. The span of a batch
-//! links to the creation context of each message. What holds for all messages is said once, on the
-//! span, by
-//! [`LinkBatch::hoist`]; what differs stays on the links.
+//! [conventions](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/), where
+//! those of messaging are in development: if they change there, they change here. The span of a
+//! batch links to the creation context of each message. What holds for all messages is said once,
+//! on the span, by [`LinkBatch::hoist`]; what differs stays on the links.
 //!
 //! A consumer:
 //!

@@ -10,6 +10,7 @@ use std::thread;
 
 /// Bytes of an error's text that are kept for links.
 const MAX_ERROR: usize = 256;
+
 /// The span of one piece of work that succeeds or fails: an attempt of
 /// [`Attempts`](crate::patterns::Attempts), a compensation of a [`Saga`](crate::patterns::Saga), a
 /// worker or the aggregation of a [`FanOut`](crate::patterns::FanOut), or

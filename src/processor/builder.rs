@@ -86,7 +86,7 @@ where
     /// With zero a batch is everything that was submitted while the last one was processed, up to
     /// its size and weight. Under load batches grow by themselves, and without load no caller waits
     /// for items that do not come. With a delay every caller of a batch that is not full waits that
-    /// long, also if all of them wait already. Set one where items are submitted and not waited
+    /// long, even if all of them wait already. Set one where items are submitted and not waited
     /// for, and fewer, larger batches are worth it. See [`LinkCollectorBuilder::with_max_delay`].
     pub fn with_max_delay(mut self, delay: Duration) -> Self {
         self.queue = self.queue.with_max_delay(delay);

@@ -43,10 +43,10 @@ impl<T, R, E> Submitter<T, R, E> {
         async move { self.ask(item, request)?.await }
     }
 
-    /// Waits until there is room, submits the item and waits for its own result, on any executor;
+    /// Waits until a slot is free, submits the item and waits for its own result, on any executor;
     /// see [`call`](Self::call).
     ///
-    /// A future that is dropped while it waits for room has submitted nothing, and drops the item.
+    /// A future that is dropped while it waits for a slot has submitted nothing and drops the item.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl<T, R, E> Submitter<T, R, E> {
         }
     }
 
-    /// **Blocks** the thread until the item's own result is there. Does not wait for room.
+    /// **Blocks** the thread until the item's own result is there. Does not wait for a slot.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl<T, R, E> Submitter<T, R, E> {
     }
 
     /// **Blocks** the thread until the item's own result is there, at most for `timeout`. Does not
-    /// wait for room.
+    /// wait for a slot.
     ///
     /// # Errors
     ///

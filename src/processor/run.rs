@@ -36,22 +36,26 @@ use std::time::Duration;
 /// ```
 /// use batchlink::processor::BatchProcessor;
 /// use opentelemetry::global;
-/// use std::time::Duration;
+/// use std::{io, time::Duration};
 ///
-/// let (submitter, processor) = BatchProcessor::builder("insert_batch")
+/// // Rows, the result of each, and the error of one that failed.
+/// let (submitter, processor) = BatchProcessor::<String, usize, io::Error>::builder("insert_batch")
 ///     .with_max_batch_size(64)
-///     .with_max_delay(Duration::from_millis(5))
 ///     .build(global::tracer("writer"))?;
 /// let handle = processor.spawn(|batch| {
 ///     // ... one transaction for all rows
-///     batch.succeed_all(|row: &String| row.len());
+///     batch.succeed_all(|row| row.len());
 /// })?;
 ///
-/// let length = submitter.call_blocking("a row".to_owned());
-/// assert_eq!(length, Ok::<_, batchlink::processor::CallError<String>>(5));
+/// let length = submitter.call_blocking("a row".to_owned())?;
+/// assert_eq!(length, 5);
 /// handle.shutdown_with_timeout(Duration::from_secs(5))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// `?` needs an `E` that is an error; see [`CallError`](super::CallError) for a `String`. There is
+/// no [`with_max_delay`](BatchProcessorBuilder::with_max_delay) here: it defaults to zero, and
+/// callers that wait would only lose it.
 ///
 /// # The batch span
 ///
@@ -246,8 +250,8 @@ where
         }
     }
 
-    /// Moves the processor to a thread of its own, named `batchlink-flusher`, that calls
-    /// [`run`](Self::run).
+    /// Moves the processor to a thread of its own that calls [`run`](Self::run). The thread is
+    /// named `batchlink-flusher`, as a collector's is.
     ///
     /// # Errors
     ///
@@ -259,8 +263,8 @@ where
         FlusherHandle::spawn(self.handled(), move || self.run(handler))
     }
 
-    /// Moves the processor to a thread of its own, named `batchlink-flusher`, that calls
-    /// [`run_each`](Self::run_each).
+    /// Moves the processor to a thread of its own that calls [`run_each`](Self::run_each). The
+    /// thread is named `batchlink-flusher`, as a collector's is.
     ///
     /// # Errors
     ///

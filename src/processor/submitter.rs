@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Clone it into every thread or task that has items. Dropping the last one closes the processor;
 /// a [`WeakSubmitter`] is not counted.
 ///
-/// | | refuses if the shard is full | waits for room | blocks for room |
+/// | | refuses if the shard is full | waits for a slot | blocks for a slot |
 /// |---|---|---|---|
 /// | only submits | [`submit`] | [`submit_wait_async`] | [`submit_wait`] |
 /// | returns the item's result | [`call`], [`call_blocking`] | [`call_wait`] | |
@@ -36,8 +36,10 @@ use std::time::{Duration, Instant};
 ///   [`call_with_context`](Self::call_with_context).
 /// - **Own handler:** a handler that waited for its own processor would wait for itself. In the
 ///   handler's own thread or task a call is refused with
-///   [`OwnHandler`](super::CallError::OwnHandler), and waiting for room is refused as full. A
+///   [`OwnHandler`](super::CallError::OwnHandler), and waiting for a slot is refused as full. A
 ///   thread or task that the handler starts cannot be told from others, and waits.
+/// - **Blocking:** on a thread that polls tokio tasks, waiting calls are refused (feature `tokio`).
+///   [`flush_and_wait`](Self::flush_and_wait) is not, and **may stop what it waits for**.
 /// - **Not run:** a call is answered when the processor is run or dropped. If it is neither, the
 ///   call waits without end: use a timeout.
 ///
@@ -135,26 +137,26 @@ impl<T, R, E> Submitter<T, R, E> {
         self.put(self.item(item, Request::of(context), None)).map_err(SubmitError::from)
     }
 
-    /// **Blocks** the thread until there is room, and adds the item as [`submit`](Self::submit)
+    /// **Blocks** the thread until a slot is free, and adds the item as [`submit`](Self::submit)
     /// does.
     ///
-    /// Where blocking would stop the work that makes room, in the processor's own handler and on a
+    /// Where blocking would stop the work that frees slots, in the processor's own handler and on a
     /// thread that polls tokio tasks (feature `tokio`), it does not block and refuses as `submit`.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the item: [`PushError::Closed`], also if the processor is closed
-    /// meanwhile, or [`PushError::Full`] where it does not block.
+    /// [`SubmitError`] with the item: [`PushError::Closed`] if the processor is closed before
+    /// or during the wait, or [`PushError::Full`] where it does not block.
     pub fn submit_wait(&self, item: T) -> Result<(), SubmitError<T>> {
         self.wait(self.item(item, Request::current(), None), None).map_err(SubmitError::from)
     }
 
-    /// **Blocks** the thread until there is room, at most for `timeout`; see
+    /// **Blocks** the thread until a slot is free, at most for `timeout`; see
     /// [`submit_wait`](Self::submit_wait).
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the item: [`PushError::Full`] if there was no room in time, or
+    /// [`SubmitError`] with the item: [`PushError::Full`] if none was free in time, or
     /// [`PushError::Closed`].
     pub fn submit_wait_timeout(&self, item: T, timeout: Duration) -> Result<(), SubmitError<T>> {
         let item = self.item(item, Request::current(), None);
@@ -163,7 +165,7 @@ impl<T, R, E> Submitter<T, R, E> {
         self.wait(item, deadline).map_err(SubmitError::from)
     }
 
-    /// Waits until there is room, on any executor, and adds the item as [`submit`](Self::submit)
+    /// Waits until a slot is free, on any executor, and adds the item as [`submit`](Self::submit)
     /// does.
     ///
     /// The span is that of the call, the item is submitted when the future is polled. Cancel-safe:
@@ -174,8 +176,8 @@ impl<T, R, E> Submitter<T, R, E> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the item: [`PushError::Closed`], also if the processor is closed
-    /// meanwhile, or [`PushError::Full`] in the processor's own handler.
+    /// [`SubmitError`] with the item: [`PushError::Closed`] if the processor is closed before
+    /// or during the wait, or [`PushError::Full`] in the processor's own handler.
     pub fn submit_wait_async(&self, item: T) -> impl Future<Output = Result<(), SubmitError<T>>> {
         let request = Request::current();
         async move {
@@ -190,13 +192,13 @@ impl<T, R, E> Submitter<T, R, E> {
         self.queue.trigger.ask_flush();
     }
 
-    /// Asks for a flush and waits until every item that was accepted before the call has ended: it
-    /// was answered and its batch span has ended, on whatever thread. Returns the counters after
-    /// that.
+    /// **Blocks** the thread, at most for `timeout`: asks for a flush and waits until every item
+    /// that was accepted before the call has ended. It was then answered and its batch span has
+    /// ended, on whatever thread. Returns the counters after that.
     ///
-    /// **Blocks** the thread, at most for `timeout`. In async code use
-    /// [`flush_and_wait_async`](Self::flush_and_wait_async). For a process that may be frozen or
-    /// stopped after this. Flush the tracer provider after it, which then has the spans.
+    /// **On a thread of an async runtime the processor may wait for what this stops**: use
+    /// [`flush_and_wait_async`](Self::flush_and_wait_async) there. For a process that may be frozen
+    /// or stopped after this. Flush the tracer provider after it, which then has the spans.
     ///
     /// ```
     /// use batchlink::processor::BatchProcessor;
