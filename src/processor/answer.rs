@@ -21,6 +21,38 @@ use std::time::Instant;
 /// let error: CallError<&str> = CallError::ResultCount { items: 4, results: 3 };
 /// assert_eq!(error.to_string(), "the handler gave 3 results for 4 items");
 /// ```
+///
+/// It implements [`Error`] where `E` does, which `?` into a `Box<dyn Error>` needs. `String` and
+/// `&str` are texts and no errors: map the whole error to its text, or take an error type for `E`.
+///
+/// ```
+/// use batchlink::processor::{BatchProcessor, CallError};
+/// # use opentelemetry::trace::noop::NoopTracer;
+/// # use std::{error::Error, fmt};
+///
+/// #[derive(Debug)]
+/// enum StoreError { OutOfStock }
+///
+/// impl fmt::Display for StoreError {
+///     // ...
+/// #   fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("out of stock") }
+/// }
+/// impl Error for StoreError {}
+///
+/// # fn main() -> Result<(), Box<dyn Error>> {
+/// # let tracer = NoopTracer::new();
+/// let (store, processor) = BatchProcessor::<u32, (), StoreError>::builder("store").build(tracer)?;
+/// # let tracer = NoopTracer::new();
+/// let (send, texts) = BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
+/// let _store_handle = processor.spawn(|batch| batch.fail_all(|_| StoreError::OutOfStock))?;
+/// let _send_handle = texts.spawn(|batch| batch.succeed_all(|_| ()))?;
+///
+/// let stored = || -> Result<(), Box<dyn Error>> { Ok(store.call_blocking(3)?) };
+/// assert_eq!(stored().unwrap_err().to_string(), "the item failed: out of stock");
+/// send.call_blocking(3).map_err(|error| error.to_string())?; // `E` is `String`
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CallError<E> {
@@ -43,7 +75,7 @@ pub enum CallError<E> {
         /// Results given; `items + 1` stands for any number over `items`.
         results: usize,
     },
-    /// The time was over first. The item is processed all the same.
+    /// The timeout elapsed first. The item is processed all the same.
     Timeout,
     /// The call was made in the processor's own handler, which would wait for itself. The item was
     /// not submitted.

@@ -1,9 +1,40 @@
-//! Batches of payloads: the same rings and the same trigger, with items instead of contexts.
+//! Batches work items, with one linked span a batch and a result for each caller.
+//!
+//! Threads and tasks submit items through a [`Submitter`]. A [`BatchProcessor`] takes them in
+//! batches and calls a handler, which answers item by item or for all at once. The batch's span
+//! links the request of every item and counts how the items ended. Size, delay, queue and links are
+//! those of a [`LinkCollector`](crate::LinkCollector).
 //!
 //! ```text
-//! submit / call ─► ring ─► trigger ─► drain ─► Batch (span, links) ─► handler ─► answers
-//!   submitter.rs   the collector's own, with another T    batch.rs       run.rs    answer.rs
+//! submit, call ─► queue ─► trigger ─► Batch (span, links) ─► handler ─► results to the callers
 //! ```
+//!
+//! ```
+//! use batchlink::processor::BatchProcessor;
+//! use opentelemetry::global;
+//! use std::{io, time::Duration};
+//!
+//! # fn insert_all(rows: &[&String]) -> io::Result<Vec<u64>> { Ok(vec![1; rows.len()]) }
+//! let (submitter, processor) = BatchProcessor::<String, u64, String>::builder("insert_batch")
+//!     .with_max_batch_size(64)
+//!     .build(global::tracer("writer"))?;
+//! let handle = processor.spawn(|batch| {
+//!     let rows: Vec<&String> = batch.payloads().collect();
+//!     match insert_all(&rows) {
+//!         Ok(ids) => batch.complete(ids.into_iter().map(Ok)),
+//!         Err(error) => batch.fail_all(|_row| error.to_string()),
+//!     }
+//! })?;
+//!
+//! // On any thread, in the span of a request; in a task it is `call(…).await`.
+//! let id = submitter.call_blocking("a row".to_owned()).map_err(|error| error.to_string())?;
+//! assert_eq!(id, 1);
+//! handle.shutdown_with_timeout(Duration::from_secs(5))?; // handles everything accepted
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+// submitter.rs and call.rs put items in, run.rs and run_async.rs take batches out, answer.rs is the
+// way back to the callers. Rings, trigger and drain are the collector's own, with another `T`.
 
 mod answer;
 mod batch;
