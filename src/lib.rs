@@ -1,5 +1,5 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
-//! Joins the traces of many requests to the one span of the batch that served them.
+//! Links the span of a batch to the traces of the requests that it served.
 //!
 //! Producers push the [`SpanContext`](opentelemetry::trace::SpanContext)s of their requests into a
 //! sharded, lock-free queue. A flush fires at exactly `max_batch_size` pending contexts, or when
@@ -28,7 +28,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # The way of one context
+//! # The life of a context
 //!
 //! ```text
 //! producers                           one flusher                       OpenTelemetry
@@ -42,7 +42,7 @@
 //! |---|---|
 //! | requests on many threads, one writer that batches | [`LinkCollector`] |
 //! | items to batch, a result for each caller | `processor::BatchProcessor` (feature `processor`) |
-//! | a batch in hand, such as a Kafka poll | [`LinkSet`], [`messaging`], [`carrier`] |
+//! | a batch you already hold, as of a Kafka poll | [`LinkSet`], [`messaging`], [`carrier`] |
 //! | retries; compensations; fan-out and fan-in | [`patterns`] |
 //! | links with a meaning, link templates | [`links`] |
 //!
@@ -72,6 +72,16 @@ mod span;
 mod sync;
 
 pub mod guide {
+    // The guide has links of its own for these, which hold without the feature.
+    #![cfg_attr(
+        feature = "processor",
+        doc = "[`BatchProcessor`]: crate::processor::BatchProcessor",
+        doc = "[`BatchProcessor::builder`]: crate::processor::BatchProcessor::builder",
+        doc = "[`CallError`]: crate::processor::CallError",
+        doc = "[`Submitter::producer`]: crate::processor::Submitter::producer",
+        doc = "[`WeakSubmitter`]: crate::processor::WeakSubmitter",
+        doc = ""
+    )]
     #![doc = include_str!("../docs/GUIDE.md")]
 }
 
