@@ -5,6 +5,7 @@ use super::answer::{Answer, CallError};
 use super::failure::Failure;
 use super::span::BatchSpan;
 use crate::link_set::record::Bounded;
+use crate::panic::caught;
 use crate::stats::{Counts, Trigger};
 use crate::sync::Arc;
 use opentelemetry::Context;
@@ -131,7 +132,7 @@ impl<T, R, E> Batch<T, R, E> {
         } else {
             for item in self.items {
                 let error = CallError::ResultCount { items, results: results.len() };
-                item.answer.give(Err(error), Failure::of);
+                item.finish(|answer| answer.give(Err(error), Failure::of));
             }
         }
     }
@@ -140,7 +141,7 @@ impl<T, R, E> Batch<T, R, E> {
     pub fn succeed_all(self, mut result: impl FnMut(&T) -> R) {
         for item in self.items {
             let result = result(&item.payload);
-            item.answer.succeed(result);
+            item.succeed(result);
         }
     }
 
@@ -151,7 +152,7 @@ impl<T, R, E> Batch<T, R, E> {
     {
         for item in self.items {
             let error = error(&item.payload);
-            item.answer.fail(error);
+            item.fail(error);
         }
     }
 }
@@ -227,7 +228,7 @@ impl<T, R, E> BatchItem<T, R, E> {
 
     /// Reports success; see [`Answer::succeed`].
     pub fn succeed(self, result: R) {
-        self.answer.succeed(result);
+        self.finish(|answer| answer.succeed(result));
     }
 
     /// Reports a failure; see [`Answer::fail`].
@@ -235,7 +236,7 @@ impl<T, R, E> BatchItem<T, R, E> {
     where
         E: Display,
     {
-        self.answer.fail(error);
+        self.finish(|answer| answer.fail(error));
     }
 
     /// Reports `result`.
@@ -243,7 +244,15 @@ impl<T, R, E> BatchItem<T, R, E> {
     where
         E: Display,
     {
-        self.answer.complete(result);
+        self.finish(|answer| answer.complete(result));
+    }
+
+    /// Answers, then drops the payload: its drop is user code, and must not cost other items their
+    /// answers.
+    fn finish(self, answer: impl FnOnce(Answer<R, E>)) {
+        let (payload, handle) = self.into_parts();
+        answer(handle);
+        let _ = caught(|| drop(payload));
     }
 }
 

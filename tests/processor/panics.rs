@@ -2,7 +2,7 @@
 
 use super::common::*;
 use super::support::*;
-use batchlink::processor::{BatchProcessor, BatchProcessorBuilder, CallError};
+use batchlink::processor::{Batch, BatchProcessor, BatchProcessorBuilder, CallError};
 use opentelemetry::Context;
 use opentelemetry::trace::{Status, TracerProvider};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -128,6 +128,33 @@ fn unawaited_result_drop_panics() {
     let ends: Vec<_> =
         spans(&exporter, "process_item").into_iter().map(|span| span.status).collect();
     assert_eq!(ends, [Status::Unset, Status::error("bad")]);
+}
+
+/// The drop of a payload that was answered costs no item its answer, however the batch is answered.
+#[test]
+fn answered_payload_drop_panics() {
+    struct BadDrop;
+    impl Drop for BadDrop {
+        fn drop(&mut self) {
+            on_purpose();
+        }
+    }
+
+    let (_provider, tracer, _exporter) = telemetry();
+    let builder = BatchProcessor::<BadDrop, (), Text>::builder("batch").with_max_batch_size(2);
+    let (submitter, mut processor) =
+        builder.with_shards(1).with_max_delay(NEVER).build(tracer).unwrap();
+    let mut answer = |with: fn(Batch<BadDrop, (), Text>)| {
+        (0..2).for_each(|_| submitter.submit(BadDrop).unwrap());
+        with(processor.next_batch().unwrap());
+        (submitter.stats().succeeded(), submitter.stats().failed())
+    };
+    assert_eq!(answer(|batch| batch.succeed_all(|_| ())), (2, 0));
+    assert_eq!(answer(|batch| batch.fail_all(|_| "bad")), (2, 2));
+    assert_eq!(answer(|batch| batch.complete([Ok(()), Err("bad")])), (3, 3));
+    assert_eq!(answer(|batch| batch.complete([Ok(())])), (3, 5));
+    assert_eq!(answer(|batch| batch.into_iter().for_each(|item| item.succeed(()))), (5, 5));
+    assert_eq!(answer(|batch| batch.into_iter().for_each(|item| item.fail("bad"))), (5, 7));
 }
 
 /// Of payloads that were divided and not given out, as of those in the rings.
