@@ -122,3 +122,32 @@ fn yield_loses_nothing() {
     assert!(yields > 0);
     assert!(poll_fn(|cx| flusher.poll_next_batch(cx)).now_or_never().is_none());
 }
+
+/// A waiting push that was woken, yields before it tries again, and is dropped then: the next one
+/// gets the slot.
+#[test]
+fn yielding_waiter_passes_on() {
+    let builder = by_size(1).with_shards(1).with_queue_capacity(1);
+    let (collector, mut flusher) = builder.build().unwrap();
+    collector.push(&context(1)).unwrap();
+    let runtime = Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (two, three) = (context(2), context(3));
+        let [mut yields, mut waits] =
+            [&two, &three].map(|cx| Box::pin(collector.push_wait_async(cx)));
+        let [first, second] = [(); 2].map(|()| Arc::new(CountWakes(AtomicU64::new(0))));
+        let (first_waker, second_waker) = (Arc::clone(&first).into(), Arc::clone(&second).into());
+        assert!(yields.as_mut().poll(&mut Context::from_waker(&first_waker)).is_pending());
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&second_waker)).is_pending());
+        assert_eq!(numbers(&flusher.try_next().unwrap()), [1]);
+        let wakes = || (first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed));
+        assert_eq!(wakes(), (1, 0));
+        while tokio::task::consume_budget().now_or_never().is_some() {}
+        assert!(yields.as_mut().poll(&mut Context::from_waker(&first_waker)).is_pending());
+        drop(yields);
+        assert_eq!(wakes().1, 1);
+        tokio::task::yield_now().await;
+        waits.await.unwrap();
+    });
+    assert_eq!(numbers(&flusher.try_next().unwrap()), [3]);
+}
