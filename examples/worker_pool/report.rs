@@ -221,7 +221,7 @@ impl<'a> Report<'a> {
             let equations = [
                 ("links = linked", span.links, row.linked),
                 ("links = different spans that they lead to", span.links, span.targets),
-                ("links cut by the SDK = 0", span.dropped, 0),
+                ("dropped links = truncated", span.dropped, row.truncated),
                 ("batch.size = received", said(span.batch_size).unwrap_or(u64::MAX), row.received),
                 ("batch.links = links", said(span.batch_links).unwrap_or(u64::MAX), span.links),
                 (
