@@ -18,7 +18,9 @@ use std::time::Duration;
 /// | `max_delay` | 200 ms | any, zero included |
 /// | `max_links` | 128 links | 1 to 1 048 576 |
 /// | `queue_capacity` | 2048 contexts, at least 4 batches | `max_batch_size` to 16 777 216 |
-/// | `shards` | available parallelism, at most `max_batch_size` / 16 | 1 to 128 |
+/// | `shards` | a power of two: 8 from two processors on, see [`with_shards`] | 1 to 128 |
+///
+/// [`with_shards`]: Self::with_shards
 ///
 /// ```
 /// use batchlink::LinkCollector;
@@ -128,8 +130,8 @@ impl LinkCollectorBuilder {
     /// **The capacity is divided among the shards, and a thread uses one of them.** Every shard has
     /// `next_power_of_two(max(queue_capacity / shards, max_batch_size))` slots of 32 bytes, and a
     /// push to a full shard is refused though others have free slots: a push that tried the others
-    /// would lose its thread's order. With the defaults one thread can have 1024 contexts waiting
-    /// with 2 shards, and 256 with 8. For a single producing thread set
+    /// would lose its thread's order. With the defaults there are 8 shards and one thread can have
+    /// 256 contexts waiting (on one processor, 4 shards and 512). For a single producing thread set
     /// [`with_shards(1)`](Self::with_shards), which gives it the whole capacity.
     /// [`Stats::fullest_shard`](crate::Stats::fullest_shard) tells how near the next refusal is.
     ///
@@ -149,8 +151,13 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// Sets the number of rings over which producers are spread. More of them mean less contention,
-    /// a few more slow paths per batch, and a smaller share of the capacity for each thread.
+    /// Sets the number of rings over which producers are spread; defaults to four per processor up
+    /// to 16, to one per processor beyond, and to one per 16 contexts of a batch at most. More of
+    /// them mean less contention, a few more slow paths per batch, and a smaller share of the
+    /// capacity for each thread.
+    ///
+    /// Threads take the shards in turn, by their serial number. With a power of two no two threads
+    /// share a shard while another has none; with other numbers a few do.
     ///
     /// ```
     /// let error = batchlink::LinkCollector::builder().with_shards(129).build().unwrap_err();

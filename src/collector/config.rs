@@ -13,6 +13,11 @@ pub(super) const BATCH_SIZES: RangeInclusive<usize> = 1..=1 << 20;
 pub(super) const MAX_SLOTS: usize = 1 << 24;
 /// A shard for fewer contexts of a batch than this costs more in reports than it saves.
 const CONTEXTS_PER_SHARD: usize = 16;
+/// A service has more threads than processors. Threads that share a shard make it travel between
+/// processors.
+const SHARDS_PER_PROCESSOR: usize = 4;
+/// Up to here more shards cost next to nothing.
+const FEW_SHARDS: usize = 16;
 
 /// A configuration that was found valid.
 #[derive(Debug)]
@@ -64,7 +69,10 @@ impl LinkCollectorBuilder {
         let default_shards = || {
             let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
             let fitting = (MAX_SLOTS / size.next_power_of_two()).min(MAX_SHARDS);
-            processors.min(size / CONTEXTS_PER_SHARD).clamp(1, fitting)
+            let wanted = processors.max((SHARDS_PER_PROCESSOR * processors).min(FEW_SHARDS));
+            let most = (size / CONTEXTS_PER_SHARD).clamp(1, fitting);
+            // Threads are spread evenly over a power of two.
+            1 << wanted.next_power_of_two().min(most).ilog2()
         };
         let (shards_name, shards) = named("shards", self.shards, default_shards);
         within(shards_name, shards, 1..=MAX_SHARDS)?;
@@ -117,13 +125,13 @@ mod tests {
             (Unsampled::Drop, Duplicates::Drop)
         );
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
-        assert_eq!(config.shards, processors.min(8));
+        assert_eq!(config.shards, if processors == 1 { 4 } else { 8 });
         assert!(config.slots_per_shard as usize * config.shards >= 2048);
     }
 
     #[test]
     fn small_batches_have_few_shards() {
-        for (size, most) in [(1, 1), (16, 1), (31, 1), (32, 2), (1000, MAX_SHARDS)] {
+        for (size, most) in [(1, 1), (16, 1), (31, 1), (32, 2), (63, 2), (1000, 32)] {
             let shards = config(|builder| builder.with_max_batch_size(size)).shards;
             assert!((1..=most).contains(&shards), "{shards} shards for batches of {size}");
         }

@@ -156,20 +156,19 @@ impl Parker {
     }
 }
 
-/// A number per thread, spread over `u32` so that its high bits pick a shard evenly.
+/// A number per thread, spread over `u32` so that its high bits pick a shard.
 ///
-/// Consecutive multiples of the golden ratio fall evenly into any number of equal parts,
-/// so threads born one after the other take different shards.
+/// The bits of serial numbers in reverse: of any power of two of equal parts, each gets one of as
+/// many threads born one after the other.
 #[inline]
 pub(crate) fn thread_key() -> u32 {
     use std::cell::Cell;
-    const GOLDEN: u32 = 0x9E37_79B9;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     thread_local!(static KEY: Cell<Option<u32>> = const { Cell::new(None) });
     // A thread that is shutting down may have lost its locals: any shard will do.
     KEY.try_with(|key| {
         key.get().unwrap_or_else(|| {
-            let fresh = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN);
+            let fresh = NEXT.fetch_add(1, Ordering::Relaxed).reverse_bits();
             key.set(Some(fresh));
             fresh
         })
