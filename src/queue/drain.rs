@@ -32,6 +32,11 @@ pub(crate) struct Drain<T> {
     first: usize,
     /// A time before the last poll.
     polled_at: u64,
+    /// The last batch was complete, so the next push is near.
+    // Invariant: timed-sleep.
+    timed: bool,
+    /// Until when the consumer is timed; `None`: not asked yet.
+    timed_until: Option<u64>,
 }
 
 /// What the consumer knows of one shard.
@@ -103,7 +108,16 @@ impl<T> Drain<T> {
             }
         };
         let shards = consumers.into_iter().map(shard).collect();
-        Self { queue, shards, size, max_delay, first: 0, polled_at: now }
+        Self {
+            queue,
+            shards,
+            size,
+            max_delay,
+            first: 0,
+            polled_at: now,
+            timed: false,
+            timed_until: None,
+        }
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
@@ -122,7 +136,7 @@ impl<T> Drain<T> {
                 true => Action::Closed,
                 // The scan that will make the next push report is not over.
                 false if self.queue.trigger.is_busy() => Action::AwaitPublish,
-                false => Action::Wait { deadline: None },
+                false => self.rest(now),
             };
         }
         if published >= self.size {
@@ -154,6 +168,33 @@ impl<T> Drain<T> {
             return Action::Wait { deadline: Some(deadline) };
         };
         Action::Take { count: published, trigger }
+    }
+
+    /// What to do while nothing is pending: under load, sleep for one delay, which spares the next
+    /// push a wake-up; then, until a wake-up.
+    // Invariant: timed-sleep.
+    fn rest(&mut self, now: u64) -> Action {
+        if !self.timed {
+            return Action::Wait { deadline: None };
+        }
+        let until = *self.timed_until.get_or_insert(now.saturating_add(self.max_delay));
+        if now < until {
+            return Action::Wait { deadline: Some(until) };
+        }
+        self.set_timed(false);
+        self.queue.trigger.drained(&self.queue.rings, false);
+        // Nothing came in time. What came since then must be found before a sleep without end.
+        Action::AwaitPublish
+    }
+
+    /// Returns whether the last batch was complete, and the next push is awaited since.
+    pub(super) fn is_under_load(&self) -> bool {
+        self.timed
+    }
+
+    fn set_timed(&mut self, timed: bool) {
+        self.timed = timed;
+        self.timed_until = None;
     }
 
     /// Returns the number of entries that one batch could take right now. `now` is as in
@@ -203,7 +244,8 @@ impl<T> Drain<T> {
         for shard in &mut self.shards {
             shard.move_checkpoint(self.polled_at, 0);
         }
-        self.queue.drained(self.shards.iter().map(|shard| shard.freed));
+        self.set_timed(count >= self.size);
+        self.queue.drained(self.shards.iter().map(|shard| shard.freed), self.timed);
     }
 }
 

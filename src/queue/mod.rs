@@ -87,8 +87,8 @@ impl<T> Queue<T> {
 
     /// Reports that the consumer has taken entries; `freed` has the number for each shard.
     // Invariant: register-before-retry.
-    fn drained(&self, freed: impl Iterator<Item = u32>) {
-        self.trigger.drained(&self.rings);
+    fn drained(&self, freed: impl Iterator<Item = u32>, timed: bool) {
+        self.trigger.drained(&self.rings, timed);
         self.waiters.wake(freed);
     }
 

@@ -7,7 +7,8 @@
 //!
 //! **The level** says what the flusher was woken for since its last drain: *idle* → *armed*
 //! (something is pending: start the timer) → *fired* (a batch is complete: take it). A drain lowers
-//! it to *idle*. Every wake-up is a hint: the flusher decides from what it finds in the rings, so a
+//! it to *idle*, or under load to *timed*: the flusher's timer runs anyway, and *armed* needs no
+//! wake-up. Every wake-up is a hint: the flusher decides from what it finds in the rings, so a
 //! stale wake-up costs a poll, never an early batch.
 //!
 //! **One coordinator.** A report that finds no coordinator makes its thread the coordinator; any
@@ -32,8 +33,9 @@ pub(crate) const MAX_SHARDS: usize = 128;
 
 /// Values of [`TriggerState::level`], in rising order.
 const IDLE: u8 = 0;
-const ARMED: u8 = 1;
-const FIRED: u8 = 2;
+const TIMED: u8 = 1;
+const ARMED: u8 = 2;
+const FIRED: u8 = 3;
 
 /// Flags of [`TriggerState::coordinator`]; 0: there is no coordinator.
 const REPORTED: u8 = 1;
@@ -47,9 +49,12 @@ pub(crate) struct TriggerState {
     size: u32,
     /// [`BUSY`] while a thread coordinates; [`REPORTED`] and [`DRAINED`] are pending for it.
     coordinator: AtomicU8,
-    /// [`IDLE`], [`ARMED`] or [`FIRED`]; written by the coordinator alone.
+    /// [`IDLE`], [`TIMED`], [`ARMED`] or [`FIRED`]; written by the coordinator alone.
     level: AtomicU8,
-    /// When a push was last reported at level [`IDLE`] (see [`Clock`]); 0: never. Written by
+    /// Whether the flusher's timer runs though nothing may be pending. Written by the flusher,
+    /// before the flag of its drain.
+    timed: AtomicBool,
+    /// When a push was last reported below level [`ARMED`] (see [`Clock`]); 0: never. Written by
     /// reporting producers, by maximum; read by the flusher. It lets the delay begin with the first
     /// entry, not with the flusher's last poll, which may be long ago.
     armed_at: unmodelled::AtomicU64,
@@ -95,6 +100,7 @@ impl TriggerState {
             size,
             coordinator: AtomicU8::new(0),
             level: AtomicU8::new(IDLE),
+            timed: AtomicBool::new(false),
             armed_at: unmodelled::AtomicU64::new(0),
             flush_requested: AtomicBool::new(false),
             shares: shares.collect(),
@@ -120,7 +126,7 @@ impl TriggerState {
         // newer one.
         // Relaxed: the level is not older than the limit past which was claimed; the flusher takes
         // any value for a hint.
-        if self.level.load(Ordering::Relaxed) == IDLE {
+        if self.level.load(Ordering::Relaxed) < ARMED {
             count(Counter::Coordination);
             self.armed_at.fetch_max(self.clock.now(), Ordering::Relaxed);
         }
@@ -140,9 +146,14 @@ impl TriggerState {
         flags == 0
     }
 
-    /// Reports that the flusher has drained and is about to poll again.
-    pub(crate) fn drained<T>(&self, rings: &[Ring<T>]) {
+    /// Reports that the flusher has drained and is about to poll again. If `timed`, it will not
+    /// sleep for longer than the delay before it drains again, or reports that it is not timed.
+    // Invariant: timed-sleep.
+    pub(crate) fn drained<T>(&self, rings: &[Ring<T>], timed: bool) {
         count(Counter::Coordination);
+        // Relaxed: published by the flag. A coordinator that reads it before the flag acts on a
+        // later intent of the flusher, which is awake now and will set the flag.
+        self.timed.store(timed, Ordering::Relaxed);
         // Release: pairs with the Acquire of the coordinator's swap; the new heads happen before
         // the scan. Acquire is not needed: the swap that follows acquires.
         if self.coordinator.fetch_or(DRAINED, Ordering::Release) == 0 {
@@ -173,7 +184,8 @@ impl TriggerState {
             let mut drained = flags & DRAINED != 0;
             if drained {
                 // Invariant: drain-resets-level.
-                self.level.store(IDLE, Ordering::Relaxed);
+                let timed = self.timed.load(Ordering::Relaxed);
+                self.level.store(if timed { TIMED } else { IDLE }, Ordering::Relaxed);
             }
             while !self.scan(rings, wake, std::mem::take(&mut drained)) {}
             // Release: hands `level` and `shares` to the next coordinator. Fails if a flag is
@@ -230,10 +242,12 @@ impl TriggerState {
             _ if pending >= u64::from(self.size) => FIRED,
             _ => ARMED,
         };
-        if level <= self.level.load(Ordering::Relaxed) {
+        let former = self.level.load(Ordering::Relaxed);
+        if level <= former {
             return;
         }
-        if wake {
+        // A timer that runs comes in time for what was just pushed.
+        if wake && (former, level) != (TIMED, ARMED) {
             self.signal.notify();
         }
         // After the wake-up: until it is stored, other reporters wake the flusher themselves.

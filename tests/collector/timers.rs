@@ -55,6 +55,52 @@ async fn timeout_comes_in_virtual_time() {
     }
 }
 
+/// After a complete batch the timer runs: the next context wakes nothing, and is delivered when its
+/// own delay is over.
+#[tokio::test(start_paused = true)]
+async fn timed_sleep_keeps_delay() {
+    let _watchdog = watchdog();
+    let (collector, mut flusher) = by_size(2).with_shards(1).with_max_delay(DELAY).build().unwrap();
+    assert_eq!(collector.push_all(&[1, 2].map(context)), 2);
+    assert_eq!(flusher.next().await.unwrap().trigger(), Trigger::Size);
+    let next =
+        tokio::spawn(async move { (flusher.next().await.unwrap(), Instant::now(), flusher) });
+    time::sleep(DELAY / 4).await;
+    let pushed = Instant::now();
+    collector.push(&context(3)).unwrap();
+    let (batch, delivered, flusher) = next.await.unwrap();
+    assert_eq!((numbers(&batch), batch.trigger()), (vec![3], Trigger::Timeout));
+    let took = delivered - pushed;
+    // Timers have a resolution of a millisecond.
+    assert!(took >= DELAY && took <= DELAY + Duration::from_millis(2), "{took:?}");
+    // The end of the sleep that began before the push, and of the delay; each may come early once.
+    let wake_ups = flusher.stats().wake_ups();
+    assert!((2..=4).contains(&wake_ups), "{wake_ups}");
+}
+
+/// The timed sleep after a complete batch ends once; then nothing wakes an idle flusher.
+#[tokio::test(start_paused = true)]
+async fn timed_sleep_ends_once() {
+    let _watchdog = watchdog();
+    let (collector, mut flusher) = by_size(2).with_shards(1).with_max_delay(DELAY).build().unwrap();
+    assert_eq!(collector.push_all(&[1, 2].map(context)), 2);
+    assert_eq!(flusher.next().await.unwrap().trigger(), Trigger::Size);
+    let next = tokio::spawn(async move { (flusher.next().await, flusher.stats().wake_ups()) });
+    time::sleep(2 * DELAY).await;
+    let ended = collector.stats().wake_ups();
+    // Tokio's timer may come a fraction of a millisecond early, and is then set again.
+    assert!((1..=2).contains(&ended), "{ended}");
+    time::sleep(100 * DELAY).await;
+    assert_eq!(collector.stats().wake_ups(), ended);
+    // Now a push wakes it, to arm the timer.
+    collector.push(&context(3)).unwrap();
+    time::sleep(DELAY / 2).await;
+    assert_eq!(collector.stats().wake_ups(), ended + 1);
+    let (batch, wake_ups) = next.await.unwrap();
+    assert_eq!(batch.unwrap().trigger(), Trigger::Timeout);
+    assert!(wake_ups >= ended + 2, "{wake_ups}");
+}
+
 /// A result stops the timer: the clock stands still while the runtime waits for another thread.
 #[tokio::test(start_paused = true)]
 async fn result_stops_timer() {

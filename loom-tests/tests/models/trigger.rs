@@ -56,6 +56,28 @@ fn three_producers(size: usize, wakes: bool) {
     }
 }
 
+/// The timed sleep after a complete batch ends (with this delay at once) while a producer pushes:
+/// its context is found before the flusher sleeps without an end, or wakes it.
+#[test]
+fn timed_sleep_ends() {
+    for shards in [1, 2] {
+        check(3, move || {
+            let (collector, mut flusher) = collector(2, 4, shards, Duration::ZERO);
+            let (first, second) = (collector.producer(), collector.producer());
+            drop(collector);
+            [1, 2].map(|id| first.push(&cx(id)).unwrap());
+            let pushing = spawn(second, |second| second.push(&cx(3)).unwrap());
+            let mut received = vec![];
+            while received.len() < 3 {
+                received.extend(sorted(&flusher.next_batch().unwrap()));
+            }
+            received.sort();
+            assert_eq!(received, [1, 2, 3]);
+            let _handles = (first, pushing.join().unwrap());
+        });
+    }
+}
+
 /// Pending flags: a report that finds a coordinator at work is handled by it before it leaves,
 /// although it came after that coordinator's scan.
 #[test]

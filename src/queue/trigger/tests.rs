@@ -89,7 +89,7 @@ fn rate_counts_between_drains() {
                 let _ = ring.claim(1).expect("a free slot").publish(|| ());
             }
         }
-        trigger.drained(&rings);
+        trigger.drained(&rings, false);
         assert_eq!(trigger.rates(), rates);
     }
 }
