@@ -3,7 +3,7 @@
 
 mod common;
 
-use batchlink::{Duplicates, LinkCollector, LinkPolicy, LinkSet};
+use batchlink::{Dedup, LinkCollector, LinkPolicy, LinkSet};
 use common::*;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext};
@@ -156,8 +156,8 @@ fn refused_contexts_allocate_nothing() {
 
 #[test]
 fn link_set_keeps_its_memory() {
-    for duplicates in [Duplicates::Drop, Duplicates::Keep] {
-        let policy = LinkPolicy::new().with_duplicates(duplicates).without_link_type();
+    for dedup in [Dedup::ByContext, Dedup::Off] {
+        let policy = LinkPolicy::new().with_dedup(dedup).without_link_type();
         let mut set =
             LinkSet::builder().with_max_links(1000).with_link_policy(policy).build().unwrap();
         for round in 0..5 {

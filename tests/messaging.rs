@@ -6,7 +6,7 @@ mod exporting;
 
 use batchlink::messaging::{BatchSpan, KAFKA_OFFSET, Message, Operation, batch_span};
 use batchlink::patterns::SpanGuard;
-use batchlink::{Duplicates, LinkBatch, LinkPolicy, LinkSet, links};
+use batchlink::{Dedup, LinkBatch, LinkPolicy, LinkSet, links};
 use common::*;
 use exporting::{Exporter, attribute, attributes, error, leads_to};
 use opentelemetry::trace::{Link, Span, SpanBuilder, SpanKind, Status};
@@ -14,7 +14,7 @@ use opentelemetry::{Array, KeyValue, Value};
 
 fn batch(links: impl IntoIterator<Item = Link>) -> LinkBatch {
     let builder = LinkSet::builder()
-        .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep).without_link_type());
+        .with_link_policy(LinkPolicy::new().with_dedup(Dedup::Off).without_link_type());
     let mut set = builder.build().expect("valid");
     set.extend(links);
     set.finish()

@@ -32,7 +32,7 @@ assert_impl_all!(Stats: Copy, Eq, Send, Sync, Debug, Default);
 assert_impl_all!(LinkCollectorBuilder: Clone, Send, Sync, Debug, Default);
 assert_impl_all!(LinkSetBuilder: Clone, Send, Sync, Debug, Default);
 assert_impl_all!(Unsampled: Copy, Eq, Hash, Send, Sync, Debug, Default);
-assert_impl_all!(Duplicates: Copy, Eq, Hash, Send, Sync, Debug, Default);
+assert_impl_all!(Dedup: Copy, Eq, Hash, Send, Sync, Debug, Default);
 assert_impl_all!(Invalid: Copy, Eq, Hash, Send, Sync, Debug, Default);
 assert_impl_all!(Relation: Clone, Eq, Hash, Send, Sync, Debug, Display, FromStr);
 assert_impl_all!(links::LinkTemplate: Clone, PartialEq, Send, Sync, Debug);

@@ -2,7 +2,7 @@
 
 use crate::common::choices::{Bytes, Choices, one_of};
 use crate::common::oracle::{self, Policy};
-use batchlink::{Duplicates, Invalid, LinkCollector, LinkSet, PushError};
+use batchlink::{Dedup, Invalid, LinkCollector, LinkSet, PushError};
 use opentelemetry::trace::{
     Link, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState,
 };
@@ -14,8 +14,8 @@ const WAYS: usize = 4;
 pub fn record(data: &[u8]) {
     let choices = &mut Bytes(data);
     // Each way is seen in the batch, or none.
-    let (duplicates, invalid) = (Duplicates::Keep, Invalid::Drop);
-    let policy = Policy { duplicates, invalid, max_links: WAYS, ..Policy::choose(choices, 1) };
+    let (dedup, invalid) = (Dedup::Off, Invalid::Drop);
+    let policy = Policy { dedup, invalid, max_links: WAYS, ..Policy::choose(choices, 1) };
     let context = choose_context(choices);
     let attributes = (0..choices.below(6)).map(|_| choose_attribute(choices)).collect();
     let link = Link::new(context.clone(), attributes, choices.below(1 << 32) as u32);

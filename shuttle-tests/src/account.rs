@@ -3,7 +3,7 @@
 use crate::common::choices::mark;
 use crate::common::{assert_account, assert_stats, oracle};
 use crate::producers::{Case, Log};
-use batchlink::{Duplicates, Invalid, LinkBatch, Stats, Trigger, Unsampled};
+use batchlink::{Dedup, Invalid, LinkBatch, Stats, Trigger, Unsampled};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
@@ -92,7 +92,7 @@ impl Case {
         }
         let mut links = oracle::LinkSet::new(oracle::Policy {
             max_links: self.size,
-            duplicates: Duplicates::Keep,
+            dedup: Dedup::Off,
             unsampled: Unsampled::Keep,
             invalid: Invalid::Drop,
             link_type: None,

@@ -2,7 +2,7 @@
 
 use crate::common::choices::Item;
 use crate::common::{Random, by_size};
-use batchlink::{Duplicates, Flusher, LinkCollector, LinkPolicy, Producer, PushError, Unsampled};
+use batchlink::{Dedup, Flusher, LinkCollector, LinkPolicy, Producer, PushError, Unsampled};
 use opentelemetry::trace::{Link, SpanContext};
 use opentelemetry::{KeyValue, StringValue};
 use shuttle::thread::{self, JoinHandle};
@@ -44,7 +44,7 @@ impl Case {
             .with_shards(shards)
             .with_link_policy(
                 LinkPolicy::new()
-                    .with_duplicates(Duplicates::Keep)
+                    .with_dedup(Dedup::Off)
                     .with_unsampled(Unsampled::Keep)
                     .without_link_type(),
             )

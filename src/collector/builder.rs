@@ -172,9 +172,9 @@ impl LinkCollectorBuilder {
     /// one.
     ///
     /// ```
-    /// use batchlink::{Duplicates, LinkCollector, LinkPolicy};
+    /// use batchlink::{Dedup, LinkCollector, LinkPolicy};
     ///
-    /// let policy = LinkPolicy::new().with_duplicates(Duplicates::Keep);
+    /// let policy = LinkPolicy::new().with_dedup(Dedup::Off);
     /// let (collector, flusher) = LinkCollector::builder().with_link_policy(policy).build()?;
     /// # drop((collector, flusher));
     /// # Ok::<(), batchlink::ConfigError>(())

@@ -108,7 +108,7 @@ impl LinkCollectorBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link_set::policy::{Duplicates, Unsampled};
+    use crate::link_set::policy::{Dedup, Unsampled};
 
     fn config(configure: impl FnOnce(LinkCollectorBuilder) -> LinkCollectorBuilder) -> Config {
         configure(LinkCollectorBuilder::new()).validate().expect("valid")
@@ -121,8 +121,8 @@ mod tests {
         assert_eq!(config.links.max_links(), 128);
         assert_eq!(config.links.link_type.as_deref(), Some("batch_item"));
         assert_eq!(
-            (config.links.unsampled, config.links.duplicates),
-            (Unsampled::Drop, Duplicates::Drop)
+            (config.links.unsampled, config.links.dedup),
+            (Unsampled::Drop, Dedup::ByContext)
         );
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         assert_eq!(config.shards, if processors == 1 { 4 } else { 8 });

@@ -45,7 +45,7 @@ impl LinkBatch {
     }
 
     /// Returns the links: at most `max_links`, no two to the same span unless
-    /// [`Duplicates::Keep`](crate::Duplicates) keeps them, in order of arrival. Links to invalid
+    /// [`Dedup::Off`](crate::Dedup) keeps them, in order of arrival. Links to invalid
     /// contexts are among them if the policy ([`Invalid`](crate::Invalid)) keeps these.
     pub fn links(&self) -> &[Link] {
         &self.links

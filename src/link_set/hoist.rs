@@ -21,7 +21,7 @@ impl LinkBatch {
     ///
     /// Moves nothing unless every received context is linked: one that was truncated, unsampled,
     /// invalid or a duplicate may have come with another value. Of a batch of messages set
-    /// [`Duplicates::Keep`](crate::Duplicates::Keep), as several messages may come from one span.
+    /// [`Dedup::Off`](crate::Dedup::Off), as several messages may come from one span.
     /// Messages without any context are unknown to the batch. [`messaging::batch_span`] is told how
     /// many messages there are, and puts everything back on the links if that differs.
     ///

@@ -18,7 +18,7 @@ mod treatment;
 pub use batch::LinkBatch;
 pub use builder::LinkSetBuilder;
 pub use outcome::Outcome;
-pub use policy::{Duplicates, Invalid, LinkPolicy, Unsampled};
+pub use policy::{Dedup, Invalid, LinkPolicy, Unsampled};
 
 use crate::links::MaybeContext;
 use crate::stats::{Counts, Trigger};
@@ -63,7 +63,7 @@ pub struct LinkSet {
     links: Vec<Link>,
     /// Links of the last batch: memory for as many is reserved for the next.
     last: usize,
-    /// The ids of the links, unless duplicates are kept.
+    /// The ids of the links, unless duplicates are linked.
     table: Table,
     counts: Counts,
     /// A batch had more links than the SDK keeps, and that was logged.
@@ -304,7 +304,7 @@ impl LinkSet {
             return Outcome::Unsampled;
         }
         let full = self.links.len() == self.max_links;
-        if self.policy.duplicates == Duplicates::Drop && identified {
+        if self.policy.dedup == Dedup::ByContext && identified {
             match self.table.find(&ids, &self.links) {
                 Probe::Found => {
                     self.counts.duplicates += 1;

@@ -2,7 +2,7 @@
 
 use crate::error::{ConfigError, within};
 use crate::link_set::attributes::LinkAttributes;
-pub use crate::link_set::treatment::{Duplicates, Invalid, Unsampled};
+pub use crate::link_set::treatment::{Dedup, Invalid, Unsampled};
 use crate::link_set::{DEFAULT_MAX_LINKS, MAX_LINKS};
 use crate::links::LINK_TYPE;
 use opentelemetry::trace::{Link, SpanContext};
@@ -26,10 +26,10 @@ use std::sync::LazyLock;
 /// Values are checked when those are built.
 ///
 /// ```
-/// use batchlink::{Duplicates, LinkCollector, LinkPolicy, links::Relation};
+/// use batchlink::{Dedup, LinkCollector, LinkPolicy, links::Relation};
 ///
 /// let policy = LinkPolicy::new()
-///     .with_duplicates(Duplicates::Keep)
+///     .with_dedup(Dedup::Off)
 ///     .with_link_type(Relation::ConsumedFrom);
 /// let (collector, flusher) = LinkCollector::builder().with_link_policy(policy).build()?;
 /// # drop((collector, flusher));
@@ -43,7 +43,7 @@ pub struct LinkPolicy {
     /// `None`: that of the environment.
     span_limit: Option<usize>,
     pub(crate) unsampled: Unsampled,
-    pub(crate) duplicates: Duplicates,
+    pub(crate) dedup: Dedup,
     pub(crate) invalid: Invalid,
     pub(crate) link_type: Option<Cow<'static, str>>,
     /// `None`: `link.type`.
@@ -58,7 +58,7 @@ impl Default for LinkPolicy {
             max_links: None,
             span_limit: None,
             unsampled: Unsampled::default(),
-            duplicates: Duplicates::default(),
+            dedup: Dedup::default(),
             invalid: Invalid::default(),
             link_type: Some(Cow::Borrowed("batch_item")),
             link_type_key: None,
@@ -120,9 +120,9 @@ impl LinkPolicy {
         self
     }
 
-    /// Decides on contexts that the batch links already; see [`Duplicates`].
-    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
-        self.duplicates = duplicates;
+    /// Decides which contexts are duplicates; see [`Dedup`].
+    pub fn with_dedup(mut self, dedup: Dedup) -> Self {
+        self.dedup = dedup;
         self
     }
 

@@ -128,7 +128,7 @@ pub(super) fn hash(keyed: &RandomState, ids: &Ids) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Duplicates, Invalid, LinkPolicy, LinkSet, Outcome};
+    use super::super::{Dedup, Invalid, LinkPolicy, LinkSet, Outcome};
     use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
     fn context(number: u64) -> SpanContext {
@@ -185,8 +185,8 @@ mod tests {
         let (trace, span) = (TraceId::INVALID, SpanId::from(1));
         let nameless = SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE);
         let policy = LinkPolicy::new().with_max_links(10_000).with_invalid(Invalid::Keep);
-        for (duplicates, slots) in [(Duplicates::Drop, 1), (Duplicates::Keep, 0)] {
-            let policy = policy.clone().with_duplicates(duplicates);
+        for (dedup, slots) in [(Dedup::ByContext, 1), (Dedup::Off, 0)] {
+            let policy = policy.clone().with_dedup(dedup);
             let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
             for context in [&nameless, &context(1), &nameless] {
                 set.insert(context);

@@ -23,23 +23,26 @@ pub enum Unsampled {
     Keep,
 }
 
-/// The treatment of contexts whose trace id and span id the batch links already; set by
-/// [`LinkPolicy::with_duplicates`].
+/// The rule by which two contexts of a batch are duplicates; set by [`LinkPolicy::with_dedup`].
+///
+/// A duplicate is counted and not linked: the link of the first stays, with its attributes.
 ///
 /// ```
-/// use batchlink::{Duplicates, LinkPolicy};
+/// use batchlink::{Dedup, LinkPolicy};
 ///
-/// let policy = LinkPolicy::new().with_duplicates(Duplicates::Keep);
+/// let policy = LinkPolicy::new().with_dedup(Dedup::Off);
 /// # drop(policy);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Duplicates {
-    /// Counts them as duplicates and keeps the first link, with its attributes (the default).
+pub enum Dedup {
+    /// Contexts with the same trace id and span id (the default). Flags, trace state and attributes
+    /// do not matter.
     #[default]
-    Drop,
-    /// Links them again: for links that differ in their attributes, such as message ids.
-    Keep,
+    ByContext,
+    /// None: every context is linked. For links that differ in their attributes, such as message
+    /// ids.
+    Off,
 }
 
 /// The treatment of invalid contexts, whose trace id or span id is zero; set by

@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use batchlink::messaging::{BatchSpan, KAFKA_OFFSET, Message, Operation};
-//! use batchlink::{Duplicates, LinkPolicy, LinkSet, patterns::SpanGuard};
+//! use batchlink::{Dedup, LinkPolicy, LinkSet, patterns::SpanGuard};
 //! use opentelemetry::global;
 //! # use opentelemetry::trace::SpanContext;
 //! # struct Record { context: Option<SpanContext>, partition: &'static str, offset: i64 }
@@ -18,7 +18,7 @@
 //! # fn insert(records: &[Record]) -> Result<(), String> { Ok(()) }
 //!
 //! // Several messages may come from one span, and each has an offset of its own.
-//! let policy = LinkPolicy::new().with_duplicates(Duplicates::Keep);
+//! let policy = LinkPolicy::new().with_dedup(Dedup::Off);
 //! let mut set = LinkSet::builder().with_link_policy(policy).build()?;
 //! let process = BatchSpan::new("kafka", Operation::PROCESS)
 //!     .with_destination("orders")

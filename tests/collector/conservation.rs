@@ -1,7 +1,7 @@
 //! Promise 1: every context is accounted for, and delivered once if it was accepted.
 
 use super::common::*;
-use batchlink::{Duplicates, Flusher, LinkCollector, LinkPolicy, PushError, Unsampled};
+use batchlink::{Dedup, Flusher, LinkCollector, LinkPolicy, PushError, Unsampled};
 use opentelemetry::trace::{Link, SpanContext, TraceFlags};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -301,10 +301,8 @@ fn each_outcome_is_counted() {
 
 #[test]
 fn kept_duplicates_are_linked() {
-    let (collector, mut flusher) = by_size(3)
-        .with_link_policy(LinkPolicy::new().with_duplicates(Duplicates::Keep))
-        .build()
-        .unwrap();
+    let (collector, mut flusher) =
+        by_size(3).with_link_policy(LinkPolicy::new().with_dedup(Dedup::Off)).build().unwrap();
     assert_eq!(collector.push_all(&[context(1), context(1), context(2)]), 3);
     let batch = flusher.next_batch().unwrap();
     assert_account(&batch);

@@ -3,7 +3,7 @@
 use super::common::*;
 use batchlink::links::whole_trace;
 use batchlink::{
-    Duplicates, Invalid, LinkCollector, LinkPolicy, LinkSet, Outcome, PushError, Unsampled,
+    Dedup, Invalid, LinkCollector, LinkPolicy, LinkSet, Outcome, PushError, Unsampled,
 };
 use futures_util::FutureExt;
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
@@ -164,10 +164,9 @@ fn whole_trace_is_linked_once() {
         Link::new(with_ids(trace, span, TraceState::NONE), vec![KeyValue::new("a", value)], 0)
     };
     use Outcome::{Duplicate, Linked, Truncated};
-    for (duplicates, second) in [(Duplicates::Drop, Duplicate), (Duplicates::Keep, Linked)] {
-        let builder = LinkSet::builder().with_link_policy(
-            LinkPolicy::new().with_invalid(Invalid::Keep).with_duplicates(duplicates),
-        );
+    for (dedup, second) in [(Dedup::ByContext, Duplicate), (Dedup::Off, Linked)] {
+        let builder = LinkSet::builder()
+            .with_link_policy(LinkPolicy::new().with_invalid(Invalid::Keep).with_dedup(dedup));
         let mut set = builder.with_max_links(9).build().unwrap();
         assert_eq!(set.insert_link(link(1, 0, 1)), Linked);
         assert_eq!(set.insert_link(link(2, 0, 1)), Linked, "another trace");
@@ -253,10 +252,10 @@ fn all_policy_combinations_hold() {
     for round in 0..300 {
         let invalid = POLICIES[round % 3];
         let unsampled = [Unsampled::Drop, Unsampled::Keep][round / 3 % 2];
-        let duplicates = [Duplicates::Drop, Duplicates::Keep][round / 6 % 2];
+        let dedup = [Dedup::ByContext, Dedup::Off][round / 6 % 2];
         let bound = 1 + random.below(12) as usize;
         let policy = LinkPolicy::new().with_invalid(invalid).with_unsampled(unsampled);
-        let policy = policy.with_duplicates(duplicates).with_max_links(bound);
+        let policy = policy.with_dedup(dedup).with_max_links(bound);
         let mut set = LinkSet::builder().with_link_policy(policy.clone()).build().unwrap();
         let builder = by_size(64).with_shards(1).with_link_policy(policy);
         let (collector, mut flusher) = builder.build().unwrap();
@@ -285,7 +284,7 @@ fn all_policy_combinations_hold() {
                 Outcome::Invalid
             } else if unsampled == Unsampled::Drop && cx.is_valid() && !flags.is_sampled() {
                 Outcome::Unsampled
-            } else if duplicates == Duplicates::Drop && trace != 0 && expected.iter().any(known) {
+            } else if dedup == Dedup::ByContext && trace != 0 && expected.iter().any(known) {
                 Outcome::Duplicate
             } else if expected.len() == bound {
                 Outcome::Truncated

@@ -4,8 +4,7 @@
 use super::choices::{Choices, Item, mark, one_of};
 use super::{NEVER, assert_stats, by_size, context, oracle};
 use batchlink::{
-    Counts, Duplicates, FlushError, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy,
-    Producer,
+    Counts, Dedup, FlushError, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy, Producer,
 };
 use batchlink::{Stats, Trigger, Unsampled};
 use opentelemetry::Context;
@@ -35,7 +34,7 @@ impl Setup {
             1 => oracle::Policy::choose(choices, size as u64 + 2),
             _ => oracle::Policy {
                 max_links: size,
-                duplicates: Duplicates::Keep,
+                dedup: Dedup::Off,
                 unsampled: Unsampled::Keep,
                 // One without a trace id has no mark of its shard.
                 invalid: Invalid::Drop,
@@ -50,20 +49,19 @@ impl Setup {
 impl oracle::Policy {
     /// With up to `most` links.
     pub fn choose(choices: &mut impl Choices, most: u64) -> Self {
-        let duplicates = one_of(choices, &[Duplicates::Drop, Duplicates::Drop, Duplicates::Keep]);
+        let dedup = one_of(choices, &[Dedup::ByContext, Dedup::ByContext, Dedup::Off]);
         let unsampled = one_of(choices, &[Unsampled::Drop, Unsampled::Keep]);
         // One choice of both: seeds older than the second mean the same still.
         let both = choices.below(9) as usize;
         let link_type = [Some("batch_item"), None, Some("other")][both % 3];
         let invalid = [Invalid::Drop, Invalid::KeepWithAttributes, Invalid::Keep][both / 3];
         let max_links = most as usize - choices.below(most) as usize;
-        Self { duplicates, unsampled, link_type, invalid, max_links }
+        Self { dedup, unsampled, link_type, invalid, max_links }
     }
 
     /// The same, for the real ones.
     pub fn links(&self) -> LinkPolicy {
-        let policy =
-            LinkPolicy::new().with_max_links(self.max_links).with_duplicates(self.duplicates);
+        let policy = LinkPolicy::new().with_max_links(self.max_links).with_dedup(self.dedup);
         let policy = policy.with_unsampled(self.unsampled).with_invalid(self.invalid);
         match self.link_type {
             Some(link_type) => policy.with_link_type(link_type),

@@ -8,7 +8,7 @@ use super::common::context;
 use super::common::oracle::{self, Policy};
 use super::exported::{Exporter, attribute};
 use batchlink::{
-    Duplicates, LinkSet, Outcome,
+    Dedup, LinkSet, Outcome,
     patterns::{Attempts, FanOut, Saga, SpanGuard, UndoSteps},
 };
 use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt, TraceId};
@@ -214,7 +214,7 @@ pub struct AttemptsSession {
     /// again and is linked, the count depends on the time.
     left_out: u64,
     same: bool,
-    duplicates: Duplicates,
+    dedup: Dedup,
     /// Started, failed, first success, latest error.
     counts: (u32, u32, Option<u32>, Option<String>),
 }
@@ -233,7 +233,7 @@ impl AttemptsSession {
             earlier: Vec::new(),
             left_out: 0,
             same: false,
-            duplicates: policy.duplicates,
+            dedup: policy.dedup,
             counts: (0, 0, None, None),
         }
     }
@@ -272,7 +272,7 @@ impl AttemptsSession {
                 self.attempts.collect(&context, how.result());
                 self.counts.0 += 1;
                 let ids = |context: &SpanContext| (context.trace_id(), context.span_id());
-                self.same |= self.duplicates == Duplicates::Drop
+                self.same |= self.dedup == Dedup::ByContext
                     && context.trace_id() != TraceId::INVALID
                     && self.earlier.iter().any(|(earlier, _)| ids(earlier) == ids(&context));
                 self.earlier.push((context, None));
@@ -440,7 +440,7 @@ impl FanSession {
 fn default_policy() -> Policy {
     Policy {
         max_links: 1,
-        duplicates: Default::default(),
+        dedup: Default::default(),
         unsampled: Default::default(),
         invalid: Default::default(),
         link_type: Some("batch_item"),

@@ -10,7 +10,7 @@
 //! [`take`](Collector::take) the batches one by one. What is left must be what is pending.
 #![allow(dead_code, unreachable_pub)] // each user uses a part of it
 
-use batchlink::{Counts, Duplicates, Invalid, Outcome, PushError, Timeout, Trigger, Unsampled};
+use batchlink::{Counts, Dedup, Invalid, Outcome, PushError, Timeout, Trigger, Unsampled};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId, TraceState};
 use std::collections::{HashSet, VecDeque};
@@ -191,7 +191,7 @@ impl Collector {
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub max_links: usize,
-    pub duplicates: Duplicates,
+    pub dedup: Dedup,
     pub unsampled: Unsampled,
     pub invalid: Invalid,
     pub link_type: Option<&'static str>,
@@ -233,7 +233,7 @@ impl LinkSet {
     }
 
     fn outcome(&self, link: &Link) -> Outcome {
-        let Policy { max_links, duplicates, unsampled, invalid, .. } = self.policy;
+        let Policy { max_links, dedup, unsampled, invalid, .. } = self.policy;
         let context = &link.span_context;
         let valid = is_valid(context);
         let nameless = context.trace_id() == TraceId::INVALID;
@@ -241,8 +241,7 @@ impl LinkSet {
             Outcome::Invalid
         } else if valid && unsampled == Unsampled::Drop && context.trace_flags().to_u8() & 1 == 0 {
             Outcome::Unsampled
-        } else if duplicates == Duplicates::Drop && !nameless && self.known.contains(&ids(context))
-        {
+        } else if dedup == Dedup::ByContext && !nameless && self.known.contains(&ids(context)) {
             Outcome::Duplicate
         } else if self.links.len() == max_links {
             Outcome::Truncated

@@ -2,7 +2,7 @@
 
 use super::common::*;
 use batchlink::messaging::{self, DESTINATION_NAME, KAFKA_OFFSET, Message, Operation};
-use batchlink::{Duplicates, LinkBatch, LinkPolicy, LinkSet, links};
+use batchlink::{Dedup, LinkBatch, LinkPolicy, LinkSet, links};
 use opentelemetry::trace::{Link, SpanContext, TraceFlags};
 use opentelemetry::{KeyValue, Value};
 
@@ -15,7 +15,7 @@ fn batch_of(policy: LinkPolicy, links: impl IntoIterator<Item = Link>) -> LinkBa
 }
 
 fn batch(links: impl IntoIterator<Item = Link>) -> LinkBatch {
-    batch_of(LinkPolicy::new().with_duplicates(Duplicates::Keep), links)
+    batch_of(LinkPolicy::new().with_dedup(Dedup::Off), links)
 }
 
 /// A record of a topic, if it says so, and a partition.

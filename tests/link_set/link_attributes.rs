@@ -1,7 +1,7 @@
 //! Attributes made lazily: for which links, with what, and what a panic in the closure costs.
 
 use super::common::*;
-use batchlink::{Duplicates, LinkCollector, LinkPolicy, LinkSet, links};
+use batchlink::{Dedup, LinkCollector, LinkPolicy, LinkSet, links};
 use opentelemetry::trace::{Link, SpanContext, TraceFlags};
 use opentelemetry::{KeyValue, Value};
 use std::sync::{Arc, Mutex};
@@ -136,7 +136,7 @@ fn panic_costs_only_attributes() {
     let (collector, mut flusher) = by_size(16)
         .with_max_links(12)
         .with_link_policy(
-            LinkPolicy::new().with_duplicates(Duplicates::Drop).with_link_attributes(panicking),
+            LinkPolicy::new().with_dedup(Dedup::ByContext).with_link_attributes(panicking),
         )
         .with_shards(1)
         .build()

@@ -2,7 +2,7 @@
 //! again.
 
 use super::common::*;
-use batchlink::{Duplicates, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Trigger, Unsampled};
+use batchlink::{Dedup, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Trigger, Unsampled};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::collections::HashSet;
@@ -78,7 +78,7 @@ fn policy_decides_on_contexts() {
     let mut keeping = set(|builder| {
         builder
             .with_link_policy(
-                LinkPolicy::new().with_unsampled(Unsampled::Keep).with_duplicates(Duplicates::Keep),
+                LinkPolicy::new().with_unsampled(Unsampled::Keep).with_dedup(Dedup::Off),
             )
             .with_max_links(3)
     });
