@@ -3,7 +3,7 @@
 
 mod common;
 
-use batchlink::{Dedup, LinkCollector, LinkPolicy, LinkSet};
+use batchlink::{Dedup, LinkCollector, LinkPolicy, LinkSet, Truncation};
 use common::*;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, SpanContext};
@@ -156,8 +156,19 @@ fn refused_contexts_allocate_nothing() {
 
 #[test]
 fn link_set_keeps_its_memory() {
-    for dedup in [Dedup::ByContext, Dedup::Off] {
-        let policy = LinkPolicy::new().with_dedup(dedup).without_link_type();
+    let policy = || LinkPolicy::new().without_link_type();
+    let by_truncation = |truncation| policy().with_truncation(truncation);
+    for (policy, per_link) in [
+        (policy(), 0),
+        (policy().with_dedup(Dedup::Off), 0),
+        (policy().with_dedup(Dedup::ByContextAndAttributes), 0),
+        (by_truncation(Truncation::KeepLast), 0),
+        (by_truncation(Truncation::Reservoir { seed: 1 }), 0),
+        (by_truncation(Truncation::SampledFirst), 0),
+        (by_truncation(Truncation::OnePerTrace), 0),
+        (by_truncation(Truncation::OnePerTrace).with_link_count(), 1),
+    ] {
+        let name = format!("{policy:?}");
         let mut set =
             LinkSet::builder().with_max_links(1000).with_link_policy(policy).build().unwrap();
         for round in 0..5 {
@@ -167,7 +178,7 @@ fn link_set_keeps_its_memory() {
             assert_eq!(batch.linked(), 1000);
             if round > 0 {
                 // The links, with the first of them; `finish` hands them over.
-                assert_eq!((inserting, finishing), (1, 0));
+                assert_eq!((inserting, finishing), (1, 1000 * per_link), "{name}");
             }
         }
         assert_eq!(allocations(|| set.finish()).0, 0, "an empty batch has no links to hold");

@@ -3,7 +3,7 @@
 use crate::common::choices::mark;
 use crate::common::{assert_account, assert_stats, oracle};
 use crate::producers::{Case, Log};
-use batchlink::{Dedup, Invalid, LinkBatch, Stats, Trigger, Unsampled};
+use batchlink::{Dedup, LinkBatch, Stats, Trigger, Unsampled};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
@@ -94,8 +94,8 @@ impl Case {
             max_links: self.size,
             dedup: Dedup::Off,
             unsampled: Unsampled::Keep,
-            invalid: Invalid::Drop,
             link_type: None,
+            ..oracle::Policy::default()
         });
         let mut by_trigger = [0; 4];
         for batch in &batches {

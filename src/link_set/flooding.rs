@@ -3,7 +3,7 @@
 use super::table::hash;
 use super::*;
 use ahash::RandomState;
-use opentelemetry::trace::{SpanId, TraceId, TraceState};
+use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
 use std::collections::HashSet;
 use std::env;
 use std::process::Command;

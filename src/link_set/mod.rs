@@ -9,24 +9,29 @@ mod extend;
 #[cfg(test)]
 mod flooding;
 mod hoist;
+mod identity;
+mod insert;
 mod outcome;
 pub(crate) mod policy;
 pub(crate) mod record;
+mod selection;
 mod table;
 mod treatment;
 
 pub use batch::LinkBatch;
 pub use builder::LinkSetBuilder;
 pub use outcome::Outcome;
-pub use policy::{Dedup, Invalid, LinkPolicy, Unsampled};
+pub use policy::{Dedup, Invalid, LinkPolicy, Truncation, Unsampled};
 
 use crate::links::MaybeContext;
 use crate::stats::{Counts, Trigger};
-use opentelemetry::trace::{Link, SpanContext, TraceFlags, TraceId};
+use insert::Admitted;
+use opentelemetry::trace::{Link, SpanContext};
 #[cfg(feature = "processor")]
 use record::Bounded;
-use record::{Ids, PackedBox, Record, plain_link};
-use table::{Probe, Table};
+use record::{Ids, Record};
+use selection::{Parts, Selection};
+use table::Table;
 
 /// The SDK's default for `OTEL_SPAN_LINK_COUNT_LIMIT`.
 pub(crate) const DEFAULT_MAX_LINKS: usize = 128;
@@ -65,6 +70,8 @@ pub struct LinkSet {
     last: usize,
     /// The ids of the links, unless duplicates are linked.
     table: Table,
+    /// What else the policy needs to know of the links.
+    selection: Option<Box<Selection>>,
     counts: Counts,
     /// A batch had more links than the SDK keeps, and that was logged.
     #[cfg(feature = "internal-logs")]
@@ -81,6 +88,7 @@ impl LinkSet {
     pub(crate) fn new(policy: LinkPolicy, most: usize) -> Self {
         let max_links = policy.max_links();
         Self {
+            selection: Selection::new(&policy),
             policy,
             max_links,
             links: Vec::new(),
@@ -105,13 +113,12 @@ impl LinkSet {
         }
         self.reserve(self.last.max(DEFAULT_MAX_LINKS));
         match Record::is_plain(context) {
-            true => self.admit(
-                Ids::of(context),
-                context.trace_flags().is_sampled(),
-                true,
-                false,
-                || Link::with_context(context.clone()),
-            ),
+            true => {
+                let sampled = context.trace_flags().is_sampled();
+                let ids = Ids::of(context);
+                let plain = Admitted { ids, sampled, identified: true, state_cut: false };
+                self.admit(plain, || Link::with_context(context.clone()))
+            }
             false => self.insert_record(Record::from_context(context)),
         }
     }
@@ -200,6 +207,17 @@ impl LinkSet {
         Some(link)
     }
 
+    /// Replaces the policy's truncation by [`Truncation::KeepFirst`], so that outcomes are final,
+    /// and leaves out the counts of links.
+    pub(crate) fn keep_first(&mut self) {
+        self.policy.truncation = Truncation::KeepFirst;
+        self.policy.link_count = false;
+        if let Some(selection) = &mut self.selection {
+            selection.truncation = Truncation::KeepFirst;
+            selection.with_count = false;
+        }
+    }
+
     /// Returns the bound.
     pub(crate) fn max_links(&self) -> usize {
         self.max_links
@@ -233,9 +251,16 @@ impl LinkSet {
     }
 
     pub(crate) fn finish_as(&mut self, trigger: Trigger) -> LinkBatch {
-        let links = std::mem::take(&mut self.links);
+        let Self { policy, table, counts, max_links, .. } = self;
+        let mut links = std::mem::take(&mut self.links);
         self.last = links.len();
-        self.table.clear(&links);
+        match &mut self.selection {
+            None => table.clear(&links),
+            Some(selection) => {
+                let set = Parts { links: &mut links, table, counts, max_links: *max_links };
+                selection.finish(set, policy);
+            }
+        }
         let span_limit = self.policy.span_limit();
         #[cfg(feature = "internal-logs")]
         if self.counts.linked > span_limit.links() && !std::mem::replace(&mut self.warned, true) {
@@ -250,89 +275,5 @@ impl LinkSet {
         if self.links.capacity() == 0 {
             self.links.reserve_exact(contexts.min(self.max_links));
         }
-    }
-
-    /// Adds contexts that are valid or to be kept.
-    pub(crate) fn insert_records(&mut self, records: impl Iterator<Item = Record>) {
-        for record in records {
-            self.insert_record(record);
-        }
-    }
-
-    #[inline(always)]
-    fn insert_record(&mut self, record: Record) -> Outcome {
-        match record {
-            Record::Plain { ids, flags, remote, state_cut } => {
-                let sampled = TraceFlags::new(flags).is_sampled();
-                self.admit(ids, sampled, true, state_cut, || plain_link(ids, flags, remote))
-            }
-            Record::Boxed(PackedBox(link), state_cut) => self.insert_boxed(link, state_cut),
-        }
-    }
-
-    #[cold]
-    fn insert_boxed(&mut self, link: Box<Link>, state_cut: bool) -> Outcome {
-        let context = &link.span_context;
-        let sampled = context.trace_flags().is_sampled() || !context.is_valid();
-        let identified = context.trace_id() != TraceId::INVALID;
-        self.admit(Ids::of(context), sampled, identified, state_cut, || *link)
-    }
-
-    #[cold]
-    fn insert_invalid(&mut self, link: Link) -> Outcome {
-        if !self.policy.invalid.keeps(&link) {
-            return self.count_invalid();
-        }
-        self.reserve(self.last.max(DEFAULT_MAX_LINKS));
-        self.insert_record(Record::from_link(link).0)
-    }
-
-    /// Decides on a context that is valid or to be kept. `identified`: its ids say which span it
-    /// is. Always inlined: a link that is passed on through memory costs more than all the rest.
-    #[inline(always)]
-    fn admit(
-        &mut self,
-        ids: Ids,
-        sampled: bool,
-        identified: bool,
-        state_cut: bool,
-        link: impl FnOnce() -> Link,
-    ) -> Outcome {
-        self.counts.received += 1;
-        if self.policy.unsampled == Unsampled::Drop && !sampled {
-            self.counts.unsampled += 1;
-            return Outcome::Unsampled;
-        }
-        let full = self.links.len() == self.max_links;
-        if self.policy.dedup == Dedup::ByContext && identified {
-            match self.table.find(&ids, &self.links) {
-                Probe::Found => {
-                    self.counts.duplicates += 1;
-                    return Outcome::Duplicate;
-                }
-                Probe::Free { slot, tag } if !full => self.table.fill(slot, tag, self.links.len()),
-                Probe::Free { .. } => {}
-            }
-        }
-        if full {
-            self.counts.truncated += 1;
-            return Outcome::Truncated;
-        }
-        self.counts.linked += 1;
-        self.counts.trace_states_cut += u64::from(state_cut);
-        let index = self.links.len();
-        // Written in place.
-        self.links.push(link());
-        let whole = self.links.last_mut().is_none_or(|link| self.policy.complete(link, index));
-        if !whole {
-            self.counts.attribute_panics += 1;
-        }
-        Outcome::Linked
-    }
-
-    fn count_invalid(&mut self) -> Outcome {
-        self.counts.received += 1;
-        self.counts.invalid += 1;
-        Outcome::Invalid
     }
 }

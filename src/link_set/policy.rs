@@ -2,7 +2,7 @@
 
 use crate::error::{ConfigError, within};
 use crate::link_set::attributes::LinkAttributes;
-pub use crate::link_set::treatment::{Dedup, Invalid, Unsampled};
+pub use crate::link_set::treatment::{Dedup, Invalid, Truncation, Unsampled};
 use crate::link_set::{DEFAULT_MAX_LINKS, MAX_LINKS};
 use crate::links::LINK_TYPE;
 use opentelemetry::trace::{Link, SpanContext};
@@ -44,6 +44,8 @@ pub struct LinkPolicy {
     span_limit: Option<usize>,
     pub(crate) unsampled: Unsampled,
     pub(crate) dedup: Dedup,
+    pub(super) link_count: bool,
+    pub(super) truncation: Truncation,
     pub(crate) invalid: Invalid,
     pub(crate) link_type: Option<Cow<'static, str>>,
     /// `None`: `link.type`.
@@ -59,6 +61,8 @@ impl Default for LinkPolicy {
             span_limit: None,
             unsampled: Unsampled::default(),
             dedup: Dedup::default(),
+            link_count: false,
+            truncation: Truncation::default(),
             invalid: Invalid::default(),
             link_type: Some(Cow::Borrowed("batch_item")),
             link_type_key: None,
@@ -123,6 +127,39 @@ impl LinkPolicy {
     /// Decides which contexts are duplicates; see [`Dedup`].
     pub fn with_dedup(mut self, dedup: Dedup) -> Self {
         self.dedup = dedup;
+        self
+    }
+
+    /// Adds the attribute `link.count` to each link: the number of contexts that it stands for, its
+    /// own and its duplicates. The attributes are those of the first. A link that has the attribute
+    /// already keeps its own.
+    ///
+    /// The counts of a batch's links add up to `linked + duplicates`. Costs more for each context,
+    /// and an attribute for each link. The link of an item's own span, which
+    /// `BatchProcessor::run_each` starts, has no count.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n: u64| SpanContext::new(
+    /// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+    /// use batchlink::{LinkPolicy, LinkSet};
+    /// use opentelemetry::KeyValue;
+    ///
+    /// let policy = LinkPolicy::new().with_link_count();
+    /// let mut set = LinkSet::builder().with_link_policy(policy).build()?;
+    /// set.extend([1, 1, 2].map(context));
+    /// assert!(set.finish().links()[0].attributes.contains(&KeyValue::new("link.count", 2)));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
+    pub fn with_link_count(mut self) -> Self {
+        self.link_count = true;
+        self
+    }
+
+    /// Decides which contexts are linked if there are more than
+    /// [`max_links`](Self::with_max_links); see [`Truncation`].
+    pub fn with_truncation(mut self, truncation: Truncation) -> Self {
+        self.truncation = truncation;
         self
     }
 

@@ -1,4 +1,4 @@
-//! What is done with contexts that are unsampled, duplicates or invalid.
+//! What is done with contexts that are unsampled, duplicates, too many or invalid.
 
 #[cfg(doc)]
 use super::LinkPolicy;
@@ -26,6 +26,7 @@ pub enum Unsampled {
 /// The rule by which two contexts of a batch are duplicates; set by [`LinkPolicy::with_dedup`].
 ///
 /// A duplicate is counted and not linked: the link of the first stays, with its attributes.
+/// [`LinkPolicy::with_link_count`] makes each link say for how many contexts it stands.
 ///
 /// ```
 /// use batchlink::{Dedup, LinkPolicy};
@@ -40,9 +41,64 @@ pub enum Dedup {
     /// do not matter.
     #[default]
     ByContext,
+    /// Contexts with the same trace id and span id whose links were pushed with the same
+    /// attributes, in any order. Attributes that the policy adds do not matter.
+    ByContextAndAttributes,
     /// None: every context is linked. For links that differ in their attributes, such as message
     /// ids.
     Off,
+}
+
+/// The choice of links if a batch has more contexts than `max_links`; set by
+/// [`LinkPolicy::with_truncation`].
+///
+/// Each choice is determined by the contexts of the batch and their order. The links of the batch
+/// are in order of arrival with every choice. Memory is bounded by `max_links`, so a context that
+/// is not linked, or no longer, is not remembered: if it comes again, it is another context.
+///
+/// All but `KeepFirst` may take a link back for a later context. That context and its duplicates
+/// are then counted as truncated.
+///
+/// ```
+/// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+/// # let context = |n: u64| SpanContext::new(
+/// #     TraceId::from(7u128), SpanId::from(n), TraceFlags::SAMPLED, true, TraceState::NONE);
+/// use batchlink::{LinkPolicy, LinkSet, Truncation};
+/// use opentelemetry::trace::SpanId;
+///
+/// let policy = LinkPolicy::new().with_max_links(2).with_truncation(Truncation::KeepLast);
+/// let mut set = LinkSet::builder().with_link_policy(policy).build()?;
+/// set.extend([1, 2, 3, 4].map(context));
+/// let batch = set.finish();
+/// let spans: Vec<_> = batch.links().iter().map(|link| link.span_context.span_id()).collect();
+/// assert_eq!((spans, batch.truncated()), (vec![SpanId::from(3), SpanId::from(4)], 2));
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Truncation {
+    /// The contexts that came first (the default, and the cheapest).
+    #[default]
+    KeepFirst,
+    /// The contexts that came last. A duplicate counts as an arrival of its context.
+    KeepLast,
+    /// A uniform sample of the different contexts, however often each came.
+    ///
+    /// A context is chosen by a hash of the seed, its ids and, as
+    /// [`Dedup::ByContextAndAttributes`] compares these, its attributes. So the same contexts give
+    /// the same sample in any order. With [`Dedup::Off`], every arrival has a chance of its own. A
+    /// party that knows the seed can choose ids that are always kept.
+    Reservoir {
+        /// Any number. Batches of the same contexts, and collectors with the same seed, choose the
+        /// same.
+        seed: u64,
+    },
+    /// The sampled contexts that came first, and only then unsampled ones, whose links lead
+    /// nowhere. It differs from `KeepFirst` with [`Unsampled::Keep`] alone.
+    SampledFirst,
+    /// The first context of each trace, in order of arrival, and only then further ones: the most
+    /// different traces that fit.
+    OnePerTrace,
 }
 
 /// The treatment of invalid contexts, whose trace id or span id is zero; set by

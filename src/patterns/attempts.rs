@@ -140,7 +140,9 @@ impl Attempts {
         self
     }
 
-    /// Sets how attempts become links: bound, unsampled ones, the key of `link.type`.
+    /// Sets how attempts become links: bound, unsampled ones, the key of `link.type`. Over the
+    /// bound are always those between the first attempt and the latest: the policy's
+    /// [`Truncation`](crate::Truncation) is not used. Nor is `link.count` added.
     ///
     /// A closure that makes link attributes gets the index in which an attempt is chosen: the first
     /// attempt has 0, the latest 1, the one before 2. The closure runs under the lock of these
@@ -155,7 +157,8 @@ impl Attempts {
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn with_link_set(self, set: LinkSet) -> Self {
+    pub fn with_link_set(self, mut set: LinkSet) -> Self {
+        set.keep_first();
         self.history().set = set;
         self
     }

@@ -6,7 +6,7 @@ use super::{NEVER, assert_stats, by_size, context, oracle};
 use batchlink::{
     Counts, Dedup, FlushError, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy, Producer,
 };
-use batchlink::{Stats, Trigger, Unsampled};
+use batchlink::{Stats, Trigger, Truncation, Unsampled};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use std::collections::HashMap;
@@ -49,20 +49,31 @@ impl Setup {
 impl oracle::Policy {
     /// With up to `most` links.
     pub fn choose(choices: &mut impl Choices, most: u64) -> Self {
+        use Truncation::{KeepFirst, KeepLast, OnePerTrace, SampledFirst};
         let dedup = one_of(choices, &[Dedup::ByContext, Dedup::ByContext, Dedup::Off]);
         let unsampled = one_of(choices, &[Unsampled::Drop, Unsampled::Keep]);
-        // One choice of both: seeds older than the second mean the same still.
-        let both = choices.below(9) as usize;
-        let link_type = [Some("batch_item"), None, Some("other")][both % 3];
-        let invalid = [Invalid::Drop, Invalid::KeepWithAttributes, Invalid::Keep][both / 3];
+        // One choice of all: seeds older than the others take as many bytes still.
+        let all = choices.below(9 * 5 * 4) as usize;
+        let link_type = [Some("batch_item"), None, Some("other")][all % 3];
+        let invalid = [Invalid::Drop, Invalid::KeepWithAttributes, Invalid::Keep][all / 3 % 3];
+        let reservoir = Truncation::Reservoir { seed: 7 };
+        let truncations = [KeepFirst, KeepLast, reservoir, SampledFirst, OnePerTrace];
+        let truncation = truncations[all / 9 % 5];
+        let (link_count, by_attributes) = (all / 45 % 2 == 1, all / 90 == 1);
+        let dedup = match dedup {
+            Dedup::ByContext if by_attributes => Dedup::ByContextAndAttributes,
+            other => other,
+        };
         let max_links = most as usize - choices.below(most) as usize;
-        Self { dedup, unsampled, link_type, invalid, max_links }
+        Self { max_links, dedup, truncation, unsampled, invalid, link_type, link_count }
     }
 
     /// The same, for the real ones.
     pub fn links(&self) -> LinkPolicy {
         let policy = LinkPolicy::new().with_max_links(self.max_links).with_dedup(self.dedup);
         let policy = policy.with_unsampled(self.unsampled).with_invalid(self.invalid);
+        let policy = policy.with_truncation(self.truncation);
+        let policy = if self.link_count { policy.with_link_count() } else { policy };
         match self.link_type {
             Some(link_type) => policy.with_link_type(link_type),
             None => policy.without_link_type(),

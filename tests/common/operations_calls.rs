@@ -8,7 +8,7 @@ use super::common::context;
 use super::common::oracle::{self, Policy};
 use super::exported::{Exporter, attribute};
 use batchlink::{
-    Dedup, LinkSet, Outcome,
+    Dedup, LinkSet, Outcome, Truncation,
     patterns::{Attempts, FanOut, Saga, SpanGuard, UndoSteps},
 };
 use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt, TraceId};
@@ -229,7 +229,12 @@ impl AttemptsSession {
             exporter: Exporter::default(),
             running: Vec::new(),
             ended: Vec::new(),
-            set: oracle::LinkSet::new(policy.clone()),
+            // Attempts choose among themselves.
+            set: oracle::LinkSet::new(Policy {
+                truncation: Truncation::KeepFirst,
+                link_count: false,
+                ..policy.clone()
+            }),
             earlier: Vec::new(),
             left_out: 0,
             same: false,
@@ -438,13 +443,7 @@ impl FanSession {
 
 /// A link set's default policy, with one link.
 fn default_policy() -> Policy {
-    Policy {
-        max_links: 1,
-        dedup: Default::default(),
-        unsampled: Default::default(),
-        invalid: Default::default(),
-        link_type: Some("batch_item"),
-    }
+    Policy { max_links: 1, ..Policy::default() }
 }
 
 /// One step of a saga: its span, how its compensation ends, and whether at once or after the

@@ -10,10 +10,12 @@
 //! [`take`](Collector::take) the batches one by one. What is left must be what is pending.
 #![allow(dead_code, unreachable_pub)] // each user uses a part of it
 
-use batchlink::{Counts, Dedup, Invalid, Outcome, PushError, Timeout, Trigger, Unsampled};
-use opentelemetry::KeyValue;
+use batchlink::{
+    Counts, Dedup, Invalid, Outcome, PushError, Timeout, Trigger, Truncation, Unsampled,
+};
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId, TraceState};
-use std::collections::{HashSet, VecDeque};
+use opentelemetry::{KeyValue, Value};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// A collector and its flusher. Its delay never ends, unless it is zero.
 pub struct Collector {
@@ -192,77 +194,221 @@ impl Collector {
 pub struct Policy {
     pub max_links: usize,
     pub dedup: Dedup,
+    pub truncation: Truncation,
     pub unsampled: Unsampled,
     pub invalid: Invalid,
     pub link_type: Option<&'static str>,
+    pub link_count: bool,
 }
 
-/// A link set, also that of a flusher.
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_links: 128,
+            dedup: Dedup::ByContext,
+            truncation: Truncation::KeepFirst,
+            unsampled: Unsampled::Drop,
+            invalid: Invalid::Drop,
+            link_type: Some("batch_item"),
+            link_count: false,
+        }
+    }
+}
+
+/// A link set, also that of a flusher. It remembers every link that was ever possible, and orders
+/// all of them to find those that are kept.
 pub struct LinkSet {
     policy: Policy,
-    known: HashSet<(TraceId, SpanId)>,
-    links: Vec<Link>,
+    links: Vec<Possible>,
+    /// Indices of those with these ids.
+    by_ids: HashMap<(TraceId, SpanId), Vec<usize>>,
+    traces: HashSet<TraceId>,
+    arrivals: u64,
     counts: Counts,
+}
+
+/// A context that was no duplicate, as a link.
+struct Possible {
+    link: Link,
+    arrival: u64,
+    /// The arrival of its last duplicate.
+    last: u64,
+    contexts: u64,
+    new_trace: bool,
+    rank: u64,
+    kept: bool,
 }
 
 impl LinkSet {
     pub fn new(policy: Policy) -> Self {
-        Self { policy, known: HashSet::new(), links: Vec::new(), counts: Counts::default() }
+        Self {
+            policy,
+            links: Vec::new(),
+            by_ids: HashMap::new(),
+            traces: HashSet::new(),
+            arrivals: 0,
+            counts: Counts::default(),
+        }
     }
 
     pub fn insert(&mut self, link: Link) -> Outcome {
-        let outcome = self.outcome(&link);
-        let counts = &mut self.counts;
-        counts.received += 1;
-        *match outcome {
-            Outcome::Linked => &mut counts.linked,
-            Outcome::Duplicate => &mut counts.duplicates,
-            Outcome::Truncated => &mut counts.truncated,
-            Outcome::Invalid => &mut counts.invalid,
-            _ => &mut counts.unsampled,
-        } += 1;
-        if outcome == Outcome::Linked {
-            self.known.insert(ids(&link.span_context));
-            let mut link = self.typed(link);
-            let dropped;
-            (link.span_context, dropped) = with_short_state(link.span_context);
-            self.counts.trace_states_cut += u64::from(dropped);
-            self.links.push(link);
-        }
-        outcome
-    }
-
-    fn outcome(&self, link: &Link) -> Outcome {
-        let Policy { max_links, dedup, unsampled, invalid, .. } = self.policy;
+        self.counts.received += 1;
+        let Policy { unsampled, invalid, .. } = self.policy;
         let context = &link.span_context;
         let valid = is_valid(context);
-        let nameless = context.trace_id() == TraceId::INVALID;
-        if !valid && !keeps(invalid, link) {
-            Outcome::Invalid
-        } else if valid && unsampled == Unsampled::Drop && context.trace_flags().to_u8() & 1 == 0 {
-            Outcome::Unsampled
-        } else if dedup == Dedup::ByContext && !nameless && self.known.contains(&ids(context)) {
-            Outcome::Duplicate
-        } else if self.links.len() == max_links {
-            Outcome::Truncated
-        } else {
-            Outcome::Linked
+        if !valid && !keeps(invalid, &link) {
+            self.counts.invalid += 1;
+            return Outcome::Invalid;
+        }
+        if valid && unsampled == Unsampled::Drop && !is_sampled(context) {
+            self.counts.unsampled += 1;
+            return Outcome::Unsampled;
+        }
+        self.arrivals += 1;
+        let (ids, arrival) = (ids(context), self.arrivals);
+        let same_ids = self.by_ids.get(&ids).map_or(&[][..], |same| same);
+        let same = |index: &&usize| self.same(&self.links[**index], &link);
+        if let Some(&index) = same_ids.iter().find(same) {
+            self.links[index].contexts += 1;
+            self.links[index].last = arrival;
+            return Outcome::Duplicate;
+        }
+        let index = self.links.len();
+        self.by_ids.entry(ids).or_default().push(index);
+        let new_trace = ids.0 != TraceId::INVALID && self.traces.insert(ids.0);
+        let rank = self.rank(&link, arrival);
+        let last = arrival;
+        self.links.push(Possible {
+            link,
+            arrival,
+            last,
+            contexts: 1,
+            new_trace,
+            rank,
+            kept: false,
+        });
+        self.choose();
+        if self.links[index].kept { Outcome::Linked } else { Outcome::Truncated }
+    }
+
+    /// Returns whether a link is a duplicate of one with the same ids.
+    fn same(&self, known: &Possible, link: &Link) -> bool {
+        let (own, others) = (&known.link.attributes, &link.attributes);
+        let all_in = |these: &[KeyValue], those: &[KeyValue]| {
+            these.len() == those.len() && these.iter().all(|own| those.contains(own))
+        };
+        known.kept
+            && link.span_context.trace_id() != TraceId::INVALID
+            && match self.policy.dedup {
+                Dedup::Off => false,
+                Dedup::ByContextAndAttributes => all_in(own, others) && all_in(others, own),
+                _ => true,
+            }
+    }
+
+    /// Keeps the best of all.
+    fn choose(&mut self) {
+        let bound = self.policy.max_links;
+        let most = self.links.len();
+        if most <= bound || self.policy.truncation == Truncation::KeepFirst {
+            self.links[most - 1].kept = most <= bound;
+            return;
+        }
+        let mut order: Vec<usize> = (0..self.links.len()).collect();
+        order.sort_by_key(|&index| {
+            let link = &self.links[index];
+            let best = match self.policy.truncation {
+                Truncation::KeepLast => u64::MAX - link.last,
+                Truncation::Reservoir { .. } => u64::MAX - link.rank,
+                Truncation::SampledFirst => u64::from(
+                    is_valid(&link.link.span_context) && !is_sampled(&link.link.span_context),
+                ),
+                Truncation::OnePerTrace => u64::from(!link.new_trace),
+                _ => 0,
+            };
+            (best, link.arrival)
+        });
+        for (place, index) in order.into_iter().enumerate() {
+            self.links[index].kept = place < bound;
         }
     }
 
     /// Returns the links of the batch and its counts, and empties the set.
     pub fn finish(&mut self) -> (Vec<Link>, Counts) {
-        self.known.clear();
-        (std::mem::take(&mut self.links), std::mem::take(&mut self.counts))
+        let mut counts = std::mem::take(&mut self.counts);
+        let mut links = Vec::new();
+        for Possible { link, contexts, kept, .. } in std::mem::take(&mut self.links) {
+            if !kept {
+                counts.truncated += contexts;
+                continue;
+            }
+            counts.linked += 1;
+            counts.duplicates += contexts - 1;
+            let mut link = self.typed(link, contexts);
+            let cut;
+            (link.span_context, cut) = with_short_state(link.span_context);
+            counts.trace_states_cut += u64::from(cut);
+            links.push(link);
+        }
+        self.by_ids.clear();
+        self.traces.clear();
+        self.arrivals = 0;
+        (links, counts)
     }
 
-    fn typed(&self, mut link: Link) -> Link {
-        let has_one = link.attributes.iter().any(|attribute| attribute.key.as_str() == "link.type");
-        if let Some(link_type) = self.policy.link_type.filter(|_| !has_one) {
+    fn typed(&self, mut link: Link, contexts: u64) -> Link {
+        let has = |link: &Link, key| link.attributes.iter().any(|own| own.key.as_str() == key);
+        if let Some(link_type) = self.policy.link_type.filter(|_| !has(&link, "link.type")) {
             link.attributes.push(KeyValue::new("link.type", link_type));
+        }
+        if self.policy.link_count && !has(&link, "link.count") {
+            link.attributes.push(KeyValue::new("link.count", contexts as i64));
         }
         link
     }
+
+    /// Returns the place of a link in a sample: those with the highest are kept.
+    fn rank(&self, link: &Link, arrival: u64) -> u64 {
+        let Truncation::Reservoir { seed } = self.policy.truncation else { return 0 };
+        let (trace, span) = ids(&link.span_context);
+        let trace = u128::from_be_bytes(trace.to_bytes());
+        let own = [(trace >> 64) as u64, trace as u64, u64::from_be_bytes(span.to_bytes())];
+        let rank = own.into_iter().fold(seed, mix);
+        if self.policy.dedup == Dedup::Off || trace == 0 {
+            return mix(rank, arrival);
+        }
+        if self.policy.dedup == Dedup::ByContextAndAttributes {
+            let attribute = |own: &KeyValue| {
+                let value = match &own.value {
+                    Value::Bool(value) => vec![u64::from(*value)],
+                    Value::I64(value) => vec![*value as u64],
+                    Value::F64(value) => vec![value.to_bits()],
+                    other => words(&other.as_str()),
+                };
+                words(own.key.as_str()).into_iter().chain(value).fold(rank, mix)
+            };
+            return mix(rank, link.attributes.iter().map(attribute).fold(0, u64::wrapping_add));
+        }
+        rank
+    }
+}
+
+/// SplitMix64's finaliser.
+fn mix(state: u64, word: u64) -> u64 {
+    let mut mixed = (state ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    for (shift, factor) in [(30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB)] {
+        mixed = (mixed ^ mixed >> shift).wrapping_mul(factor);
+    }
+    mixed ^ mixed >> 31
+}
+
+/// A text as words of eight bytes, and its length.
+fn words(text: &str) -> Vec<u64> {
+    let word = |chunk: &[u8]| {
+        (0..8).fold(0, |word, place| word << 8 | u64::from(*chunk.get(place).unwrap_or(&0)))
+    };
+    let words = text.as_bytes().chunks(8).map(word);
+    words.chain([text.len() as u64]).collect()
 }
 
 /// Returns the attributes of a batch span, of which the SDK keeps 128 links.
@@ -320,6 +466,10 @@ pub fn with_short_state(context: SpanContext) -> (SpanContext, bool) {
     let (trace, span) = ids(&context);
     let (flags, remote) = (context.trace_flags(), context.is_remote());
     (SpanContext::new(trace, span, flags, remote, state), true)
+}
+
+fn is_sampled(context: &SpanContext) -> bool {
+    context.trace_flags().to_u8() & 1 == 1
 }
 
 fn is_valid(context: &SpanContext) -> bool {

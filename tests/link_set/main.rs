@@ -6,6 +6,7 @@ mod common;
 
 mod hoist;
 mod link_attributes;
+mod policies;
 mod proptest_oracle;
 mod set;
 mod span_limit;
