@@ -97,7 +97,8 @@ pub use collector::{Flusher, FlusherHandle, LinkCollector, LinkCollectorBuilder,
 pub use error::{ConfigError, FlushError, PushError, PushLinkError, RejectedLink};
 pub use error::{ShutdownError, Timeout, TimeoutError};
 pub use link_set::{
-    Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Truncation, Unsampled,
+    Dedup, Invalid, LinkBatch, LinkPages, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Overflow,
+    Truncation, Unsampled,
 };
 #[cfg(batchlink_count)]
 pub use queue::steps::{StepCounts, take_step_counts};

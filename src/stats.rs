@@ -78,9 +78,9 @@ pub struct Counts {
     pub received: u64,
     /// Contexts that became a link.
     pub linked: u64,
-    /// Contexts whose span was linked already.
+    /// Contexts for which the link of another stands, by the policy's [`Dedup`](crate::Dedup).
     pub duplicates: u64,
-    /// Contexts over `max_links`.
+    /// Contexts without a link because there were more than `max_links`.
     pub truncated: u64,
     /// Contexts without a trace id or span id that the policy ([`Invalid`](crate::Invalid)) did not
     /// keep. A collector does not queue these, and counts them in [`Stats::invalid`] instead.

@@ -127,3 +127,47 @@ fn span_limit_warns_once() {
         assert_eq!(log(), NOTHING, "the SDK keeps as many");
     });
 }
+
+/// Truncated contexts are logged with the first batch that has some, and in total at the end.
+#[test]
+fn truncation_is_logged_twice() {
+    logged(|log| {
+        let (collector, mut flusher) = by_size(3).with_max_links(2).with_shards(1).build().unwrap();
+        for (contexts, expected) in [
+            ([1, 2, 2], &NOTHING[..]),
+            ([1, 2, 3], &["LinkSet.LinksTruncated"]),
+            ([1, 2, 3], &NOTHING),
+        ] {
+            assert_eq!(collector.push_all(&contexts.map(context)), 3);
+            assert!(flusher.next_batch().is_some());
+            assert_eq!(log(), expected);
+        }
+        drop(flusher);
+        assert_eq!(log(), ["Flusher.LinksTruncated"]);
+        drop(by_size(3).build().unwrap());
+        assert_eq!(log(), NOTHING);
+    });
+}
+
+/// One warning for a batch that is over both limits, and none where further spans have the links.
+#[test]
+fn batch_warns_once() {
+    use batchlink::{LinkPolicy, LinkSet, Overflow};
+    logged(|log| {
+        let mut set = LinkSet::builder().with_max_links(200).build().unwrap();
+        for expected in
+            [&["LinkSet.SpanLinkLimitExceeded"][..], &["LinkSet.LinksTruncated"], &NOTHING]
+        {
+            set.extend((1..=300).map(context));
+            assert_eq!(set.finish().truncated(), 100);
+            assert_eq!(log(), expected);
+        }
+        let policy = LinkPolicy::new().with_overflow(Overflow::Spans { max_pages: 3 });
+        let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
+        for (contexts, expected) in [(384, &NOTHING[..]), (385, &["LinkSet.LinksTruncated"])] {
+            set.extend((1..=contexts).map(context));
+            assert_eq!(set.finish().linked(), 384);
+            assert_eq!(log(), expected);
+        }
+    });
+}

@@ -71,6 +71,7 @@ impl RefusalLog {
     /// Logs the total of what was refused and of what is left. To be called when the consumer is
     /// dropped, before it discards anything.
     pub(crate) fn end(&self, stats: &Stats) {
+        self.end_links(stats);
         if stats.rejected_full() == 0 && stats.pending() == 0 {
             return;
         }
@@ -88,6 +89,31 @@ impl RefusalLog {
                     name: "BatchProcessor.ItemsLost",
                     rejected_full = stats.rejected_full(),
                     pending = stats.pending()
+                );
+            }
+        });
+    }
+
+    /// Logs the total of truncated contexts.
+    fn end_links(&self, stats: &Stats) {
+        let (linked, truncated) = (stats.counts().linked, stats.counts().truncated);
+        if truncated == 0 {
+            return;
+        }
+        logged(|| match self.consumer {
+            Consumer::Flusher => {
+                opentelemetry::otel_warn!(
+                    name: "Flusher.LinksTruncated",
+                    linked = linked,
+                    truncated = truncated
+                );
+            }
+            #[cfg(feature = "processor")]
+            Consumer::Processor => {
+                opentelemetry::otel_warn!(
+                    name: "BatchProcessor.LinksTruncated",
+                    linked = linked,
+                    truncated = truncated
                 );
             }
         });

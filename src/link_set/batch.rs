@@ -1,6 +1,6 @@
 //! The links of one batch, what became of every context, and the span that carries them.
 
-use super::policy::SpanLimit;
+use super::span_limit::SpanLimit;
 use crate::links::int;
 use crate::stats::{Counts, Trigger};
 use opentelemetry::KeyValue;
@@ -32,6 +32,10 @@ pub struct LinkBatch {
     pub(super) counts: Counts,
     trigger: Trigger,
     span_limit: SpanLimit,
+    /// Links of one page, if the policy allows further ones.
+    pub(super) page: Option<usize>,
+    /// Pages of the batch, once further ones were taken; else 1.
+    pub(super) pages: usize,
 }
 
 impl LinkBatch {
@@ -40,13 +44,15 @@ impl LinkBatch {
         counts: Counts,
         trigger: Trigger,
         span_limit: SpanLimit,
+        page: Option<usize>,
     ) -> Self {
-        Self { links, hoisted: Vec::new(), counts, trigger, span_limit }
+        Self { links, hoisted: Vec::new(), counts, trigger, span_limit, page, pages: 1 }
     }
 
-    /// Returns the links: at most `max_links`, no two to the same span unless
-    /// [`Dedup::Off`](crate::Dedup) keeps them, in order of arrival. Links to invalid
-    /// contexts are among them if the policy ([`Invalid`](crate::Invalid)) keeps these.
+    /// Returns the links, in order of arrival: at most `max_links`, or as many for each page that
+    /// [`Overflow`](crate::Overflow) allows and that was not [taken](Self::take_pages). No two are
+    /// duplicates by the policy's [`Dedup`](crate::Dedup). Links to invalid contexts are among them
+    /// if the policy ([`Invalid`](crate::Invalid)) keeps these.
     pub fn links(&self) -> &[Link] {
         &self.links
     }
@@ -94,12 +100,12 @@ impl LinkBatch {
         self.counts.linked
     }
 
-    /// Returns contexts whose span was linked already.
+    /// Returns contexts for which the link of another stands.
     pub fn duplicates(&self) -> u64 {
         self.counts.duplicates
     }
 
-    /// Returns contexts over `max_links`.
+    /// Returns contexts without a link because there were more than `max_links`.
     pub fn truncated(&self) -> u64 {
         self.counts.truncated
     }
@@ -127,6 +133,8 @@ impl LinkBatch {
     /// | `links.invalid` | invalid contexts, not linked | if not 0 |
     /// | `links.truncated` | `true` | if links were cut |
     /// | `links.original_count` | links before the cut | if links were cut |
+    /// | `batch.page` | 1 | if there are pages on further spans |
+    /// | `batch.pages` | number of pages | if there are pages on further spans |
     ///
     /// Links are cut at `max_links`, and by the SDK at its own limit. `batch.links` is at most that
     /// limit: 128, the value of `OTEL_SPAN_LINK_COUNT_LIMIT`, or what
@@ -150,11 +158,10 @@ impl LinkBatch {
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
     pub fn attributes(&self) -> Vec<KeyValue> {
-        let Counts { received, linked, duplicates, truncated, invalid, unsampled, .. } =
-            self.counts;
+        let Counts { received, duplicates, truncated, invalid, unsampled, .. } = self.counts;
         let mut attributes = vec![
             KeyValue::new("batch.size", int(received)),
-            KeyValue::new("batch.links", int(linked.min(self.span_limit.links()))),
+            KeyValue::new("batch.links", int(self.carried())),
             KeyValue::new("batch.trigger", self.trigger.as_str()),
         ];
         let reasons = [
@@ -165,8 +172,16 @@ impl LinkBatch {
         let reasons = reasons.into_iter().filter(|&(_, count)| count > 0);
         attributes.extend(reasons.map(|(key, count)| KeyValue::new(key, int(count))));
         attributes.extend(self.truncation(truncated));
+        if self.pages > 1 {
+            attributes.extend(page_attributes(1, self.pages));
+        }
         attributes.extend_from_slice(&self.hoisted);
         attributes
+    }
+
+    /// Returns how many links the SDK keeps of those that are left to the batch span.
+    fn carried(&self) -> u64 {
+        (self.links.len() as u64).min(self.span_limit.links())
     }
 
     /// Returns what a span with these links says, if it carries fewer than these and the truncated
@@ -174,7 +189,8 @@ impl LinkBatch {
     pub(crate) fn truncation(&self, truncated: u64) -> impl Iterator<Item = KeyValue> + use<> {
         // Invariant: cut-is-told.
         let original = self.counts.linked + truncated;
-        let cut = self.counts.linked.min(self.span_limit.links()) < original;
+        let others = self.counts.linked - self.links.len() as u64;
+        let cut = self.carried() + others < original;
         let attributes = || {
             [
                 KeyValue::new("links.truncated", true),
@@ -218,12 +234,18 @@ impl LinkBatch {
     /// If the SDK's limit was [told](crate::LinkPolicy::with_span_link_limit), truncated contexts
     /// are counted in the span's own count of dropped links (`dropped_links_count` in OTLP), up to
     /// 65 536 of them. Cost: one call of the span for each.
-    pub fn start<T: Tracer>(self, tracer: &T, name: impl Into<Cow<'static, str>>) -> T::Span {
+    ///
+    /// With [`Overflow::Spans`](crate::Overflow) it also starts and ends the spans of the further
+    /// pages.
+    pub fn start<T: Tracer>(mut self, tracer: &T, name: impl Into<Cow<'static, str>>) -> T::Span {
+        let name = name.into();
+        let pages = self.take_pages().named(&name);
         let uncounted = self.uncounted();
         let mut span = self.span_builder(name).start(tracer);
         if span.is_recording() {
             (0..uncounted).for_each(|_| span.add_link(SpanContext::NONE, Vec::new()));
         }
+        pages.start(tracer, span.span_context());
         span
     }
 
@@ -231,12 +253,17 @@ impl LinkBatch {
     /// dropped.
     pub(crate) fn uncounted(&self) -> u64 {
         match self.span_limit {
-            SpanLimit::Told(limit) if self.counts.linked >= limit => {
+            SpanLimit::Told(limit) if self.links.len() as u64 >= limit => {
                 self.counts.truncated.min(MAX_UNCOUNTED)
             }
             _ => 0,
         }
     }
+}
+
+/// Returns what a span says of its page of the batch's links.
+pub(super) fn page_attributes(page: usize, pages: usize) -> [KeyValue; 2] {
+    [KeyValue::new("batch.page", int(page)), KeyValue::new("batch.pages", int(pages))]
 }
 
 /// Adds the attributes that have a new key.

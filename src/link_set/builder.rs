@@ -1,6 +1,6 @@
 //! From builder calls to a link set.
 
-use super::{LinkPolicy, LinkSet};
+use super::{LinkPolicy, LinkSet, MAX_LINKS};
 use crate::error::ConfigError;
 
 /// Configures a [`LinkSet`]; made by [`LinkSet::builder`].
@@ -43,6 +43,10 @@ impl LinkSetBuilder {
     /// Checks the policy and allocates the table: 16 to 32 bytes per possible link. The links
     /// themselves, 96 bytes each, belong to the batch.
     ///
+    /// [`Dedup::ByContextAndAttributes`](crate::Dedup), link counts and every
+    /// [`Truncation`](crate::Truncation) but `KeepFirst` hold up to 100 bytes more per link, once a
+    /// batch has so many.
+    ///
     /// ```
     /// let error = batchlink::LinkSet::builder().with_max_links(0).build().unwrap_err();
     /// assert_eq!(error.to_string(), "invalid max_links: 0 (allowed: 1 to 1048576)");
@@ -50,10 +54,10 @@ impl LinkSetBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] naming `max_links` if it is not between 1 and 1 048 576, or `link_type_key`
-    /// if it is empty.
+    /// [`ConfigError`] naming `max_links` if it is not between 1 and 1 048 576, `max_pages` of
+    /// [`Overflow::Spans`](crate::Overflow) if it is 0 or a batch could have more links than that,
+    /// or `link_type_key` if it is empty.
     pub fn build(self) -> Result<LinkSet, ConfigError> {
-        let bound = self.0.max_links();
-        Ok(LinkSet::new(self.0.validate()?, bound))
+        Ok(LinkSet::new(self.0.validate()?, MAX_LINKS))
     }
 }

@@ -20,7 +20,8 @@ impl LinkBatch {
     /// conventions ask: attributes that every link has with the same value.
     ///
     /// Moves nothing unless every received context is linked: one that was truncated, unsampled,
-    /// invalid or a duplicate may have come with another value. Of a batch of messages set
+    /// invalid or a duplicate may have come with another value. So may one whose page was
+    /// [taken](Self::take_pages) before. Of a batch of messages set
     /// [`Dedup::Off`](crate::Dedup::Off), as several messages may come from one span.
     /// Messages without any context are unknown to the batch. [`messaging::batch_span`] is told how
     /// many messages there are, and puts everything back on the links if that differs.
@@ -74,7 +75,7 @@ impl LinkBatch {
             return self;
         };
         // Invariant: hoist-if-common.
-        if self.counts.linked != self.counts.received {
+        if self.links.len() as u64 != self.counts.received {
             return self;
         }
         let one_place =

@@ -28,18 +28,27 @@ impl Admitted {
 impl LinkSet {
     /// Adds contexts that are valid or to be kept.
     pub(crate) fn insert_records(&mut self, records: impl Iterator<Item = Record>) {
-        for record in records {
-            self.insert_record(record);
+        // Decided once for all of them.
+        if self.selection.is_none() {
+            records.for_each(|record| _ = self.insert_as::<true>(record));
+        } else {
+            records.for_each(|record| _ = self.insert_record(record));
         }
     }
 
     #[inline(always)]
     pub(super) fn insert_record(&mut self, record: Record) -> Outcome {
+        self.insert_as::<false>(record)
+    }
+
+    /// Adds a context. `SIMPLE`: there is no selection.
+    #[inline(always)]
+    fn insert_as<const SIMPLE: bool>(&mut self, record: Record) -> Outcome {
         match record {
             Record::Plain { ids, flags, remote, state_cut } => {
                 let sampled = TraceFlags::new(flags).is_sampled();
                 let context = Admitted { ids, sampled, identified: true, state_cut };
-                self.admit(context, || plain_link(ids, flags, remote))
+                self.admit::<SIMPLE>(context, || plain_link(ids, flags, remote))
             }
             Record::Boxed(PackedBox(link), state_cut) => self.insert_boxed(link, state_cut),
         }
@@ -51,7 +60,7 @@ impl LinkSet {
         let sampled = context.trace_flags().is_sampled() || !context.is_valid();
         let identified = context.trace_id() != TraceId::INVALID;
         let context = Admitted { ids: Ids::of(context), sampled, identified, state_cut };
-        self.admit(context, || *link)
+        self.admit::<false>(context, || *link)
     }
 
     #[cold]
@@ -63,16 +72,21 @@ impl LinkSet {
         self.insert_record(Record::from_link(link).0)
     }
 
-    /// Decides on a context that is valid or to be kept. Always inlined: a link that is passed on through memory costs more than all the rest.
+    /// Decides on a context that is valid or to be kept. Always inlined: a link that is passed on
+    /// through memory costs more than all the rest.
     #[inline(always)]
-    pub(super) fn admit(&mut self, context: Admitted, link: impl FnOnce() -> Link) -> Outcome {
+    pub(super) fn admit<const SIMPLE: bool>(
+        &mut self,
+        context: Admitted,
+        link: impl FnOnce() -> Link,
+    ) -> Outcome {
         let Admitted { ids, sampled, identified, state_cut } = context;
         self.counts.received += 1;
         if self.policy.unsampled == Unsampled::Drop && !sampled {
             self.counts.unsampled += 1;
             return Outcome::Unsampled;
         }
-        if self.selection.is_some() {
+        if !SIMPLE && self.selection.is_some() {
             return self.select(&context, link());
         }
         let full = self.links.len() == self.max_links;

@@ -11,17 +11,22 @@ mod flooding;
 mod hoist;
 mod identity;
 mod insert;
+#[cfg(feature = "internal-logs")]
+mod log;
 mod outcome;
+mod pages;
 pub(crate) mod policy;
 pub(crate) mod record;
 mod selection;
+mod span_limit;
 mod table;
 mod treatment;
 
 pub use batch::LinkBatch;
 pub use builder::LinkSetBuilder;
 pub use outcome::Outcome;
-pub use policy::{Dedup, Invalid, LinkPolicy, Truncation, Unsampled};
+pub use pages::LinkPages;
+pub use policy::{Dedup, Invalid, LinkPolicy, Overflow, Truncation, Unsampled};
 
 use crate::links::MaybeContext;
 use crate::stats::{Counts, Trigger};
@@ -40,9 +45,9 @@ pub(crate) const MAX_LINKS: usize = 1 << 20;
 /// The de-duplicated, bounded links of one batch, in order of arrival.
 ///
 /// Use it where the whole batch is at hand, as after a Kafka poll. A [`Flusher`](crate::Flusher)
-/// has one inside. Two contexts are duplicates if trace id and span id agree, and the first one
-/// stays. A truncated context is not remembered: memory is bounded, and a second one with the same
-/// ids is truncated again.
+/// has one inside. By default two contexts are duplicates if trace id and span id agree, and the
+/// first one stays. A truncated context is not remembered: memory is bounded, and a second one with
+/// the same ids is truncated again. A [`LinkPolicy`] sets other rules.
 ///
 /// ```
 /// use batchlink::{LinkSet, Outcome};
@@ -73,9 +78,8 @@ pub struct LinkSet {
     /// What else the policy needs to know of the links.
     selection: Option<Box<Selection>>,
     counts: Counts,
-    /// A batch had more links than the SDK keeps, and that was logged.
     #[cfg(feature = "internal-logs")]
-    warned: bool,
+    log: log::LossLog,
 }
 
 impl LinkSet {
@@ -86,7 +90,7 @@ impl LinkSet {
 
     /// `most`: no batch will hold more contexts than this.
     pub(crate) fn new(policy: LinkPolicy, most: usize) -> Self {
-        let max_links = policy.max_links();
+        let max_links = policy.bound();
         Self {
             selection: Selection::new(&policy),
             policy,
@@ -96,7 +100,7 @@ impl LinkSet {
             table: Table::new(max_links.min(most)),
             counts: Counts::default(),
             #[cfg(feature = "internal-logs")]
-            warned: false,
+            log: log::LossLog::default(),
         }
     }
 
@@ -117,7 +121,7 @@ impl LinkSet {
                 let sampled = context.trace_flags().is_sampled();
                 let ids = Ids::of(context);
                 let plain = Admitted { ids, sampled, identified: true, state_cut: false };
-                self.admit(plain, || Link::with_context(context.clone()))
+                self.admit::<false>(plain, || Link::with_context(context.clone()))
             }
             false => self.insert_record(Record::from_context(context)),
         }
@@ -208,8 +212,10 @@ impl LinkSet {
     }
 
     /// Replaces the policy's truncation by [`Truncation::KeepFirst`], so that outcomes are final,
-    /// and leaves out the counts of links.
+    /// and leaves out the counts of links and further pages.
     pub(crate) fn keep_first(&mut self) {
+        self.policy.without_pages();
+        self.max_links = self.policy.bound();
         self.policy.truncation = Truncation::KeepFirst;
         self.policy.link_count = false;
         if let Some(selection) = &mut self.selection {
@@ -263,10 +269,9 @@ impl LinkSet {
         }
         let span_limit = self.policy.span_limit();
         #[cfg(feature = "internal-logs")]
-        if self.counts.linked > span_limit.links() && !std::mem::replace(&mut self.warned, true) {
-            span_limit.warn(self.counts.linked);
-        }
-        LinkBatch::new(links, std::mem::take(&mut self.counts), trigger, span_limit)
+        self.log.check(&self.counts, span_limit, self.policy.page().is_some());
+        let page = self.policy.page();
+        LinkBatch::new(links, std::mem::take(&mut self.counts), trigger, span_limit, page)
     }
 
     /// Allocates for the links of a batch of `contexts` at once, if that was not done yet.

@@ -1,7 +1,7 @@
 //! What became of one context.
 
 #[cfg(doc)]
-use super::{Invalid, LinkSet, Unsampled};
+use super::{Dedup, Invalid, LinkSet, Truncation, Unsampled};
 use std::fmt;
 
 /// What became of a context given to a [`LinkSet`].
@@ -18,11 +18,12 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It is a link of the batch.
+    /// It is a link of the batch. A [`Truncation`] other than `KeepFirst` may take the link back
+    /// for a later context. The counts of the batch are final.
     Linked,
-    /// The batch has a link to the same span already.
+    /// It is a duplicate of a link of the batch, by the policy's [`Dedup`].
     Duplicate,
-    /// The batch has `max_links` links, and this would be one more.
+    /// The batch has as many links as the policy allows, and this would be one more.
     Truncated,
     /// Its trace id or span id is zero, and the policy ([`Invalid`]) does not keep it.
     Invalid,

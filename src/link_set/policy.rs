@@ -2,14 +2,12 @@
 
 use crate::error::{ConfigError, within};
 use crate::link_set::attributes::LinkAttributes;
-pub use crate::link_set::treatment::{Dedup, Invalid, Truncation, Unsampled};
+pub use crate::link_set::treatment::{Dedup, Invalid, Overflow, Truncation, Unsampled};
 use crate::link_set::{DEFAULT_MAX_LINKS, MAX_LINKS};
 use crate::links::LINK_TYPE;
 use opentelemetry::trace::{Link, SpanContext};
 use opentelemetry::{Key, KeyValue};
 use std::borrow::Cow;
-use std::env;
-use std::sync::LazyLock;
 
 /// How contexts become links: which of them, at most how many, and with which attributes.
 ///
@@ -41,11 +39,12 @@ pub struct LinkPolicy {
     /// `None`: [`DEFAULT_MAX_LINKS`].
     pub(crate) max_links: Option<usize>,
     /// `None`: that of the environment.
-    span_limit: Option<usize>,
+    pub(super) span_limit: Option<usize>,
     pub(crate) unsampled: Unsampled,
     pub(crate) dedup: Dedup,
     pub(super) link_count: bool,
     pub(super) truncation: Truncation,
+    pub(super) overflow: Overflow,
     pub(crate) invalid: Invalid,
     pub(crate) link_type: Option<Cow<'static, str>>,
     /// `None`: `link.type`.
@@ -63,6 +62,7 @@ impl Default for LinkPolicy {
             dedup: Dedup::default(),
             link_count: false,
             truncation: Truncation::default(),
+            overflow: Overflow::default(),
             invalid: Invalid::default(),
             link_type: Some(Cow::Borrowed("batch_item")),
             link_type_key: None,
@@ -86,7 +86,8 @@ impl LinkPolicy {
     }
 
     /// Bounds the links of one batch; defaults to 128, 1 to 1 048 576 are allowed. Contexts beyond
-    /// are counted as truncated, and the batch span says so.
+    /// are counted as truncated, and the batch span says so. With [`Overflow::Spans`] it bounds the
+    /// links of one span.
     ///
     /// The SDK drops links over a limit of its own, 128 by default. To have more, raise that too,
     /// by `OTEL_SPAN_LINK_COUNT_LIMIT`, or in code and by
@@ -160,6 +161,20 @@ impl LinkPolicy {
     /// [`max_links`](Self::with_max_links); see [`Truncation`].
     pub fn with_truncation(mut self, truncation: Truncation) -> Self {
         self.truncation = truncation;
+        self
+    }
+
+    /// Decides on links beyond [`max_links`](Self::with_max_links); see [`Overflow`].
+    ///
+    /// ```
+    /// use batchlink::{LinkPolicy, LinkSet, Overflow};
+    ///
+    /// let policy = LinkPolicy::new().with_overflow(Overflow::Spans { max_pages: 0 });
+    /// let error = LinkSet::builder().with_link_policy(policy).build().unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid max_pages: 0 (allowed: 1 to 8192)");
+    /// ```
+    pub fn with_overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
         self
     }
 
@@ -243,19 +258,15 @@ impl LinkPolicy {
         self
     }
 
-    pub(super) fn span_limit(&self) -> SpanLimit {
-        match self.span_limit {
-            Some(links) => SpanLimit::Told(links as u64),
-            None => SpanLimit::Assumed(*SDK_LIMIT),
-        }
-    }
-
     pub(crate) fn max_links(&self) -> usize {
         self.max_links.unwrap_or(DEFAULT_MAX_LINKS)
     }
 
     pub(crate) fn validate(self) -> Result<Self, ConfigError> {
         within("max_links", self.max_links(), 1..=MAX_LINKS)?;
+        if let (Overflow::Spans { max_pages }, Some(page)) = (self.overflow, self.page()) {
+            within("max_pages", max_pages, 1..=MAX_LINKS / page)?;
+        }
         if self.link_type_key.as_ref().is_some_and(|key| key.as_str().is_empty()) {
             return Err(ConfigError::new("link_type_key", "an empty text", "any other text"));
         }
@@ -299,42 +310,3 @@ impl LinkPolicy {
         link.attributes.push(KeyValue::new(key, link_type.clone()));
     }
 }
-
-/// How many links the SDK keeps of a span.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum SpanLimit {
-    /// As the user set it.
-    Told(u64),
-    /// As the SDK reads it, unless it is set in code.
-    Assumed(u64),
-}
-
-impl SpanLimit {
-    pub(super) fn links(self) -> u64 {
-        match self {
-            Self::Told(links) | Self::Assumed(links) => links,
-        }
-    }
-
-    /// Warns of a batch with more links.
-    #[cfg(feature = "internal-logs")]
-    pub(super) fn warn(self, links: u64) {
-        let _ = crate::panic::caught(|| {
-            opentelemetry::otel_warn!(
-                name: "LinkSet.SpanLinkLimitExceeded",
-                links = links,
-                limit = self.links(),
-                message = "A batch has more links than the SDK keeps of a span: those over the \
-                           limit are dropped. Raise OTEL_SPAN_LINK_COUNT_LIMIT (or tell a limit \
-                           set in code by LinkPolicy::with_span_link_limit), or lower max_links. \
-                           This is logged once for each link set."
-            );
-        });
-    }
-}
-
-/// Read once, by the SDK's own rule: a value that is no number is ignored.
-static SDK_LIMIT: LazyLock<u64> = LazyLock::new(|| {
-    let limit = env::var("OTEL_SPAN_LINK_COUNT_LIMIT").ok();
-    limit.and_then(|limit| limit.parse::<u32>().ok()).map_or(DEFAULT_MAX_LINKS as u64, u64::from)
-});

@@ -101,6 +101,44 @@ pub enum Truncation {
     OnePerTrace,
 }
 
+/// The treatment of links beyond the first `max_links` of a batch; set by
+/// [`LinkPolicy::with_overflow`].
+///
+/// ```
+/// use batchlink::{LinkPolicy, LinkSet, Overflow};
+///
+/// let policy = LinkPolicy::new().with_overflow(Overflow::Spans { max_pages: 8 });
+/// let set = LinkSet::builder().with_link_policy(policy).build()?; // up to 1024 links
+/// # drop(set);
+/// # Ok::<(), batchlink::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// They are counted as truncated, and which they are is decided by [`Truncation`] (the
+    /// default).
+    #[default]
+    Truncate,
+    /// They go on further spans, in pages of `max_links` links, or of as many as the SDK keeps of a
+    /// span ([`LinkPolicy::with_span_link_limit`]) if that is less.
+    ///
+    /// The batch span has the first page. Each further page is on a child of it that ends at once,
+    /// named `<name> links`, with the attributes `batch.page` (from 2), `batch.pages` and
+    /// `batch.links`. No page is empty. [`LinkBatch::start`](crate::LinkBatch::start),
+    #[cfg_attr(feature = "processor", doc = "[`BatchProcessor`](crate::processor::BatchProcessor)")]
+    #[cfg_attr(not(feature = "processor"), doc = "`BatchProcessor`")]
+    /// and [`FanOut`](crate::patterns::FanOut) start these spans. For a batch span that you start
+    /// yourself, see [`LinkBatch::take_pages`](crate::LinkBatch::take_pages).
+    ///
+    /// The sampler of the batch span sees the links of the first page. If the batch span is not
+    /// sampled, no others are started.
+    Spans {
+        /// Pages of one batch at most, the first included. What is beyond is truncated. At least
+        /// 1, and not so many that a batch could have more than 1 048 576 links.
+        max_pages: usize,
+    },
+}
+
 /// The treatment of invalid contexts, whose trace id or span id is zero; set by
 /// [`LinkPolicy::with_invalid`].
 ///

@@ -195,13 +195,17 @@ impl FanOut {
         T::Span: Span + Send + Sync + 'static,
     {
         let mut state = self.state();
-        let (batch, counts) = (state.set.finish(), state.counts);
+        let (mut batch, counts) = (state.set.finish(), state.counts);
         drop(state);
+        let name = name.into();
+        let pages = batch.take_pages().named(&name);
         let mut attributes: Vec<_> = batch.truncation(batch.truncated()).collect();
         attributes.extend(counts.attributes());
         let mut span = SpanBuilder::from_name(name).with_attributes(attributes);
         span.links = Some(batch.into_links()); // `with_links` drops what the policy keeps
-        (SpanGuard::start(tracer, span), counts)
+        let guard = SpanGuard::start(tracer, span);
+        pages.start(tracer, &guard.span_context());
+        (guard, counts)
     }
 
     /// Nothing panics while it holds this lock, but for an allocation that fails.

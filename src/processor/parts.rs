@@ -2,7 +2,7 @@
 
 use super::batch::{Batch, BatchItem};
 use super::run::BatchProcessor;
-use super::span::{BatchSpan, ItemSpan, count_dropped_links};
+use super::span::{BatchSpan, ItemSpan, count_dropped_links, start_pages};
 use crate::links::{ITEM_INDEX, int};
 use crate::panic::discard;
 use crate::queue::progress::Progress;
@@ -63,7 +63,8 @@ where
             self.set.insert_bounded(&item.request);
         }
         self.number += 1;
-        let links = self.set.finish_as(self.trigger);
+        let mut links = self.set.finish_as(self.trigger);
+        let pages = links.take_pages().named(&self.name);
         let (counts, uncounted) = (links.counts(), links.uncounted());
         let queue = self.receiver.queue();
         queue.totals.add_batch(&counts, self.trigger);
@@ -79,6 +80,7 @@ where
             false => (self.start)(builder, &parent),
         };
         count_dropped_links(&span, uncounted);
+        start_pages(&self.start, pages, &span);
         let span = BatchSpan::new(span, items.len() as u64, Arc::clone(&self.outcomes), ticket);
         Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
     }

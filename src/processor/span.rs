@@ -3,6 +3,7 @@
 use super::Outcomes;
 use super::answer::{Answer, CallError, CallResult};
 use super::failure::{Failure, PANICKED};
+use crate::link_set::LinkPages;
 use crate::links::int;
 use crate::panic::{caught, unpoisoned};
 use crate::queue::progress::Ticket;
@@ -32,6 +33,13 @@ pub(super) fn count_dropped_links(span: &OwnSpan, links: u64) {
     let span = span.context().span();
     if links > 0 && span.is_recording() {
         let _ = caught(|| (0..links).for_each(|_| span.add_link(SpanContext::NONE, vec![])));
+    }
+}
+
+/// Starts and ends the spans of further pages of links, as [`LinkPages::start`] does.
+pub(super) fn start_pages(start: &Start, pages: LinkPages, batch: &OwnSpan) {
+    if batch.span_context().is_sampled() {
+        pages.into_builders().for_each(|span| end(&start(span, batch.context()), None));
     }
 }
 

@@ -6,7 +6,7 @@ use super::{NEVER, assert_stats, by_size, context, oracle};
 use batchlink::{
     Counts, Dedup, FlushError, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy, Producer,
 };
-use batchlink::{Stats, Trigger, Truncation, Unsampled};
+use batchlink::{Overflow, Stats, Trigger, Truncation, Unsampled};
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use std::collections::HashMap;
@@ -53,19 +53,25 @@ impl oracle::Policy {
         let dedup = one_of(choices, &[Dedup::ByContext, Dedup::ByContext, Dedup::Off]);
         let unsampled = one_of(choices, &[Unsampled::Drop, Unsampled::Keep]);
         // One choice of all: seeds older than the others take as many bytes still.
-        let all = choices.below(9 * 5 * 4) as usize;
+        let all = choices.below(9 * 5 * 5) as usize;
         let link_type = [Some("batch_item"), None, Some("other")][all % 3];
         let invalid = [Invalid::Drop, Invalid::KeepWithAttributes, Invalid::Keep][all / 3 % 3];
         let reservoir = Truncation::Reservoir { seed: 7 };
         let truncations = [KeepFirst, KeepLast, reservoir, SampledFirst, OnePerTrace];
         let truncation = truncations[all / 9 % 5];
-        let (link_count, by_attributes) = (all / 45 % 2 == 1, all / 90 == 1);
+        let (link_count, by_attributes, max_pages) = [
+            (false, false, None),
+            (true, false, None),
+            (false, true, None),
+            (true, true, None),
+            (false, false, Some(3)),
+        ][all / 45];
         let dedup = match dedup {
             Dedup::ByContext if by_attributes => Dedup::ByContextAndAttributes,
             other => other,
         };
         let max_links = most as usize - choices.below(most) as usize;
-        Self { max_links, dedup, truncation, unsampled, invalid, link_type, link_count }
+        Self { max_links, dedup, truncation, unsampled, invalid, link_type, link_count, max_pages }
     }
 
     /// The same, for the real ones.
@@ -74,6 +80,10 @@ impl oracle::Policy {
         let policy = policy.with_unsampled(self.unsampled).with_invalid(self.invalid);
         let policy = policy.with_truncation(self.truncation);
         let policy = if self.link_count { policy.with_link_count() } else { policy };
+        let policy = match self.max_pages {
+            Some(max_pages) => policy.with_overflow(Overflow::Spans { max_pages }),
+            None => policy,
+        };
         match self.link_type {
             Some(link_type) => policy.with_link_type(link_type),
             None => policy.without_link_type(),

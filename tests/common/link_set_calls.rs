@@ -2,7 +2,7 @@
 
 use super::choices::{Choices, Item};
 use super::oracle;
-use batchlink::{LinkSet, Outcome, Trigger};
+use batchlink::{Counts, LinkBatch, LinkSet, Outcome, Trigger};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::Link;
 
@@ -30,6 +30,8 @@ pub struct SetSession {
     set: LinkSet,
     oracle: oracle::LinkSet,
     shift: u32,
+    /// Links of a span, if there are pages.
+    page: usize,
     /// As links, what the batch was given.
     given: Vec<Link>,
 }
@@ -38,7 +40,8 @@ impl SetSession {
     /// Starts a session. `shift`: where the ids differ, in bits from the right, up to 40.
     pub fn new(policy: oracle::Policy, shift: u32) -> Self {
         let set = LinkSet::builder().with_link_policy(policy.links()).build().expect("valid");
-        Self { set, oracle: oracle::LinkSet::new(policy), shift, given: Vec::new() }
+        let page = policy.max_pages.map_or(usize::MAX, |_| policy.page());
+        Self { set, oracle: oracle::LinkSet::new(policy), shift, page, given: Vec::new() }
     }
 
     pub fn call(&mut self, call: &SetCall) {
@@ -68,9 +71,18 @@ impl SetSession {
             (counts, &*links, Trigger::Manual)
         );
         assert_eq!(batch.attributes(), oracle::attributes(&counts, "manual"));
+        self.check_pages(batch.clone(), &links, &counts);
         assert_eq!(batch.into_links(), links);
         self.check_hoist();
         self.given.clear();
+    }
+
+    /// The first page stays, and the batch says how many there are.
+    fn check_pages(&self, mut batch: LinkBatch, links: &[Link], counts: &Counts) {
+        drop(batch.take_pages());
+        assert_eq!(batch.links(), &links[..links.len().min(self.page)]);
+        assert_eq!(batch.attributes(), oracle::paged_attributes(counts, "manual", self.page));
+        assert_eq!(batch.counts(), *counts);
     }
 
     /// The same batch again, in which the contexts that are linked have something in common and the

@@ -233,6 +233,7 @@ impl AttemptsSession {
             set: oracle::LinkSet::new(Policy {
                 truncation: Truncation::KeepFirst,
                 link_count: false,
+                max_pages: None,
                 ..policy.clone()
             }),
             earlier: Vec::new(),
@@ -352,6 +353,8 @@ pub struct FanSession {
 impl FanSession {
     pub fn new(policy: &Policy, request: &Item) -> Self {
         let request = request.context(0, 0);
+        // Further spans are not expected here.
+        let policy = &Policy { max_pages: None, ..policy.clone() };
         let mut set = oracle::LinkSet::new(policy.clone());
         set.insert(typed(&request, "caused_by", []));
         Self {

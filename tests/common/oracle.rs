@@ -199,6 +199,19 @@ pub struct Policy {
     pub invalid: Invalid,
     pub link_type: Option<&'static str>,
     pub link_count: bool,
+    /// Of links on spans of their own, the first included.
+    pub max_pages: Option<usize>,
+}
+
+impl Policy {
+    /// Returns how many links a span has at most, of which the SDK keeps 128.
+    pub fn page(&self) -> usize {
+        self.max_links.min(128)
+    }
+
+    fn bound(&self) -> usize {
+        self.max_pages.map_or(self.max_links, |pages| pages * self.page())
+    }
 }
 
 impl Default for Policy {
@@ -211,6 +224,7 @@ impl Default for Policy {
             invalid: Invalid::Drop,
             link_type: Some("batch_item"),
             link_count: false,
+            max_pages: None,
         }
     }
 }
@@ -308,7 +322,7 @@ impl LinkSet {
 
     /// Keeps the best of all.
     fn choose(&mut self) {
-        let bound = self.policy.max_links;
+        let bound = self.policy.bound();
         let most = self.links.len();
         if most <= bound || self.policy.truncation == Truncation::KeepFirst {
             self.links[most - 1].kept = most <= bound;
@@ -433,6 +447,27 @@ pub fn attributes(counts: &Counts, trigger: &'static str) -> Vec<KeyValue> {
         attributes.push(KeyValue::new("links.truncated", true));
         attributes.push(KeyValue::new("links.original_count", original as i64));
     }
+    attributes
+}
+
+/// Returns the attributes of a batch span whose further pages were taken.
+pub fn paged_attributes(counts: &Counts, trigger: &'static str, page: usize) -> Vec<KeyValue> {
+    let pages = counts.linked.div_ceil(page as u64);
+    if pages <= 1 {
+        return attributes(counts, trigger);
+    }
+    // As if each page was carried.
+    let mut truncated = *counts;
+    truncated.linked = 0;
+    let mut attributes = attributes(&truncated, trigger);
+    attributes[1] = KeyValue::new("batch.links", page as i64);
+    if let Some(original) =
+        attributes.iter_mut().find(|own| own.key.as_str() == "links.original_count")
+    {
+        original.value = Value::I64((counts.linked + counts.truncated) as i64);
+    }
+    attributes.push(KeyValue::new("batch.page", 1));
+    attributes.push(KeyValue::new("batch.pages", pages as i64));
     attributes
 }
 

@@ -53,7 +53,11 @@ impl Setup {
         Self {
             size,
             capacity: size + choices.below(12) as usize,
-            policy: oracle::Policy::choose(choices, size as u64 + 2),
+            // Further spans are not expected here.
+            policy: oracle::Policy {
+                max_pages: None,
+                ..oracle::Policy::choose(choices, size as u64 + 2)
+            },
             no_delay: choices.below(4) == 3,
             max_weight: one_of(choices, &[None, Some(10), Some(1), Some(1 << 38)]),
             by_key: choices.below(2) == 1,

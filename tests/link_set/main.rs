@@ -3,9 +3,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/exported.rs"]
+mod exported;
+#[path = "../common/otlp.rs"]
+mod otlp;
 
 mod hoist;
 mod link_attributes;
+mod overflow;
 mod policies;
 mod proptest_oracle;
 mod set;
