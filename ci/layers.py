@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "patterns": "links link_set error panic span stats",
     "messaging": "links link_set error panic stats",
     "carrier": "panic",
+    "bridges": "collector processor links link_set error panic span stats",
 }
 
 ATOMICS = r"\batomic\b|\bAtomic[A-Z]\w*"

@@ -51,6 +51,8 @@
 
 // From what users hold down to what everything stands on. Imports go downwards only: ci/layers.sh
 // checks it, and docs/DESIGN.md has the picture.
+mod bridges;
+
 pub mod patterns;
 #[cfg(feature = "processor")]
 pub mod processor;
@@ -89,6 +91,8 @@ pub mod guide {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "sdk")]
+pub use bridges::sampler;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
 #[cfg(batchlink_hooks)]

@@ -1,0 +1,4 @@
+//! What joins batchlink to the parts of other crates; each is a feature of its own.
+
+#[cfg(feature = "sdk")]
+pub mod sampler;
