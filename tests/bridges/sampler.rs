@@ -149,7 +149,7 @@ fn inner_decides_without_links() {
     }
 }
 
-/// What a link set left out as unsampled counts as unsampled, with the set's own attribute, and also
+/// What a link set left out as unsampled counts as unsampled, by the set's own attribute, and also
 /// if no link is left.
 #[test]
 fn left_out_requests_count() {
@@ -210,7 +210,7 @@ fn child_of(parent: &SpanContext, sampler: &(impl ShouldSample + Clone + 'static
     provider.tracer("test").build_with_context(builder, &parent).span_context().clone()
 }
 
-/// On its own the sampler does not look at the parent; inside `parent_based` the parent decides, and
+/// Alone the sampler does not look at the parent. Inside `parent_based` the parent decides, and
 /// links do so for the parents for which the user says it.
 #[test]
 fn parents_decide_where_set() {
