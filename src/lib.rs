@@ -65,6 +65,8 @@ pub mod carrier;
 mod link_set;
 pub mod links;
 
+mod meter;
+
 mod queue;
 mod stats;
 
@@ -87,6 +89,11 @@ pub mod guide {
     #![doc = include_str!("../docs/GUIDE.md")]
 }
 
+#[cfg(feature = "metrics")]
+pub mod metrics {
+    #![doc = include_str!("../docs/METRICS.md")]
+}
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
@@ -106,4 +113,4 @@ pub use link_set::{
 };
 #[cfg(batchlink_count)]
 pub use queue::steps::{StepCounts, take_step_counts};
-pub use stats::{Counts, Stats, Trigger};
+pub use stats::{Counts, Stats, StatsHandle, Trigger};

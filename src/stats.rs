@@ -1,5 +1,10 @@
 //! Counters that add up.
 
+mod handle;
+
+pub(crate) use handle::Source;
+pub use handle::StatsHandle;
+
 use crate::sync::Ordering;
 use crate::sync::unmodelled::AtomicU64;
 use std::fmt;
@@ -118,6 +123,7 @@ pub struct Stats {
     pub(crate) pending: u64,
     pub(crate) fullest_shard: u64,
     pub(crate) shard_capacity: u64,
+    pub(crate) capacity: u64,
     pub(crate) rejected_full: u64,
     pub(crate) rejected_closed: u64,
     pub(crate) invalid: u64,
@@ -157,6 +163,11 @@ impl Stats {
     /// Returns how many contexts fit into one shard: what a single thread can have pending.
     pub fn shard_capacity(&self) -> u64 {
         self.shard_capacity
+    }
+
+    /// Returns how many contexts fit into all shards together. Constant, as the capacity of one is.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     /// Returns contexts refused because the shard was full.
@@ -218,6 +229,7 @@ impl fmt::Debug for Stats {
             .field("pending", &self.pending)
             .field("fullest_shard", &self.fullest_shard)
             .field("shard_capacity", &self.shard_capacity)
+            .field("capacity", &self.capacity)
             .field("rejected_full", &self.rejected_full)
             .field("rejected_closed", &self.rejected_closed)
             .field("invalid", &self.invalid)

@@ -3,6 +3,7 @@
 use crate::collector::builder::LinkCollectorBuilder;
 use crate::error::{ConfigError, within};
 use crate::link_set::policy::LinkPolicy;
+use crate::meter::MeterConfig;
 use crate::queue::trigger::MAX_SHARDS;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -27,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) shards: usize,
     pub(crate) slots_per_shard: u32,
     pub(crate) links: LinkPolicy,
+    pub(crate) meter: MeterConfig,
 }
 
 /// A value, and where it came from, for errors.
@@ -101,6 +103,7 @@ impl LinkCollectorBuilder {
             max_delay: self.max_delay.unwrap_or(Duration::from_millis(200)),
             shards,
             links,
+            meter: self.meter,
         })
     }
 }

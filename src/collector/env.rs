@@ -35,6 +35,7 @@ pub(super) fn read() -> Result<LinkCollectorBuilder, ConfigError> {
         shards: setting(SHARDS, 1..=MAX_SHARDS)?,
         links: max_links
             .map_or_else(LinkPolicy::new, |links| LinkPolicy::new().with_max_links(links)),
+        ..LinkCollectorBuilder::new()
     })
 }
 

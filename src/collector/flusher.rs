@@ -7,12 +7,13 @@ use crate::error::Timeout;
 use crate::link_set::LinkBatch;
 use crate::link_set::LinkSet;
 use crate::link_set::record::Record;
+use crate::meter::{BatchMeter, BatchTimer};
 use crate::panic::caught;
 use crate::queue::Queue;
 use crate::queue::progress::{Progress, Ticket};
 use crate::queue::receiver::{Due, Receiver};
 use crate::queue::ring::Consumer;
-use crate::stats::Stats;
+use crate::stats::{Stats, StatsHandle};
 use crate::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
@@ -59,8 +60,16 @@ pub struct Flusher {
     pub(super) receiver: Receiver<Record>,
     pub(crate) set: LinkSet,
     /// The batch taken last, until the next is asked for.
-    last: Option<Ticket>,
+    last: Option<Last>,
     log: RefusalLog,
+    meter: BatchMeter,
+}
+
+/// A batch that was handed out.
+struct Last {
+    /// Before the ticket, so that the time is recorded when a flush hears of the batch.
+    _timer: BatchTimer,
+    _ticket: Ticket,
 }
 
 impl Flusher {
@@ -69,11 +78,13 @@ impl Flusher {
         consumers: Vec<Consumer<Record>>,
         config: Config,
     ) -> Self {
+        let meter = config.meter.start(|| StatsHandle::new(Arc::clone(&queue)));
         Self {
             receiver: Receiver::new(queue, consumers, config.max_batch_size, config.max_delay),
             set: LinkSet::new(config.links, config.max_batch_size as usize),
             last: None,
             log: RefusalLog::new(log::Consumer::Flusher),
+            meter,
         }
     }
 
@@ -129,7 +140,7 @@ impl Flusher {
 
     /// Takes what the last poll found.
     pub(super) fn take(&mut self, Due { count, trigger }: Due) -> LinkBatch {
-        self.last = Some(Progress::begin(&self.receiver.queue().progress, count));
+        let ticket = Progress::begin(&self.receiver.queue().progress, count);
         let set = &mut self.set;
         set.reserve(count as usize);
         self.receiver.drain.take(count, |records| set.insert_records(records));
@@ -137,6 +148,7 @@ impl Flusher {
         let queue = self.receiver.queue();
         queue.totals.add_batch(&batch.counts(), trigger);
         self.log.check(|| queue.stats());
+        self.last = Some(Last { _timer: self.meter.begin(batch.received()), _ticket: ticket });
         batch
     }
 

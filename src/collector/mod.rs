@@ -28,7 +28,7 @@ use crate::link_set::policy::Invalid;
 use crate::link_set::record::Record;
 use crate::links::MaybeContext;
 use crate::queue::{Handle, Queue};
-use crate::stats::Stats;
+use crate::stats::{Stats, StatsHandle};
 use crate::sync::Arc;
 use opentelemetry::trace::{Link, SpanContext};
 use push::Inlet;
@@ -275,6 +275,11 @@ impl LinkCollector {
     /// ```
     pub fn stats(&self) -> Stats {
         self.queue.stats()
+    }
+
+    /// Returns a handle to the counters that does not keep the collector open.
+    pub fn stats_handle(&self) -> StatsHandle {
+        StatsHandle::new(Arc::clone(self.queue.queue()))
     }
 
     #[inline(always)]

@@ -121,6 +121,29 @@ where
         self
     }
 
+    /// Reports metrics on instruments of `meter`, those of items included; see
+    /// [`LinkCollectorBuilder::with_metrics`].
+    ///
+    /// ```
+    /// use batchlink::processor::BatchProcessor;
+    /// use opentelemetry::global;
+    ///
+    /// let builder = BatchProcessor::<u64, (), String>::builder("send")
+    ///     .with_metrics(&global::meter("mail"), "send");
+    /// let (submitter, processor) = builder.build(global::tracer("mail"))?;
+    /// # drop((submitter, processor));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn with_metrics(
+        mut self,
+        meter: &opentelemetry::metrics::Meter,
+        name: impl Into<opentelemetry::StringValue>,
+    ) -> Self {
+        self.queue = self.queue.with_metrics(meter, name);
+        self
+    }
+
     /// Sets the name of each item's own span, which [`run_each`](BatchProcessor::run_each) starts
     /// as a child of the batch span. Defaults to `process_item`.
     pub fn with_item_span_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
@@ -218,6 +241,8 @@ where
             config.max_batch_size,
             config.max_delay,
         );
+        let submitter = Submitter::new(queue, outcomes, weigh);
+        let meter = config.meter.start(|| submitter.stats_handle());
         let set = LinkSet::new(config.links, config.max_batch_size as usize);
         let processor = BatchProcessor::new(
             receiver,
@@ -225,9 +250,10 @@ where
             start_with(tracer),
             self.divide,
             (self.name, self.item_name),
-            Arc::clone(&outcomes),
+            Arc::clone(&submitter.inner.outcomes),
+            meter,
         );
-        Ok((Submitter::new(queue, outcomes, weigh), processor))
+        Ok((submitter, processor))
     }
 }
 

@@ -60,6 +60,7 @@ pub use submitter::Submitter;
 pub use weak::WeakSubmitter;
 
 use crate::link_set::record::Bounded;
+use crate::meter::{Items, Measured};
 use crate::panic::caught;
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
@@ -184,5 +185,16 @@ impl ProcessorStats {
     pub fn in_flight(&self) -> u64 {
         // Read one by one, so an item that ends meanwhile may be counted as ended only.
         self.queue.received().saturating_sub(self.succeeded + self.failed)
+    }
+}
+
+impl Measured for ProcessorStats {
+    fn queue(&self) -> &Stats {
+        &self.queue
+    }
+
+    fn items(&self) -> Option<Items> {
+        let Self { succeeded, failed, .. } = *self;
+        Some(Items { succeeded, failed, in_flight: self.in_flight() })
     }
 }

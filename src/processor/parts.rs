@@ -81,7 +81,9 @@ where
         };
         count_dropped_links(&span, uncounted);
         start_pages(&self.start, pages, &span);
-        let span = BatchSpan::new(span, items.len() as u64, Arc::clone(&self.outcomes), ticket);
+        let size = items.len() as u64;
+        let timer = self.meter.begin(size);
+        let span = BatchSpan::new(span, size, Arc::clone(&self.outcomes), timer, ticket);
         Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
     }
 

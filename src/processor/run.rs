@@ -9,6 +9,7 @@ use crate::collector::handle::Control;
 use crate::collector::log::{self, RefusalLog};
 use crate::error::Timeout;
 use crate::link_set::LinkSet;
+use crate::meter::BatchMeter;
 use crate::panic::caught;
 use crate::queue::Queue;
 use crate::queue::progress::Ticket;
@@ -96,12 +97,13 @@ pub struct BatchProcessor<T, R, E> {
     /// Batches made so far.
     pub(super) number: u64,
     pub(super) log: RefusalLog,
+    pub(super) meter: BatchMeter,
 }
 
-/// What a handle does with a processor.
-struct Handled<T, R, E> {
-    queue: Arc<Queue<Item<T, R, E>>>,
-    outcomes: Arc<Outcomes>,
+/// What handles do with a processor.
+pub(super) struct Handled<T, R, E> {
+    pub(super) queue: Arc<Queue<Item<T, R, E>>>,
+    pub(super) outcomes: Arc<Outcomes>,
 }
 
 impl<T: Send, R: Send, E: Send> Control for Handled<T, R, E> {
@@ -145,6 +147,7 @@ where
         divide: Option<Divide<T, R, E>>,
         (name, item_name): (Cow<'static, str>, Cow<'static, str>),
         outcomes: Arc<Outcomes>,
+        meter: BatchMeter,
     ) -> Self {
         Self {
             receiver,
@@ -159,6 +162,7 @@ where
             trigger: Trigger::Manual,
             number: 0,
             log: RefusalLog::new(log::Consumer::Processor),
+            meter,
         }
     }
 

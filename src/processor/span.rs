@@ -5,6 +5,7 @@ use super::answer::{Answer, CallError, CallResult};
 use super::failure::{Failure, PANICKED};
 use crate::link_set::LinkPages;
 use crate::links::int;
+use crate::meter::BatchTimer;
 use crate::panic::{caught, unpoisoned};
 use crate::queue::progress::Ticket;
 use crate::span::OwnSpan;
@@ -75,6 +76,8 @@ pub(super) struct BatchSpan {
     /// it.
     failure: Mutex<Option<Failure>>,
     outcomes: Arc<Outcomes>,
+    /// Before the ticket, so that the time is recorded when a flush hears of the batch.
+    _timer: BatchTimer,
     /// Last, so that the span has ended when a flush hears of it.
     _ticket: Option<Arc<Ticket>>,
 }
@@ -84,10 +87,11 @@ impl BatchSpan {
         span: OwnSpan,
         size: u64,
         outcomes: Arc<Outcomes>,
+        timer: BatchTimer,
         ticket: Option<Arc<Ticket>>,
     ) -> Self {
         let (succeeded, failure) = (AtomicU64::new(0), Mutex::new(None));
-        Self { span, size, succeeded, failure, outcomes, _ticket: ticket }
+        Self { span, size, succeeded, failure, outcomes, _timer: timer, _ticket: ticket }
     }
 
     pub(super) fn context(&self) -> &Context {

@@ -1,13 +1,15 @@
-//! The handle that does not keep a processor open.
+//! The handles that do not keep a processor open.
 
+use super::run::Handled;
 use super::submitter::{Inner, Submitter};
 use super::{Item, ProcessorStats};
 use crate::queue::{Handle, Queue};
+use crate::stats::{Source, StatsHandle};
 use crate::sync::Arc;
 use std::fmt;
 
 /// A [`Submitter`] that does not keep its processor open: for a handler that submits again what
-/// failed, and for metrics.
+/// failed. A [`StatsHandle`] is enough where only the counters are read.
 ///
 /// It keeps the memory of the queue, but no item.
 ///
@@ -52,6 +54,45 @@ impl<T, R, E> WeakSubmitter<T, R, E> {
     /// Returns a snapshot of the counters, also after the last submitter was dropped.
     pub fn stats(&self) -> ProcessorStats {
         ProcessorStats::new(self.queue.stats(), &self.inner.outcomes)
+    }
+}
+
+impl<T, R, E> Submitter<T, R, E>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    E: Send + 'static,
+{
+    /// Returns a handle to the counters that does not keep the processor open, and has no item
+    /// types.
+    ///
+    /// ```
+    /// use batchlink::StatsHandle;
+    /// use batchlink::processor::{BatchProcessor, ProcessorStats};
+    /// # use opentelemetry::trace::noop::NoopTracer;
+    ///
+    /// # let tracer = NoopTracer::new();
+    /// let (submitter, processor) =
+    ///     BatchProcessor::<u32, (), String>::builder("send").build(tracer)?;
+    /// let stats: StatsHandle<ProcessorStats> = submitter.stats_handle();
+    /// submitter.submit(1).unwrap();
+    /// drop((submitter, processor));
+    /// assert_eq!((stats.stats().failed(), stats.is_final()), (1, true));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
+    pub fn stats_handle(&self) -> StatsHandle<ProcessorStats> {
+        let (queue, outcomes) = (self.queue.queue(), &self.inner.outcomes);
+        StatsHandle::new(Handled { queue: Arc::clone(queue), outcomes: Arc::clone(outcomes) })
+    }
+}
+
+impl<T: Send, R: Send, E: Send> Source<ProcessorStats> for Handled<T, R, E> {
+    fn stats(&self) -> ProcessorStats {
+        ProcessorStats::new(self.queue.stats(), &self.outcomes)
+    }
+
+    fn is_final(&self) -> bool {
+        Source::is_final(&self.queue)
     }
 }
 

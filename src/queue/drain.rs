@@ -252,7 +252,7 @@ impl<T> Drain<T> {
 impl<T> Drop for Drain<T> {
     fn drop(&mut self) {
         self.queue.close();
-        self.queue.consumer_gone();
+        self.queue.consumer_gone(true);
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) use shard::Shard;
 #[cfg_attr(not(feature = "processor"), expect(unused_imports))]
 pub(crate) use weight::MAX_WEIGHT;
 
-use crate::stats::{Stats, Totals};
+use crate::stats::{Source, Stats, Totals};
 use crate::sync::unmodelled::AtomicU32;
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use progress::Progress;
@@ -108,10 +108,22 @@ impl<T> Queue<T> {
             stats.pending += u64::from(now.pending());
             stats.fullest_shard = stats.fullest_shard.max(now.pending().into());
             stats.shard_capacity = ring.capacity().into();
+            stats.capacity += stats.shard_capacity;
             stats.rejected_full += ring.refusals.full.load(Ordering::Relaxed);
             stats.rejected_closed += ring.refusals.closed.load(Ordering::Relaxed);
             stats.invalid += ring.refusals.invalid.load(Ordering::Relaxed);
         }
         stats
+    }
+}
+
+impl<T: Send> Source<Stats> for Arc<Queue<T>> {
+    fn stats(&self) -> Stats {
+        Queue::stats(self)
+    }
+
+    fn is_final(&self) -> bool {
+        // Acquire: pairs with the AcqRel decrement in the drop of a handle, after its refusals.
+        self.handles.load(Ordering::Acquire) == 0 && self.progress.is_over()
     }
 }

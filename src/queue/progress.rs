@@ -20,6 +20,8 @@ struct State {
     unfinished: Vec<(u64, u32)>,
     /// The head of each shard when the consumer was dropped: nothing is delivered after it.
     last_heads: Option<Vec<u64>>,
+    /// The consumer has discarded what it leaves, too.
+    over: bool,
 }
 
 /// A batch that is not finished. Dropping it finishes the batch.
@@ -66,6 +68,11 @@ impl Progress {
     /// Returns the entries of all batches that are not finished.
     pub(crate) fn in_flight(&self) -> u64 {
         self.0.with(|state| state.in_flight())
+    }
+
+    /// Returns whether the consumer is gone and every batch is finished.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.with(|state| state.over && state.unfinished.is_empty())
     }
 }
 
@@ -136,9 +143,12 @@ impl<T> Queue<T> {
         })
     }
 
-    /// The consumer delivers nothing more. Calls after the first do nothing.
-    pub(super) fn consumer_gone(&self) {
+    /// The consumer delivers nothing more, and with `over` discards nothing more.
+    pub(super) fn consumer_gone(&self, over: bool) {
         let heads = self.rings.iter().map(|ring| ring.snapshot().head).collect();
-        self.progress.0.update(|state| _ = state.last_heads.get_or_insert(heads));
+        self.progress.0.update(|state| {
+            state.last_heads.get_or_insert(heads);
+            state.over |= over;
+        });
     }
 }

@@ -113,7 +113,7 @@ impl<T> Receiver<T> {
     #[cfg(feature = "processor")]
     pub(crate) fn discard(&mut self, each: impl Fn(T)) {
         self.queue().close();
-        self.queue().consumer_gone();
+        self.queue().consumer_gone(false);
         while let Some(Due { count, .. }) = self.wait() {
             self.drain.take(count, |take| take.for_each(&each));
         }

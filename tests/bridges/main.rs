@@ -4,5 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(all(feature = "metrics", feature = "processor"))]
+mod item_metrics;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "metrics")]
+mod panicking_meter;
 #[cfg(feature = "sdk")]
 mod sampler;

@@ -12,19 +12,29 @@ use opentelemetry_sdk::trace::{
     IdGenerator, InMemorySpanExporter, Sampler, SamplingDecision, SamplingResult,
     SdkTracerProvider, ShouldSample,
 };
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-/// Ids from a seed, by SplitMix64.
-#[derive(Clone, Debug, Default)]
-struct Seeded(Arc<AtomicU64>);
+/// Ids from a seed.
+#[derive(Clone)]
+struct Seeded(Arc<Mutex<Random>>);
+
+impl Default for Seeded {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Random(1))))
+    }
+}
+
+impl fmt::Debug for Seeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seeded")
+    }
+}
 
 impl Seeded {
     fn next(&self) -> u64 {
-        let state = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.lock().unwrap().next()
     }
 }
 
