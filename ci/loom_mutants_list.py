@@ -10,6 +10,8 @@ SUSPENDED = ("matters only while a coordinator is suspended between the two; in 
              "goes on")
 
 # key of Source.weakenings -> (hints, reason to survive)
+STATISTICS = "it orders statistics, which loom is not shown"
+
 WEAKENED = {
     "Ring::claim word.compare_exchange_weak Acquire->Relaxed":
         ("flusher_limit_reuses_slot", None),
@@ -33,6 +35,7 @@ WEAKENED = {
     "Weight::is_reached pending.load Acquire->Relaxed": ("what_weighs_enough_is_published", None),
     "Handle::drop handles.fetch_sub AcqRel->Acquire": ("", LAST),
     "Handle::drop handles.fetch_sub AcqRel->Release": ("", LAST),
+    "Arc::is_final handles.load Acquire->Relaxed": ("", STATISTICS),
     "Waiters::wake registered.fetch_add AcqRel->Acquire": ("waiting_thread_finds_slot", None),
     "Waiters::wake registered.fetch_add AcqRel->Release": ("", LOCKED),
     "Waiter::register registered.fetch_add AcqRel->Acquire": ("", LOCKED),

@@ -29,6 +29,7 @@ assert_impl_all!(LinkSet: Send, Sync, Debug);
 assert_impl_all!(LinkBatch: Clone, Send, Sync, Debug);
 assert_impl_all!(Counts: Copy, Eq, Send, Sync, Debug, Default);
 assert_impl_all!(Stats: Copy, Eq, Send, Sync, Debug, Default);
+assert_impl_all!(StatsHandle: Clone, Send, Sync, Unpin, Debug);
 assert_impl_all!(LinkCollectorBuilder: Clone, Send, Sync, Debug, Default);
 assert_impl_all!(LinkSetBuilder: Clone, Send, Sync, Debug, Default);
 assert_impl_all!(Unsampled: Copy, Eq, Hash, Send, Sync, Debug, Default);

@@ -5,6 +5,7 @@ use crate::panic::{caught, unpoisoned};
 use crate::stats::{StatsHandle, Trigger};
 use opentelemetry::metrics::{AsyncInstrument, Histogram, Meter};
 use opentelemetry::{KeyValue, Value};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -26,6 +27,10 @@ pub(super) struct Target {
     meter: Meter,
     name: KeyValue,
 }
+
+// A meter is called where panics are caught, and read nowhere.
+impl UnwindSafe for Target {}
+impl RefUnwindSafe for Target {}
 
 /// What the consumer records, once a batch.
 pub(super) struct PerBatch {

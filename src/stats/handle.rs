@@ -46,8 +46,8 @@ impl<S> StatsHandle<S> {
         self.0.stats()
     }
 
-    /// Returns whether the counters change no more: every producer and the flusher or processor were
-    /// dropped, and every batch is finished. Cost: a lock that is never held for long.
+    /// Returns whether the counters change no more: every producer and the flusher or processor
+    /// were dropped, and every batch is finished. Cost: a lock that is never held for long.
     ///
     /// Counters that are read after this returned true are the last ones.
     pub fn is_final(&self) -> bool {

@@ -176,7 +176,7 @@ fn metrics_equal_stats() {
                     batches += 1;
                 }
             }
-            _ => _ = collector.push(&with_flags(1 + random.below(9) as u64, flags)),
+            _ => _ = collector.push(&with_flags(1 + random.below(9), flags)),
         }
         let mut values = metered.read();
         let finished = durations(&mut values, "a");
@@ -352,8 +352,8 @@ fn concurrent_collection_is_exact() {
     assert_eq!(values, expected("a", &stats));
 }
 
-/// The rows of the documentation's tables are those of the instruments that a processor exports, and
-/// an attribute is documented if an instrument has it.
+/// The rows of the documentation's tables are those of the instruments that a processor exports.
+/// The value of an attribute is documented if an instrument has it.
 #[cfg(feature = "processor")]
 #[test]
 fn documentation_lists_instruments() {
