@@ -2,3 +2,5 @@
 
 #[cfg(feature = "sdk")]
 pub mod sampler;
+#[cfg(feature = "tracing")]
+mod tracing;

@@ -4,7 +4,8 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 
 /// A type that may hold a span context: [`SpanContext`] (always), [`Context`] (if a span is active
-/// in it), and `Option` of these, each by value or by reference.
+/// in it), a `tracing::Span` (feature `tracing`; if it is exported as an OpenTelemetry span), and
+/// `Option` of these, each by value or by reference.
 ///
 /// A missing context is skipped and counted nowhere. An invalid one is not missing: it is passed on
 /// and counted like any other.
@@ -26,7 +27,7 @@ pub trait MaybeContext: sealed::Sealed {}
 
 impl<C: sealed::Sealed> MaybeContext for C {}
 
-mod sealed {
+pub(crate) mod sealed {
     use opentelemetry::trace::SpanContext;
 
     pub trait Sealed {

@@ -62,6 +62,8 @@ mod validate;
 #[cfg(feature = "cache")]
 pub use cache::LinkCache;
 pub use context::MaybeContext;
+#[cfg(feature = "tracing")]
+pub(crate) use context::sealed;
 pub use relation::{ParseRelationError, Relation};
 pub use template::LinkTemplate;
 pub use validate::{InvalidLink, InvalidLinkReason, validate};

@@ -12,3 +12,12 @@ mod metrics;
 mod panicking_meter;
 #[cfg(feature = "sdk")]
 mod sampler;
+#[path = "../common/exported.rs"]
+mod exported;
+
+#[cfg(feature = "tracing")]
+mod tracing;
+#[cfg(all(feature = "tracing", feature = "processor"))]
+mod tracing_handlers;
+#[cfg(feature = "tracing")]
+mod tracing_links;
