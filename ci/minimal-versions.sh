@@ -13,6 +13,8 @@ printf '[workspace]\n' >>"$target/crate/Cargo.toml"
 cd "$target/crate"
 # RUSTC_BOOTSTRAP: stable cargo then takes `-Z`; the build itself is a stable one.
 RUSTC_BOOTSTRAP=1 cargo update --quiet -Z minimal-versions
+# tracing-subscriber's sharded-slab allows 1.0, with which it does not compile for anyone.
+cargo update --quiet lazy_static --precise 1.5.0
 cargo tree --quiet --all-features -e normal --depth 1
 for features in --no-default-features --all-features; do
     RUSTFLAGS="-D warnings" cargo check --quiet --lib --locked $features --target-dir "$target/build"

@@ -16,8 +16,9 @@ impl LinkCollector {
     /// | span | pushed |
     /// |---|---|
     /// | exported, entered or not | its context |
-    /// | not sampled | its context: the batch counts it as unsampled |
-    /// | disabled, filtered from the OpenTelemetry layer, or there is no such layer | nothing: counted as invalid |
+    /// | not sampled | its context; the batch counts it as unsampled |
+    /// | disabled, or filtered from the OpenTelemetry layer | nothing; counted as invalid |
+    /// | any, without such a layer or behind `reload` | nothing; counted as invalid |
     ///
     /// Starts the OpenTelemetry span if it has not been: its sampler decides now, and its parent,
     /// name and kind are final. So set the parent and add links before.
@@ -124,7 +125,7 @@ impl LinkBatch {
             }
             Some(span.is_recording())
         };
-        caught(link).flatten().unwrap_or(true)
+        caught(link).flatten().unwrap_or(false)
     }
 }
 

@@ -123,9 +123,11 @@ fn hoisted_attributes_reach_span() {
     assert!(ours(&span).contains(&"messaging.destination.name=orders".to_owned()));
 }
 
-/// What the sampler sees of each span: name, number of links, attributes.
+/// What the sampler sees of each span: name, number of links, keys of attributes.
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<Mutex<Vec<(String, usize, Vec<String>)>>>);
+struct Seen(Arc<Mutex<Vec<Decision>>>);
+
+type Decision = (String, usize, Vec<String>);
 
 impl ShouldSample for Seen {
     fn should_sample(
