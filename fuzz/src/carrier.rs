@@ -1,13 +1,15 @@
-//! Headers: read, refused and written as the specification says, whatever they hold.
+//! Headers and attributes: read, refused and written as the specifications say, whatever they hold.
 //!
 //! The input is headers, `name:value` in each line. Values are any bytes but a line break.
 
-use crate::w3c;
+use crate::{w3c, xray};
 use batchlink::carrier::{
-    Headers, HeadersMut, format_traceparent, parse_traceparent, parse_tracestate,
+    Attributes, AttributesMut, Headers, HeadersMut, PUBSUB_PREFIX, format_traceparent, format_xray,
+    parse_traceparent, parse_tracestate, parse_xray,
 };
 use opentelemetry::propagation::{Extractor, Injector};
-use opentelemetry::trace::SpanContext;
+use opentelemetry::trace::{SpanContext, TraceState};
+use std::collections::HashMap;
 
 type Header = (String, Vec<u8>);
 
@@ -15,11 +17,14 @@ pub fn carrier(data: &[u8]) {
     let headers: Vec<Header> = data.split(|&byte| byte == b'\n').filter_map(header).collect();
     read_as_listed(&headers);
     write_in_place_of_namesakes(headers.clone());
+    attributes(&headers, "");
+    attributes(&headers, PUBSUB_PREFIX);
     // Whatever its name: a mutation of the text is more useful than one of the name.
     let state = Headers::new(&headers).get("tracestate").map(str::to_owned);
     for (_, value) in &headers {
         if let Ok(text) = std::str::from_utf8(value) {
             parse(text, state.as_deref());
+            parse_root(text);
         }
     }
 }
@@ -61,6 +66,47 @@ fn write_in_place_of_namesakes(mut headers: Vec<Header>) {
     assert_eq!(*set, ("TraceParent".to_owned(), b"new".to_vec()));
     let kept = before.into_iter().filter(|(name, _)| !pair(name));
     assert!(others.iter().eq(kept.collect::<Vec<_>>().iter()));
+}
+
+/// The texts as a map: what is read under a prefix, and what a `traceparent` leaves of it.
+fn attributes(headers: &[Header], prefix: &str) {
+    let text =
+        |(name, value): &Header| Some((name.clone(), std::str::from_utf8(value).ok()?.to_owned()));
+    let mut map: HashMap<String, String> = headers.iter().filter_map(text).collect();
+    let carrier = Attributes::new(&map).with_prefix(prefix);
+    let mut names = carrier.keys();
+    for name in &names {
+        assert_eq!(carrier.get(name), map.get(&format!("{prefix}{name}")).map(String::as_str));
+    }
+    names.sort_unstable();
+    let mut expected: Vec<_> = map.keys().filter_map(|name| name.strip_prefix(prefix)).collect();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+
+    let mut left = map.clone();
+    left.remove(&format!("{prefix}tracestate"));
+    left.insert(format!("{prefix}traceparent"), "new".to_owned());
+    let mut carrier = AttributesMut::new(&mut map).with_prefix(prefix);
+    carrier.set("traceparent", "new".to_owned());
+    carrier.set("tracestate", String::new());
+    assert_eq!(map, left);
+}
+
+fn parse_root(header: &str) {
+    match parse_xray(header) {
+        Ok(context) => {
+            let (trace, span, flags) = fields(&context);
+            assert_eq!(Some((trace, span, flags == 1)), xray::header(header), "{header:?}");
+            assert!(flags <= 1 && context.is_remote());
+            assert_eq!(*context.trace_state(), TraceState::NONE);
+            assert_eq!(parse_xray(&format_xray(&context)), Ok(context));
+        }
+        Err(error) => {
+            assert_eq!(xray::header(header), None, "{header:?}: {error}");
+            assert!(header.contains(error.value()) && error.value().len() <= 64);
+            assert_shown(&error.to_string());
+        }
+    }
 }
 
 fn parse(traceparent: &str, tracestate: Option<&str>) {

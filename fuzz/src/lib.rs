@@ -10,6 +10,8 @@ mod operations_calls;
 mod processor_calls;
 #[path = "../../tests/common/w3c.rs"]
 mod w3c;
+#[path = "../../tests/common/xray.rs"]
+mod xray;
 
 mod carrier;
 mod config;

@@ -39,7 +39,8 @@ impl CarrierError {
     }
 
     /// Returns the name of the field: `traceparent`, `version`, `trace_id`, `span_id`,
-    /// `trace_flags` or `tracestate`.
+    /// `trace_flags` or `tracestate`; of an X-Ray header `AWSTraceHeader`, `Root`, `Parent` or
+    /// `Sampled`.
     ///
     /// ```
     /// use batchlink::carrier::parse_tracestate;

@@ -1,6 +1,6 @@
 //! Message headers whose values are bytes.
 
-use super::{TRACEPARENT, TRACESTATE, one_list};
+use super::{TRACEPARENT, TRACESTATE, is_empty_state, one_list};
 use opentelemetry::propagation::{Extractor, Injector};
 use std::str;
 
@@ -111,14 +111,36 @@ impl<K: AsRef<str>, V: AsRef<[u8]>> Extractor for Headers<'_, K, V> {
 #[derive(Debug)]
 pub struct HeadersMut<'a, K, V> {
     headers: &'a mut Vec<(K, V)>,
-    /// Which header of a pair was set last, and waits for the other.
-    half: Option<Half>,
+    pair: Pair,
 }
+
+/// Tells which `tracestate` belongs to a `traceparent` that is set. Propagators set the two in
+/// either order.
+#[derive(Debug, Default)]
+pub(super) struct Pair(
+    /// The header that was set last, and waits for the other.
+    Option<Half>,
+);
 
 #[derive(Debug, PartialEq)]
 enum Half {
     Parent,
     State,
+}
+
+impl Pair {
+    /// Notes that this header is set. Returns whether the `tracestate` that is there has to go.
+    pub(super) fn replaces_state(&mut self, key: &str) -> bool {
+        if key.eq_ignore_ascii_case(TRACEPARENT) {
+            let replaces = self.0.take() != Some(Half::State);
+            self.0 = replaces.then_some(Half::Parent);
+            return replaces;
+        }
+        if key.eq_ignore_ascii_case(TRACESTATE) {
+            self.0 = if self.0 == Some(Half::Parent) { None } else { Some(Half::State) };
+        }
+        false
+    }
 }
 
 impl<'a, K, V> HeadersMut<'a, K, V>
@@ -137,7 +159,7 @@ where
     /// assert!(message.is_empty());
     /// ```
     pub fn new(headers: &'a mut Vec<(K, V)>) -> Self {
-        Self { headers, half: None }
+        Self { headers, pair: Pair::default() }
     }
 
     fn remove(&mut self, key: &str) {
@@ -152,17 +174,11 @@ where
 {
     fn set(&mut self, key: &str, value: String) {
         self.remove(key);
-        // Propagators set the two in either order.
-        if key.eq_ignore_ascii_case(TRACEPARENT) {
-            if self.half.take() != Some(Half::State) {
-                self.half = Some(Half::Parent);
-                self.remove(TRACESTATE);
-            }
-        } else if key.eq_ignore_ascii_case(TRACESTATE) {
-            self.half = if self.half == Some(Half::Parent) { None } else { Some(Half::State) };
-            if value.trim().is_empty() {
-                return;
-            }
+        if self.pair.replaces_state(key) {
+            self.remove(TRACESTATE);
+        }
+        if is_empty_state(key, &value) {
+            return;
         }
         self.headers.push((key.to_owned().into(), value.into_bytes().into()));
     }

@@ -8,8 +8,10 @@
 //! |---|---|---|
 //! | headers, in the format of the configured propagator | [`extract`] | [`inject`] |
 //! | headers whose values are bytes (Kafka, NATS, AMQP) | … of [`Headers`] | … of [`HeadersMut`] |
+//! | attributes: a map of text (Pub/Sub) | … of [`Attributes`] | … of [`AttributesMut`] |
 //! | a `traceparent` and perhaps a `tracestate` | [`parse_traceparent`] | [`format_traceparent`] |
-//! | JSON (feature `serde`) | `json` | `json` |
+//! | an `AWSTraceHeader` (SQS, X-Ray) | [`parse_xray`] | [`format_xray`] |
+//! | JSON (feature `serde`), also with OTLP's names | `json`, `json::otlp` | the same |
 //!
 //! ```
 //! use batchlink::{LinkSet, Outcome, carrier};
@@ -43,16 +45,20 @@
 //!   members. Error texts show at most 64 bytes of it, escaped.
 //! - Several `tracestate` headers are one list, and an empty one is not written.
 
+mod attributes;
 mod error;
 mod headers;
 #[cfg(feature = "serde")]
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub mod json;
 mod w3c;
+mod xray;
 
+pub use attributes::{Attributes, AttributesMut, PUBSUB_PREFIX};
 pub use error::CarrierError;
 pub use headers::{Headers, HeadersMut};
 pub use w3c::{format_traceparent, parse_traceparent, parse_tracestate};
+pub use xray::{AWS_TRACE_HEADER, format_xray, parse_xray};
 
 use crate::panic::caught;
 use opentelemetry::propagation::{Extractor, Injector};
@@ -103,9 +109,9 @@ pub fn extract(carrier: &dyn Extractor) -> Option<SpanContext> {
 /// Writes a context in the format of the configured propagator.
 ///
 /// A context that is not valid is not written, and without a configured propagator nothing is. An
-/// empty `tracestate` is not written. [`HeadersMut`] removes that of an earlier hop; any other
-/// carrier keeps what is in it, so clear it first. Of a propagator that panics, what it has written
-/// stays.
+/// empty `tracestate` is not written. [`HeadersMut`] and [`AttributesMut`] remove that of an
+/// earlier hop; any other carrier keeps what is in it, so clear it first. Of a propagator that
+/// panics, what it has written stays.
 ///
 /// Costs as [`extract`].
 ///
@@ -140,6 +146,11 @@ fn one_list<'a, I: Iterator<Item = &'a str>>(values: impl Fn(&'static str) -> I)
     Some(lists.join(","))
 }
 
+/// Whether this is a `tracestate` that says nothing.
+fn is_empty_state(key: &str, value: &str) -> bool {
+    key.eq_ignore_ascii_case(TRACESTATE) && value.trim().is_empty()
+}
+
 /// A carrier with its `tracestate`s joined.
 struct OneList<'a> {
     carrier: &'a dyn Extractor,
@@ -168,7 +179,7 @@ struct NoEmptyState<'a>(&'a mut dyn Injector);
 
 impl Injector for NoEmptyState<'_> {
     fn set(&mut self, key: &str, value: String) {
-        if !(key.eq_ignore_ascii_case(TRACESTATE) && value.trim().is_empty()) {
+        if !is_empty_state(key, &value) {
             self.0.set(key, value);
         }
     }

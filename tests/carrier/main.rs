@@ -5,7 +5,13 @@
 mod common;
 #[path = "../common/w3c.rs"]
 mod w3c;
+#[path = "../common/xray.rs"]
+mod xray;
 
+mod attributes;
 #[cfg(feature = "serde")]
 mod json;
+#[cfg(feature = "serde")]
+mod otlp_json;
 mod w3c_headers;
+mod xray_header;

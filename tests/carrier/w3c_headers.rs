@@ -214,7 +214,7 @@ fn written_context_is_read_back() {
 }
 
 /// A valid header with a few faults.
-fn spoilt(random: &mut Random, header: &str, faults: u64) -> String {
+pub(super) fn spoilt(random: &mut Random, header: &str, faults: u64) -> String {
     let odd: Vec<char> = "0fFg-_+ \t,=@aé\0\n".chars().collect();
     let mut characters: Vec<char> = header.chars().collect();
     for _ in 0..faults {
