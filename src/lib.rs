@@ -46,8 +46,25 @@
 //! | retries; compensations; fan-out and fan-in | [`patterns`] |
 //! | links with a meaning, link templates | [`links`] |
 //!
-//! The [`guide`] has the guarantees in full, settings and how to choose them, costs, limits and
-//! questions.
+//! The [`guide`] has the guarantees in full, settings and how to choose them, and questions. It has
+//! a [cookbook](guide::cookbook) with a recipe for each use, and a page on [cost and
+//! limits](guide::limits).
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `tokio` | `Flusher::next`, `Stream`; the processor's `run_async` and `run_each_async` |
+//! | | where tasks are polled: blocking calls are refused, a handle's drop does not wait |
+//! | `processor` | module `processor`: payloads in batches, with a result for each caller |
+//! | `serde` | `carrier::json`, `carrier::json::otlp`: contexts in JSON |
+//! | `cache` | `links::LinkCache`: link templates by source |
+//! | `internal-logs` | warnings by OpenTelemetry's own logging: refusals once, losses at the end |
+//!
+//! Without an SDK, or a tracer provider, every span is a no-op and nothing is linked. The README
+//! has a complete program.
 
 // From what users hold down to what everything stands on. Imports go downwards only: ci/layers.sh
 // checks it, and docs/DESIGN.md has the picture.
@@ -87,6 +104,12 @@ pub mod guide {
         doc = ""
     )]
     #![doc = include_str!("../docs/GUIDE.md")]
+
+    #[doc = include_str!("../docs/COOKBOOK.md")]
+    pub mod cookbook {}
+
+    #[doc = include_str!("../docs/LIMITS.md")]
+    pub mod limits {}
 }
 
 #[cfg(feature = "metrics")]
