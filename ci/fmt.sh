@@ -3,6 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo fmt --all --check
-for manifest in {loom-tests,shuttle-tests,fuzz,examples/nats}/Cargo.toml; do
+for manifest in {loom-tests,shuttle-tests,fuzz,examples/nats,examples/viewer}/Cargo.toml; do
     [ ! -f "$manifest" ] || cargo fmt --manifest-path "$manifest" --check
 done
