@@ -213,6 +213,8 @@ fn text_is_a_table() {
     assert!(count("with 128 contexts") > 0);
     assert!(count("after 20 ms") > 0);
     assert!(printed.contains("├─ trace "), "{printed}");
+    let wide = printed.lines().find(|line| line.chars().count() > 100);
+    assert_eq!(wide, None);
     assert!(printed.contains("Every context is accounted for: of 3,000 pushed"), "{printed}");
 }
 

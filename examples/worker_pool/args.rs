@@ -6,13 +6,13 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, value_parser};
 use std::time::Duration;
 
+// Wrapped by clap.
 const MORE_HELP: &str = "\
-Spans are made by the OpenTelemetry SDK. They are exported within the process, where the links on
-them are counted; if OTEL_EXPORTER_OTLP_ENDPOINT is set (to http://localhost:4318, say), by OTLP
-over HTTP.
-
-Exit status: 0 if every context is accounted for, 1 if not or if spans cannot be exported, 2 for a
-bad flag.";
+    Spans are made by the OpenTelemetry SDK. They are exported within the process, where the links \
+    on them are counted; if OTEL_EXPORTER_OTLP_ENDPOINT is set (to http://localhost:4318, say), by \
+    OTLP over HTTP.\n\n\
+    Exit status: 0 if every context is accounted for, 1 if not or if spans cannot be exported, 2 \
+    for a bad flag.";
 
 /// Worker threads push the contexts of their request spans; every batch span links to the requests
 /// that it served.

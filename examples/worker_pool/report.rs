@@ -272,7 +272,7 @@ fn write_tree(out: &mut impl Write, span: &SpanData) -> io::Result<()> {
     let said = |key: &str| attribute(span, key).map(ToString::to_string).unwrap_or_default();
     writeln!(
         out,
-        "  {}  trace {}  batch.size={} batch.links={} batch.trigger={}",
+        "  {}  trace {}\n  │  batch.size={} batch.links={} batch.trigger={}",
         span.name,
         span.span_context.trace_id(),
         said("batch.size"),
@@ -285,12 +285,10 @@ fn write_tree(out: &mut impl Write, span: &SpanData) -> io::Result<()> {
         let spans: Vec<_> =
             trace.iter().map(|link| link.span_context.span_id().to_string()).collect();
         let linked = if spans.len() == 1 { "link to span" } else { "links to spans" };
-        writeln!(
-            out,
-            "  ├─ trace {}  {linked} {}",
-            trace[0].span_context.trace_id(),
-            spans.join(", ")
-        )?;
+        write!(out, "  ├─ trace {}  {linked} ", trace[0].span_context.trace_id())?;
+        // Two to a line, which then has less than 100 columns.
+        let lines: Vec<_> = spans.chunks(2).map(|line| line.join(", ")).collect();
+        writeln!(out, "{}", lines.join(&format!(",\n  │{:57}", "")))?;
     }
     match traces.map(<[_]>::len).sum::<usize>() {
         0 => Ok(()),

@@ -3,6 +3,7 @@
 use super::common::{Random, context, small_state, with_flags, with_state};
 use batchlink::carrier::json::{self, Json};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use serde::de::value::MapDeserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -136,6 +137,16 @@ fn refused_field_is_named() {
             "little is shown of what is long: {error}"
         );
     }
+}
+
+/// Names need not be text in other formats than JSON.
+#[test]
+fn number_is_no_name() {
+    let map: MapDeserializer<'_, _, serde::de::value::Error> =
+        MapDeserializer::new([(7, "a")].into_iter());
+    let error = json::deserialize(map).unwrap_err().to_string();
+    let expected = "invalid type: integer `7`, expected field: trace_id, span_id, trace_flags, ";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[test]
