@@ -37,10 +37,6 @@ use serde::de::Deserializer;
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
-/// Bits of OTLP's flags above those of the context.
-const HAS_IS_REMOTE: u32 = 1 << 8;
-const IS_REMOTE: u32 = 1 << 9;
-
 /// A context that is JSON by itself: for `Option<Json>`, `Vec<Json>`, values of maps.
 ///
 /// ```
@@ -73,8 +69,9 @@ impl<'de> Deserialize<'de> for Json {
 ///
 /// Those of the serializer.
 pub fn serialize<S: Serializer>(context: &SpanContext, serializer: S) -> Result<S::Ok, S::Error> {
-    let remote = if context.is_remote() { IS_REMOTE } else { 0 };
-    let flags = u32::from(context.trace_flags().to_u8()) | HAS_IS_REMOTE | remote;
+    // Bit 8: it is known whether the context is remote. Bit 9: it is.
+    let remote = if context.is_remote() { 0b11 } else { 0b01 };
+    let flags = u32::from_le_bytes([context.trace_flags().to_u8(), remote, 0, 0]);
     object::write_object(&FORMAT, context, &flags, serializer)
 }
 
