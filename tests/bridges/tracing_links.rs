@@ -3,7 +3,7 @@
 use crate::common::{context, state_of, with_flags, with_state};
 use crate::exported::attributes;
 use crate::tracing::Traces;
-use batchlink::{Duplicates, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, links};
+use batchlink::{Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, links};
 use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt, TraceFlags, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample, SpanData};
@@ -66,7 +66,7 @@ fn spans_equal_our_own() {
         set.finish()
     };
     let attributed = || {
-        let mut set = policy(LinkPolicy::new().with_duplicates(Duplicates::Keep)).build().unwrap();
+        let mut set = policy(LinkPolicy::new().with_dedup(Dedup::Off)).build().unwrap();
         for id in ["a", "b"] {
             set.insert_link(Link::new(context(1), vec![KeyValue::new("message", id)], 0));
         }
