@@ -1,60 +1,116 @@
-//! Serves `POST /items`: a response waits until its row is committed.
+//! Serves `POST /items`: a response waits until its row is committed. And `GET /metrics`.
 
+use crate::metrics::Metrics;
 use crate::store::{Item, StoreError};
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use batchlink::{
-    carrier,
-    processor::{CallError, Submitter},
-};
-use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer};
-use opentelemetry::{Context, KeyValue, global};
+use batchlink::processor::{CallError, Submitter};
+use opentelemetry::global;
+use opentelemetry::trace::SpanContext;
+use opentelemetry_http::HeaderExtractor;
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tracing::{Instrument, field, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-pub(crate) const SERVER_SPAN: &str = "POST /items";
+/// The name of a request's span.
+pub const SERVER_SPAN: &str = "POST /items";
 
-type Inserts = Submitter<Item, i64, StoreError>;
+/// How long connections may take to finish their requests after the end was asked for.
+const GRACE: Duration = Duration::from_secs(10);
 
-pub(crate) fn router(inserts: Inserts) -> Router {
-    Router::new().route("/items", post(create)).with_state(inserts)
+pub type Rows = Submitter<Item, i64, StoreError>;
+
+pub fn router(rows: Rows, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/items", post(create))
+        .route_layer(middleware::from_fn(in_span))
+        .with_state(rows)
+        .route("/metrics", get(async move || metrics.text()))
 }
 
-async fn create(
-    State(inserts): State<Inserts>,
-    headers: HeaderMap,
-    Json(item): Json<Item>,
-) -> (StatusCode, Json<Value>) {
-    let cx = server_span(&headers);
-    let answer = inserts.call_with_context(item, cx.span().span_context()).await;
-    let (status, body) = match answer {
-        Ok(id) => (StatusCode::CREATED, json!({ "id": id })),
+/// The same service without links, to measure what these cost.
+pub fn router_without_links(rows: Rows, metrics: Metrics) -> Router {
+    let create = async |State(rows): State<Rows>, Json(item): Json<Item>| {
+        respond(rows.call_with_context(item, &SpanContext::NONE).await)
+    };
+    Router::new()
+        .route("/items", post(create))
+        .route_layer(middleware::from_fn(in_span))
+        .with_state(rows)
+        .route("/metrics", get(async move || metrics.text()))
+}
+
+/// Serves until `end`, then answers the requests that are under way.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (ending, mut ended) = tokio::sync::watch::channel(());
+    let graceful = async move {
+        end.await;
+        drop(ending);
+    };
+    let overdue = async move {
+        let _ = ended.changed().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = axum::serve(listener, router).with_graceful_shutdown(graceful).into_future() => result,
+        () = overdue => {
+            tracing::warn!("connections are cut off");
+            Ok(())
+        }
+    }
+}
+
+/// Stores an item with the next batch, whose span links the current one: the request's.
+async fn create(State(rows): State<Rows>, Json(item): Json<Item>) -> (StatusCode, Json<Value>) {
+    respond(rows.call(item).await)
+}
+
+fn respond(stored: Result<i64, CallError<StoreError>>) -> (StatusCode, Json<Value>) {
+    match stored {
+        Ok(id) => (StatusCode::CREATED, Json(json!({ "id": id }))),
         Err(error) => {
             let status = match &error {
                 CallError::Failed(StoreError::Taken) => StatusCode::CONFLICT,
                 CallError::Full => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            (status, json!({ "error": error.to_string() }))
+            (status, Json(json!({ "error": error.to_string() })))
         }
-    };
-    cx.span().set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
-    if status.is_server_error() {
-        cx.span().set_status(Status::error(body["error"].to_string()));
     }
-    (status, Json(body))
 }
 
-/// Starts the span of a request, as a child of its caller's if the request names one.
-fn server_span(headers: &HeaderMap) -> Context {
-    let headers: Vec<_> =
-        headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-    let parent = match carrier::extract(&carrier::Headers::new(&headers)) {
-        Some(caller) => Context::new().with_remote_span_context(caller),
-        None => Context::new(),
-    };
-    let tracer = global::tracer("batchlink-http-example");
-    let span = tracer.span_builder(SERVER_SPAN).with_kind(SpanKind::Server);
-    parent.with_span(span.start_with_context(&tracer, &parent))
+/// Answers a request in a span of its own, a child of its caller's if the request names one.
+async fn in_span(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let method = request.method().as_str();
+    let span = info_span!(
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = field::Empty,
+    );
+    // Before the span is entered, which starts it.
+    let caller =
+        global::get_text_map_propagator(|it| it.extract(&HeaderExtractor(request.headers())));
+    let _ = span.set_parent(caller); // fails if the span is disabled
+    let response = next.run(request).instrument(span.clone()).await;
+    // As i64: a u16 would become a text.
+    span.record("http.response.status_code", i64::from(response.status().as_u16()));
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "error");
+    }
+    response
 }

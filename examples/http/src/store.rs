@@ -1,9 +1,6 @@
 //! The one writer: each batch of rows is one transaction.
 
 use batchlink::processor::Batch;
-use opentelemetry::KeyValue;
-use opentelemetry::global;
-use opentelemetry::trace::{Span, SpanKind, Tracer};
 use rusqlite::{Connection, ErrorCode};
 use serde::Deserialize;
 use std::fmt;
@@ -12,14 +9,14 @@ use std::path::Path;
 const INSERT: &str = "INSERT INTO items (name, quantity) VALUES (?1, ?2)";
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Item {
-    pub(crate) name: String,
-    pub(crate) quantity: u32,
+pub struct Item {
+    pub name: String,
+    pub quantity: u32,
 }
 
 /// The reason why a row was not stored.
 #[derive(Clone, Debug)]
-pub(crate) enum StoreError {
+pub enum StoreError {
     /// There is an item of this name.
     Taken,
     Database(String),
@@ -34,7 +31,7 @@ impl fmt::Display for StoreError {
     }
 }
 
-pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
+pub fn open(path: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open(path)?;
     db.execute_batch(
         "PRAGMA journal_mode = WAL;
@@ -46,35 +43,35 @@ pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Returns the number of committed rows.
-pub(crate) fn count(db: &Connection) -> rusqlite::Result<u64> {
+pub fn count(db: &Connection) -> rusqlite::Result<u64> {
     let count: i64 = db.query_one("SELECT count(*) FROM items", [], |row| row.get(0))?;
     Ok(count.unsigned_abs())
 }
 
 /// Inserts the rows of a batch and answers every item with its row's id, once all are committed. A
 /// row that the database refuses fails alone. If the transaction fails, all rows do.
-pub(crate) fn insert(db: &mut Connection, batch: Batch<Item, i64, StoreError>) {
-    let tracer = global::tracer("batchlink-http-example");
-    let mut span = tracer
-        .span_builder("INSERT items")
-        .with_kind(SpanKind::Client)
-        .with_attributes([
-            KeyValue::new("db.system.name", "sqlite"),
-            KeyValue::new("db.query.text", INSERT),
-            KeyValue::new("db.operation.batch.size", batch.len() as i64),
-        ])
-        .start_with_context(&tracer, batch.context());
-    let inserted = insert_rows(db, batch.payloads());
-    span.end();
-    match inserted {
+pub fn insert(db: &mut Connection, batch: Batch<Item, i64, StoreError>) {
+    match insert_rows(db, batch.payloads()) {
         Ok(results) => batch.complete(results),
         Err(error) => batch.fail_all(|_| StoreError::Database(error.to_string())),
     }
 }
 
+/// Its span is a child of the batch span, which is current in the handler.
+#[tracing::instrument(
+    name = "INSERT items",
+    skip_all,
+    fields(
+        otel.kind = "client",
+        db.system.name = "sqlite",
+        db.query.text = INSERT,
+        db.operation.batch.size = items.len() as i64,
+    ),
+    err(Display)
+)]
 fn insert_rows<'a>(
     db: &mut Connection,
-    items: impl Iterator<Item = &'a Item>,
+    items: impl ExactSizeIterator<Item = &'a Item>,
 ) -> rusqlite::Result<Vec<Result<i64, StoreError>>> {
     let transaction = db.transaction()?;
     let mut insert = transaction.prepare_cached(INSERT)?;

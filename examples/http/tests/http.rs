@@ -2,12 +2,17 @@
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 
+#[cfg(unix)]
+mod service;
+
 fn example(flags: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_batchlink-http-example"));
+    program(env!("CARGO_BIN_EXE_demo"), flags)
+}
+
+fn program(path: &str, flags: &str) -> Command {
+    let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OTEL_") {
             command.env_remove(name);
@@ -131,60 +136,9 @@ fn given_database_is_kept() {
     assert_eq!(counts, (Some(18), Some(0)), "the second time, all names are taken");
 }
 
-/// Sends a request as curl does, then an interrupt.
-#[cfg(unix)]
-#[test]
-fn interrupt_ends_the_service() {
-    let mut server = example("--serve 127.0.0.1:0 --format json")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut said = String::new();
-    let mut stderr = BufReader::new(server.stderr.take().expect("stderr is piped"));
-    stderr.read_line(&mut said).expect("it says where it serves");
-    let address =
-        said.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
-
-    let body = r#"{"name": "apple", "quantity": 3}"#;
-    let trace = "0af7651916cd43dd8448eb211c80319c";
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    write!(
-        stream,
-        "POST /items HTTP/1.1\r\nhost: {address}\r\n\
-         content-type: application/json\r\nconnection: close\r\n\
-         traceparent: 00-{trace}-b7ad6b7169203331-01\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("it reads");
-    let mut response = String::new();
-    stream.read_to_string(&mut response).expect("it answers");
-    assert!(
-        response.starts_with("HTTP/1.1 201 ") && response.ends_with(r#"{"id":1}"#),
-        "{response}"
-    );
-
-    let interrupted = Command::new("kill")
-        .args(["-INT", &server.id().to_string()])
-        .status()
-        .expect("there is kill");
-    assert!(interrupted.success());
-    let output = server.wait_with_output().expect("it ends");
-    let document = document(&output);
-    let request = named(&document, "POST /items")[0];
-    assert_eq!(
-        ids(request, "parent_span_id"),
-        (trace, "b7ad6b7169203331"),
-        "the caller's trace goes on"
-    );
-    let batch = named(&document, "insert_batch")[0];
-    assert_eq!(ids(&array(&batch["links"])[0], "span_id"), ids(request, "span_id"));
-}
-
 #[test]
 fn bad_flags_exit_with_2() {
     for (flags, said) in [
-        ("--serve nowhere", "--serve"),
         ("--requests 0", "--requests"),
         ("--batch-size 129", "--batch-size"),
         ("--format xml", "text, json"),

@@ -3,8 +3,9 @@
 
 use crate::client::{Answer, CLIENT_SPAN};
 use crate::common::{Exported, Result, ensure};
-use crate::server::SERVER_SPAN;
-use crate::{Args, BATCH_SPAN, client, store};
+use crate::{Args, client};
+use batchlink_http_example::server::SERVER_SPAN;
+use batchlink_http_example::{BATCH_SPAN, store};
 use opentelemetry::trace::SpanKind;
 use rusqlite::Connection;
 use std::collections::HashSet;

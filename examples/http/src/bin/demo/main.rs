@@ -1,35 +1,28 @@
-//! An HTTP service (axum) that stores the items of many requests at once: one writer, one
-//! transaction per batch in a SQLite database, and every response waits for its own row to be
-//! committed.
+//! Starts the service, sends it requests, and shows how they were joined in batches.
 //!
 //! ```text
 //! cargo run --release -p batchlink-http-example
 //! cargo run --release -p batchlink-http-example -- --requests 2000 --clients 64
-//! cargo run --release -p batchlink-http-example -- --serve 127.0.0.1:8080
-//! curl -i localhost:8080/items --json '{"name": "apple", "quantity": 3}'
 //! ```
 //!
-//! `server.rs` submits the rows, `store.rs` inserts them, `client.rs` sends requests, `check.rs`
-//! checks rows and links.
+//! `client.rs` sends requests, `check.rs` checks rows and links.
 
 mod check;
 mod client;
-#[path = "../../common/mod.rs"]
+#[path = "../../../../common/mod.rs"]
 mod common;
-mod server;
-mod store;
 
 use batchlink::processor::BatchProcessor;
+use batchlink_http_example::metrics::Metrics;
+use batchlink_http_example::{BATCH_SPAN, server, store, telemetry};
 use clap::{Parser, value_parser};
 use client::Answer;
 use common::{Result, Show, Telemetry};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-
-const BATCH_SPAN: &str = "insert_batch";
 
 /// Starts the service, sends it requests, and shows how they were joined in batches.
 #[derive(Debug, Parser)]
@@ -54,10 +47,6 @@ struct Args {
     #[arg(long, value_name = "MS", default_value_t = 0)]
     max_delay_ms: u64,
 
-    /// Only serve, at this address, until interrupted
-    #[arg(long, value_name = "ADDR")]
-    serve: Option<SocketAddr>,
-
     /// Database to store the rows in, kept afterwards [default: a new one, deleted at the end]
     #[arg(long, value_name = "FILE")]
     database: Option<PathBuf>,
@@ -72,6 +61,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result {
     let telemetry = Telemetry::start("batchlink-http")?;
+    telemetry::subscribe(telemetry.tracer())?;
     let scratch = std::env::temp_dir().join(format!("batchlink-http-{}.db", std::process::id()));
     let path = args.database.clone().unwrap_or_else(|| scratch.clone());
     let mut db = store::open(&path)?;
@@ -83,7 +73,9 @@ fn run(args: &Args) -> Result {
         .build(telemetry.tracer())?;
     let stats = inserts.downgrade();
     let writer = processor.spawn(move |batch| store::insert(&mut db, batch))?;
-    let answers = tokio::runtime::Runtime::new()?.block_on(serve(args, server::router(inserts)))?;
+    let metrics = Metrics::new(&inserts, Arc::default());
+    let router = server::router(inserts, metrics);
+    let answers = tokio::runtime::Runtime::new()?.block_on(serve(args, router))?;
     writer.shutdown_with_timeout(Duration::from_secs(10))?;
 
     // Through a connection of its own, which sees what was committed.
@@ -102,30 +94,17 @@ fn run(args: &Args) -> Result {
         ("batches", stats.queue().batches()),
     ];
     exported.print(&args.show, &counters)?;
-    if args.serve.is_some() {
-        return Ok(()); // the requests are not known
-    }
     check::rows(args, &stored, before)?;
     check::links(&exported, args.requests as usize)
 }
 
-/// Serves the client of this example, or any client until interrupted.
+/// Serves the client of this example.
 async fn serve(args: &Args, router: axum::Router) -> Result<Vec<Answer>> {
-    let listener =
-        TcpListener::bind(args.serve.unwrap_or_else(|| ([127, 0, 0, 1], 0).into())).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server =
-        axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
-    let server = tokio::spawn(server.into_future());
-    let answers = if args.serve.is_some() {
-        // In this order: the message invites an interrupt.
-        let hello = async { eprintln!("serving http://{address}/items, until Ctrl-C") };
-        tokio::join!(biased; tokio::signal::ctrl_c(), hello).0?;
-        Vec::new()
-    } else {
-        client::send_all(args, address).await?
-    };
+    let server = tokio::spawn(server::serve(listener, router, async { drop(stopped.await) }));
+    let answers = client::send_all(args, address).await?;
     drop(stop);
     server.await??;
     Ok(answers)

@@ -1,0 +1,204 @@
+//! The service under load, with a collector of our own, and its end.
+
+mod collector;
+
+use super::{program, text};
+use collector::Collector;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+const CLIENTS: u64 = 8;
+
+/// A running service, and where it is.
+struct Service {
+    process: Child,
+    address: String,
+    database: PathBuf,
+}
+
+impl Service {
+    fn start(name: &str, collector: &str) -> Self {
+        let file = format!("batchlink-http-{name}-{}.db", std::process::id());
+        let database = std::env::temp_dir().join(file);
+        let mut process = program(env!("CARGO_BIN_EXE_service"), "--listen 127.0.0.1:0 --database")
+            .arg(&database)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
+            .env("OTEL_BSP_MAX_QUEUE_SIZE", "100000")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut log = BufReader::new(process.stderr.take().expect("stderr is piped"));
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).expect("a line"), 0, "it says where it serves");
+            if let Some((_, rest)) = line.split_once("http://") {
+                break rest.split('/').next().expect("an address").to_owned();
+            }
+        };
+        thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { process, address, database }
+    }
+
+    /// SIGTERM.
+    fn terminate(&self) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
+    }
+
+    /// Waits for its end and returns its last counters.
+    fn end(self) -> String {
+        let Output { status, stdout, .. } = self.process.wait_with_output().expect("it ends");
+        assert!(status.success(), "{status}");
+        text(&stdout).to_owned()
+    }
+}
+
+fn counter(metrics: &str, name: &str) -> u64 {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().expect("a number")
+}
+
+/// Sends a request and returns the status and body of the response; `None` if there is none.
+fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> Option<(u16, String)> {
+    stream.get_mut().write_all(request.as_bytes()).ok()?;
+    let (mut line, mut status, mut length) = (String::new(), 0, 0);
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let lower = line.trim().to_ascii_lowercase();
+        if let Some(rest) = lower.strip_prefix("http/1.1 ") {
+            status = rest.split(' ').next()?.parse().ok()?;
+        } else if let Some(rest) = lower.strip_prefix("content-length: ") {
+            length = rest.parse().ok()?;
+        } else if lower.is_empty() {
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).ok()?;
+            return Some((status, String::from_utf8(body).ok()?));
+        }
+    }
+}
+
+/// A request in the trace of this number.
+fn post(number: u64) -> String {
+    let body = format!(r#"{{"name": "item-{number}", "quantity": 1}}"#);
+    format!(
+        "POST /items HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+         traceparent: 00-{number:032x}-00f067aa0ba902b7-01\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Sends requests one by one until the service ends, and returns which were answered.
+fn send(address: &str, client: u64, after: impl Fn(u64)) -> Vec<u64> {
+    let Ok(stream) = TcpStream::connect(address) else { return Vec::new() };
+    let mut stream = BufReader::new(stream);
+    let mut answered = Vec::new();
+    for n in 1.. {
+        let number = n * CLIENTS + client;
+        let Some((status, body)) = exchange(&mut stream, &post(number)) else { break };
+        assert_eq!(status, 201, "{body}");
+        answered.push(number);
+        after(n);
+    }
+    answered
+}
+
+/// SIGTERM in the middle of requests: what was answered is in the database and linked, each
+/// request once, and everything that was submitted has been exported.
+#[test]
+fn terminated_service_delivers() {
+    let collector = Collector::start();
+    let service = Service::start("terminated", &collector.url());
+    let answered: Vec<u64> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let service = &service;
+                let after = move |n| {
+                    if client == 0 && n == 50 {
+                        service.terminate();
+                    }
+                };
+                scope.spawn(move || send(&service.address, client, after))
+            })
+            .collect();
+        clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
+    });
+    let database = service.database.clone();
+    let metrics = service.end();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", database.display()));
+    }
+    assert!(answered.len() >= 50);
+
+    let spans = collector.spans();
+    let requests: BTreeSet<_> = (spans.iter())
+        .filter(|span| span.name == "POST /items")
+        .map(|span| (span.trace_id.clone(), span.span_id.clone()))
+        .collect();
+    let links: Vec<_> = (spans.iter())
+        .filter(|span| span.name == "insert_batch")
+        .flat_map(|span| &span.links)
+        .map(|link| (link.trace_id.clone(), link.span_id.clone()))
+        .collect();
+    assert_eq!(links.len(), requests.len(), "each request is linked once");
+    assert_eq!(links.into_iter().collect::<BTreeSet<_>>(), requests);
+    for number in &answered {
+        let trace = u128::from(*number).to_be_bytes().to_vec();
+        assert!(requests.iter().any(|(of, _)| *of == trace), "request {number} is exported");
+    }
+    let count = |name| counter(&metrics, name);
+    assert_eq!(count("items_submitted_total"), requests.len() as u64);
+    assert_eq!(count("items_succeeded_total"), requests.len() as u64);
+    assert_eq!(count("links_total"), requests.len() as u64);
+    assert_eq!(count("links_exported_total"), requests.len() as u64);
+    assert_eq!(count("spans_exported_total"), spans.len() as u64);
+    assert_eq!((count("items_pending"), count("spans_export_failed_total")), (0, 0));
+}
+
+/// Without a collector every request is answered, and the loss is counted.
+#[test]
+fn missing_collector_fails_no_request() {
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", nowhere.local_addr().expect("bound"));
+    drop(nowhere);
+    let service = Service::start("alone", &url);
+    let stream = TcpStream::connect(&service.address).expect("it listens");
+    let mut stream = BufReader::new(stream);
+    for number in 1..=20 {
+        let answer = exchange(&mut stream, &post(number)).expect("an answer");
+        assert_eq!(answer, (201, format!(r#"{{"id":{number}}}"#)));
+    }
+    let taken = exchange(&mut stream, &post(20)).expect("an answer");
+    assert_eq!(taken.0, 409, "{}", taken.1);
+    let (status, metrics) =
+        exchange(&mut stream, "GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n").expect("an answer");
+    assert_eq!((status, counter(&metrics, "items_submitted_total")), (200, 21));
+    assert_eq!(counter(&metrics, "items_failed_total"), 1);
+    drop(stream);
+    service.terminate();
+    let database = service.database.clone();
+    let Output { status, stdout, .. } = service.process.wait_with_output().expect("it ends");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", database.display()));
+    }
+    let metrics = text(&stdout);
+    assert!(status.code().is_some(), "it ends by itself: {status}");
+    assert_eq!(counter(metrics, "links_total"), 21);
+    assert_eq!(counter(metrics, "links_export_failed_total"), 21);
+    assert_eq!(counter(metrics, "links_exported_total"), 0);
+}
+
+#[test]
+fn bad_address_exits_with_2() {
+    let output = program(env!("CARGO_BIN_EXE_service"), "--listen nowhere").output().expect("runs");
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("--listen"));
+}
