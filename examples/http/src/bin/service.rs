@@ -37,6 +37,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 128)]
     batch_size: usize,
 
+    /// Longest wait of a row for others, in milliseconds [0: none]
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    max_delay_ms: u64,
+
     /// Does not link the requests, to measure what links cost
     #[arg(long)]
     no_links: bool,
@@ -56,8 +60,10 @@ fn run(args: &Args) -> Result {
     let (provider, exports) = telemetry::start(SERVICE)?;
     let mut db = store::open(&args.database)?;
     let tracer = opentelemetry::trace::TracerProvider::tracer(&provider, SERVICE);
-    let (rows, processor) =
-        BatchProcessor::builder(BATCH_SPAN).with_max_batch_size(args.batch_size).build(tracer)?;
+    let (rows, processor) = BatchProcessor::builder(BATCH_SPAN)
+        .with_max_batch_size(args.batch_size)
+        .with_max_delay(Duration::from_millis(args.max_delay_ms))
+        .build(tracer)?;
     let writer = processor.spawn(move |batch| store::insert(&mut db, batch))?;
 
     let metrics = Metrics::new(&rows, exports);

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 
 const CLIENTS: u64 = 8;
+const METRICS: &str = "GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n";
 
 /// A running service, and where it is.
 struct Service {
@@ -21,10 +22,12 @@ struct Service {
 }
 
 impl Service {
-    fn start(name: &str, collector: &str) -> Self {
+    fn start(name: &str, collector: &str, flags: &str) -> Self {
         let file = format!("batchlink-http-{name}-{}.db", std::process::id());
         let database = std::env::temp_dir().join(file);
-        let mut process = program(env!("CARGO_BIN_EXE_service"), "--listen 127.0.0.1:0 --database")
+        let mut process = program(env!("CARGO_BIN_EXE_service"), "--listen 127.0.0.1:0")
+            .args(flags.split_whitespace())
+            .arg("--database")
             .arg(&database)
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
             .env("OTEL_BSP_MAX_QUEUE_SIZE", "100000")
@@ -51,11 +54,17 @@ impl Service {
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
     }
 
-    /// Waits for its end and returns its last counters.
-    fn end(self) -> String {
+    /// Waits for its end and returns its status and last counters.
+    fn end(self) -> (ExitStatus, String) {
         let Output { status, stdout, .. } = self.process.wait_with_output().expect("it ends");
-        assert!(status.success(), "{status}");
-        text(&stdout).to_owned()
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", self.database.display()));
+        }
+        (status, text(&stdout).to_owned())
+    }
+
+    fn connect(&self) -> BufReader<TcpStream> {
+        BufReader::new(TcpStream::connect(&self.address).expect("it listens"))
     }
 }
 
@@ -116,7 +125,7 @@ fn send(address: &str, client: u64, after: impl Fn(u64)) -> Vec<u64> {
 #[test]
 fn terminated_service_delivers() {
     let collector = Collector::start();
-    let service = Service::start("terminated", &collector.url());
+    let service = Service::start("terminated", &collector.url(), "");
     let answered: Vec<u64> = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
@@ -131,11 +140,8 @@ fn terminated_service_delivers() {
             .collect();
         clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
     });
-    let database = service.database.clone();
-    let metrics = service.end();
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{suffix}", database.display()));
-    }
+    let (status, metrics) = service.end();
+    assert!(status.success(), "{status}");
     assert!(answered.len() >= 50);
 
     let spans = collector.spans();
@@ -163,15 +169,39 @@ fn terminated_service_delivers() {
     assert_eq!((count("items_pending"), count("spans_export_failed_total")), (0, 0));
 }
 
+/// A request whose client has left waits for its batch when the service ends. It is committed,
+/// linked and exported all the same.
+#[test]
+fn pending_row_is_delivered() {
+    let collector = Collector::start();
+    let service = Service::start("pending", &collector.url(), "--max-delay-ms 3600000");
+    let mut leaver = service.connect();
+    leaver.get_mut().write_all(post(1).as_bytes()).expect("it reads");
+    let mut stream = service.connect();
+    loop {
+        let (_, metrics) = exchange(&mut stream, METRICS).expect("an answer");
+        if counter(&metrics, "items_pending") == 1 {
+            break;
+        }
+    }
+    drop((leaver, stream));
+    service.terminate();
+    let (status, metrics) = service.end();
+    assert!(status.success(), "{status}");
+    assert_eq!(counter(&metrics, "items_succeeded_total"), 1);
+    let spans = collector.spans();
+    let batch = spans.iter().find(|span| span.name == "insert_batch").expect("the batch span");
+    assert_eq!(batch.links[0].trace_id, 1_u128.to_be_bytes());
+}
+
 /// Without a collector every request is answered, and the loss is counted.
 #[test]
 fn missing_collector_fails_no_request() {
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", nowhere.local_addr().expect("bound"));
     drop(nowhere);
-    let service = Service::start("alone", &url);
-    let stream = TcpStream::connect(&service.address).expect("it listens");
-    let mut stream = BufReader::new(stream);
+    let service = Service::start("alone", &url, "");
+    let mut stream = service.connect();
     for number in 1..=20 {
         let answer = exchange(&mut stream, &post(number)).expect("an answer");
         assert_eq!(answer, (201, format!(r#"{{"id":{number}}}"#)));
@@ -184,16 +214,11 @@ fn missing_collector_fails_no_request() {
     assert_eq!(counter(&metrics, "items_failed_total"), 1);
     drop(stream);
     service.terminate();
-    let database = service.database.clone();
-    let Output { status, stdout, .. } = service.process.wait_with_output().expect("it ends");
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{suffix}", database.display()));
-    }
-    let metrics = text(&stdout);
+    let (status, metrics) = service.end();
     assert!(status.code().is_some(), "it ends by itself: {status}");
-    assert_eq!(counter(metrics, "links_total"), 21);
-    assert_eq!(counter(metrics, "links_export_failed_total"), 21);
-    assert_eq!(counter(metrics, "links_exported_total"), 0);
+    assert_eq!(counter(&metrics, "links_total"), 21);
+    assert_eq!(counter(&metrics, "links_export_failed_total"), 21);
+    assert_eq!(counter(&metrics, "links_exported_total"), 0);
 }
 
 #[test]

@@ -1,0 +1,322 @@
+"""The parts of load.sh: load.py SERVICE DIRECTORY PART."""
+
+import collections
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+
+import rotel
+
+HERE = pathlib.Path(__file__).resolve().parent
+SERVICE, DIRECTORY = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+PAIRS, ROUND = int(os.environ.get("PAIRS", 10)), float(os.environ.get("ROUND", 2))
+LOAD, CONNECTIONS = float(os.environ.get("LOAD", 20)), int(os.environ.get("CONNECTIONS", 64))
+# In memory if possible: the disk's moods are not what is measured.
+SCRATCH = pathlib.Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else DIRECTORY)
+SCRATCH /= f"batchlink-http-{os.getpid()}"
+START = time.monotonic()
+
+running = []
+failures = []
+
+
+def say(text):
+    print(f"[{time.monotonic() - START:5.1f} s] {text}", flush=True)
+
+
+def check(holds, text):
+    say(f"{'ok    ' if holds else 'FAILED'} {text}")
+    if not holds:
+        failures.append(text)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as it:
+        return it.getsockname()[1]
+
+
+def start(name, command, env=None):
+    log = open(SCRATCH / f"{name}.log", "ab")
+    out = open(SCRATCH / f"{name}.out", "wb")
+    process = subprocess.Popen(command, stdout=out, stderr=log, env=os.environ | (env or {}))
+    running.append(process)
+    return process
+
+
+def stop(process, how=signal.SIGTERM):
+    """Its exit code."""
+    process.send_signal(how)
+    try:
+        code = process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    running.remove(process)
+    return code
+
+
+def listens(port):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"nothing listens on port {port}: see {SCRATCH}")
+
+
+class Collector:
+    """rotel, and behind it a receiver that writes to a file, or nothing."""
+
+    def __init__(self, spans=None):
+        self.http, self.grpc = free_port(), free_port()
+        self.receiver = None
+        if spans:
+            port = free_port()
+            receiver = HERE.parent / "nats" / "receiver.py"
+            self.receiver = start("receiver", [sys.executable, receiver, str(port), spans])
+            listens(port)
+            self.exporter = ["otlp", "--otlp-exporter-endpoint", f"http://127.0.0.1:{port}",
+                             "--otlp-exporter-compression", "none",
+                             "--otlp-exporter-request-timeout", "60s"]
+        else:
+            self.exporter = ["blackhole"]
+        self.start()
+
+    def start(self):
+        # Without batching: rotel 0.0.1a15 loses some spans of requests that it splits.
+        agent = f"{list(rotel.__path__)[0]}/rotel-agent"
+        self.process = start("rotel", [
+            agent, "start", "--otlp-grpc-endpoint", f"127.0.0.1:{self.grpc}",
+            "--otlp-http-endpoint", f"127.0.0.1:{self.http}", "--disable-batching",
+            "--exporter", *self.exporter])
+        listens(self.http)
+
+    def stop(self):
+        stop(self.process)  # sends on what it holds
+        if self.receiver:
+            stop(self.receiver)
+
+
+class Service:
+    def __init__(self, name, collector, *flags):
+        self.name, self.port, self.rounds = name, free_port(), 0
+        self.database = SCRATCH / f"{name}.db"
+        self.process = start(name, [
+            SERVICE, "--listen", f"127.0.0.1:{self.port}", "--database", self.database, *flags], {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.http}",
+                "OTEL_BSP_MAX_QUEUE_SIZE": "500000", "OTEL_BSP_SCHEDULE_DELAY": "500",
+                "OTEL_TRACES_SAMPLER": "always_on", "OTEL_SPAN_LINK_COUNT_LIMIT": "128"})
+        listens(self.port)
+
+    def cpu(self):
+        """Seconds of processor time that it has used."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def load(self, seconds):
+        """Starts wrk; see `result`."""
+        self.rounds += 1
+        command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration",
+                   f"{round(seconds)}s", "--timeout", "10s", "--script", str(HERE / "load.lua"),
+                   f"http://127.0.0.1:{self.port}", "--", f"{self.name}-{self.rounds}",
+                   str(random.randrange(1 << 30))]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def metrics(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            return numbers(answer.read().decode())
+
+    def stop(self):
+        """Its last counters."""
+        code = stop(self.process)
+        self.exit = code
+        return numbers((SCRATCH / f"{self.name}.out").read_text())
+
+
+def numbers(text):
+    lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
+    return {name: int(value) for name, value in lines}
+
+
+def result(wrk):
+    out, _ = wrk.communicate()
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def overhead():
+    """Two services, one with links and one without, under load in turns."""
+    collector = Collector()
+    services = {"links": Service("links", collector),
+                "none": Service("none", collector, "--no-links")}
+    for service in services.values():
+        result(service.load(1))
+    path = DIRECTORY / "rounds.jsonl"
+    before = path.read_text() if os.environ.get("KEEP") and path.exists() else ""
+    pairs = [json.loads(line) for line in before.splitlines()]
+    bad = 0
+    for number in range(PAIRS):
+        pair = {}
+        for kind in ("links", "none") if number % 2 else ("none", "links"):
+            service = services[kind]
+            cpu = service.cpu()
+            it = result(service.load(ROUND))
+            bad += it["status"] + it["socket"]
+            pair[kind] = {"rps": it["requests"] / it["seconds"], "p50": it["p50"], "p99": it["p99"],
+                          "cpu": 1e6 * (service.cpu() - cpu) / it["requests"]}
+        pairs.append(pair)
+    last = {kind: service.stop() for kind, service in services.items()}
+    collector.stop()
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+
+    say(f"{len(pairs)} pairs of rounds, {CONNECTIONS} connections")
+    for kind in services:
+        of = {what: statistics.median(pair[kind][what] for pair in pairs)
+              for what in ("rps", "p50", "p99", "cpu")}
+        say(f"  {kind:5} {of['rps']:8.0f} requests/s   p50 {of['p50']:6.2f} ms   "
+            f"p99 {of['p99']:6.2f} ms   {of['cpu']:6.2f} µs of processor a request (medians)")
+    for what, word in (("rps", "requests/s"), ("cpu", "processor time a request")):
+        ratios = [pair["links"][what] / pair["none"][what] for pair in pairs]
+        low, high = interval(ratios)
+        say(f"  with/without links, {word}: median {statistics.median(ratios):.4f}, "
+            f"95 % of it between {low:.4f} and {high:.4f}")
+    ratio = statistics.median(pair["links"]["rps"] / pair["none"]["rps"] for pair in pairs)
+    check(ratio >= 0.98, f"links cost {100 * (1 - ratio):.2f} % of the requests per second (<= 2 %)")
+    check(bad == 0, f"{bad} requests failed")
+    check(last["links"]["links_total"] == last["links"]["items_submitted_total"] > 0,
+          f"{last['links']['links_total']} requests linked with links")
+    check(last["none"]["links_total"] == 0, "none without")
+
+
+def interval(ratios):
+    """Of the median, by resampling."""
+    draw = random.Random(1)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(4000))
+    return medians[100], medians[3899]
+
+
+def received(path):
+    """Names of spans, the requests' ids, and how often each is linked."""
+    names, requests, links = collections.Counter(), set(), collections.Counter()
+    with open(path) as lines:
+        for line in lines:
+            span = json.loads(line)
+            names[span["name"]] += 1
+            if span["name"] == "POST /items":
+                requests.add(span["span"])
+            links.update(link["target"] for link in span["links"])
+            if span["name"] == "insert_batch":
+                attributes = span["attributes"]
+                honest = attributes["batch.links"] == len(span["links"]) == attributes["batch.size"]
+                names["untrue"] += not honest or span["dropped_links"] > 0
+    return names, requests, links
+
+
+def account(service, load, counters, path):
+    """What holds whatever happens to the collector; returns what was received."""
+    names, requests, links = received(path)
+    say(f"wrk: {load['requests']} requests, {load['requests'] / load['seconds']:.0f} a second, "
+        f"p50 {load['p50']:.2f} ms, p99 {load['p99']:.2f} ms")
+    check(load["status"] == load["socket"] == 0,
+          f"{load['status']} requests failed, {load['socket']} connections")
+    submitted, linked = counters["items_submitted_total"], counters["links_total"]
+    under_way = submitted - load["requests"]
+    check(0 <= under_way <= CONNECTIONS,
+          f"service: {submitted} requests; {under_way} were under way when wrk ended")
+    check(submitted == linked == counters["items_succeeded_total"],
+          f"service: {counters['items_succeeded_total']} rows committed, {linked} requests linked")
+    with_rows = int(subprocess.run(
+        [sys.executable, "-c", "import sqlite3, sys; print(sqlite3.connect(sys.argv[1])"
+         ".execute('SELECT count(*) FROM items').fetchone()[0])", service.database],
+        capture_output=True, text=True, check=True).stdout)
+    check(with_rows == submitted, f"database: {with_rows} rows")
+    ended = submitted + 2 * counters["batches_total"]
+    given = counters["spans_exported_total"] + counters["spans_export_failed_total"]
+    check(given == ended, f"service: {ended} spans ended, {given} given to the exporter, "
+          f"{ended - given} dropped in the SDK's queue")
+    sent, lost = counters["links_exported_total"], counters["links_export_failed_total"]
+    check(sent + lost == linked,
+          f"exporter: {sent} links sent, {lost} failed (in {counters['spans_export_failed_total']} "
+          f"spans); together {sent + lost}")
+    check(names["untrue"] == 0, f"receiver: {names['insert_batch']} batch spans, "
+          f"{names['untrue']} of them state a wrong number of links")
+    check(all(count == 1 for count in links.values()), "receiver: no request is linked twice")
+    return names, requests, links
+
+
+def counts():
+    path = SCRATCH / "counts.jsonl"
+    collector = Collector(path)
+    service = Service("counts", collector)
+    load = result(service.load(LOAD))
+    counters = service.stop()
+    check(service.exit == 0, "service: ended by SIGTERM, all spans sent")
+    collector.stop()
+    names, requests, links = account(service, load, counters, path)
+    check(set(links) == requests and len(requests) == counters["items_submitted_total"],
+          f"receiver: {len(requests)} requests, {len(links)} links, each to one of them")
+    check(counters["links_export_failed_total"] == 0, "nothing is lost on the way")
+
+
+def outage():
+    path = SCRATCH / "outage.jsonl"
+    collector = Collector(path)
+    service = Service("outage", collector)
+    wrk = service.load(LOAD)
+    time.sleep(LOAD / 4)
+    before = service.metrics()
+    stop(collector.process, signal.SIGKILL)
+    say(f"killed the collector (SIGKILL) after {before['items_submitted_total']} requests")
+    time.sleep(LOAD / 3)
+    during = service.metrics()
+    collector.start()
+    say(f"started it again after {during['items_submitted_total']} requests")
+    load = result(wrk)
+    counters = service.stop()
+    collector.stop()
+    seconds = LOAD / 3
+    say(f"during the outage: {(during['items_submitted_total'] - before['items_submitted_total']) / seconds:.0f} "
+        f"requests/s; before: {before['items_submitted_total'] / (LOAD / 4):.0f}")
+    names, requests, links = account(service, load, counters, path)
+    lost = counters["links_export_failed_total"]
+    check(0 < lost < counters["links_total"], f"{lost} links were lost in the outage")
+    swallowed = counters["links_exported_total"] - len(links)
+    spans = counters["spans_exported_total"] - sum(
+        names[name] for name in ("POST /items", "insert_batch", "INSERT items"))
+    say(f"the killed collector took {swallowed} links (in {spans} spans) with it, which it had "
+        "confirmed")
+    check(0 <= swallowed, f"receiver: {len(links)} links = {counters['links_total']} requests "
+          f"- {lost} failed exports - {swallowed} lost in the killed collector")
+    after = counters["items_submitted_total"] - during["items_submitted_total"]
+    check(len(links) > after * 0.5, "links arrive again after the outage")
+
+
+def main():
+    parts = {"overhead": overhead, "counts": counts, "outage": outage}
+    chosen = list(parts) if sys.argv[3] == "all" else sys.argv[3:]
+    SCRATCH.mkdir(parents=True)
+    try:
+        for part in chosen:
+            say(f"--- {part}")
+            parts[part]()
+    finally:
+        for process in running:
+            process.kill()
+        if failures:
+            shutil.copytree(SCRATCH, DIRECTORY / "failed", dirs_exist_ok=True)
+        shutil.rmtree(SCRATCH)
+    say(f"{len(failures)} checks failed")
+    sys.exit(bool(failures))
+
+
+main()

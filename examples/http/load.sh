@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The service under a real HTTP load (wrk), with a real collector (rotel), each in a process of its
+# own on 127.0.0.1. Ends all of them, prints a report, and fails if a count does not add up.
+#
+#   ./load.sh             # all three parts
+#   ./load.sh overhead    # requests per second with and without links, in turns
+#   ./load.sh counts      # every request is linked once at the receiver behind the collector
+#   ./load.sh outage      # the collector is killed during the load, and started again
+#
+# Settings, as environment variables: PAIRS, ROUND (seconds of each half of a pair), LOAD (seconds of
+# counts and outage), CONNECTIONS, KEEP=1 (adds the rounds to those of the runs before). Installs the
+# packages of requirements.txt from PyPI into target/http/venv, and Debian's wrk if there is none.
+set -euo pipefail
+cd "$(dirname "$0")"
+target=${CARGO_TARGET_DIR:-$PWD/../../target}
+venv=$target/http/venv
+mkdir -p "$target/http"
+if ! cmp -s requirements.txt "$venv/requirements.txt"; then
+    echo "installing from PyPI into $venv: $(grep -v '^#' requirements.txt | xargs)"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" --quiet --disable-pip-version-check install -r requirements.txt
+    cp requirements.txt "$venv/"
+fi
+if ! command -v wrk >/dev/null; then
+    echo "installing wrk"
+    apt-get install --quiet --yes wrk >/dev/null
+fi
+[[ ${BUILT:-} ]] || cargo build --locked --release --quiet --bin service --target-dir "$target"
+exec "$venv/bin/python" load.py "$target/release/service" "$target/http" "${@:-all}"
