@@ -2,13 +2,14 @@
 # The service under a real HTTP load (wrk), with a real collector (rotel), each in a process of its
 # own on 127.0.0.1. Ends all of them, prints a report, and fails if a count does not add up.
 #
-#   ./load.sh             # all three parts
+#   ./load.sh             # all parts
 #   ./load.sh overhead    # requests per second with and without links, in turns
 #   ./load.sh counts      # every request is linked once at the receiver behind the collector
-#   ./load.sh outage      # the collector is killed during the load, and started again
+#   ./load.sh outage      # the collector is killed during the load (SIGKILL), and started again
+#   ./load.sh restart     # the same with SIGTERM, with which the collector itself loses nothing
 #
 # Settings, as environment variables: PAIRS, ROUND (seconds of each half of a pair), LOAD (seconds of
-# counts and outage), CONNECTIONS, KEEP=1 (adds the rounds to those of the runs before). Installs the
+# the other parts), CONNECTIONS, KEEP=1 (adds the rounds to those of the runs before). Installs the
 # packages of requirements.txt from PyPI into target/http/venv, and Debian's wrk if there is none.
 set -euo pipefail
 cd "$(dirname "$0")"
