@@ -121,7 +121,8 @@ class Service:
 
     def cpu(self):
         """Seconds of processor time that it has used."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def load(self, seconds):
@@ -195,8 +196,8 @@ def overhead():
     for kind in kinds:
         of = {what: statistics.median(pair[kind][what] for pair in pairs)
               for what in ("rps", "p50", "p99", "cpu")}
-        say(f"  {kind:5} {of['rps']:6.0f} requests/s, p50 {of['p50']:.2f} ms, p99 {of['p99']:.2f} ms, "
-            f"{of['cpu']:.2f} µs of processor a request, export included (medians)")
+        say(f"  {kind:5} {of['rps']:6.0f} requests/s, p50 {of['p50']:.2f} ms, p99 {of['p99']:.2f} "
+            f"ms, {of['cpu']:.2f} µs of processor a request, export included (medians)")
     for what, word in (("rps", "requests/s"), ("cpu", "processor time a request")):
         ratios = [pair["links"][what] / pair["none"][what] for pair in pairs]
         low, high = interval(ratios)
@@ -297,8 +298,9 @@ def outage(how=signal.SIGKILL):
     counters = service.stop()
     collector.stop()
     seconds = LOAD / 3
-    say(f"during the outage: {(during['items_submitted_total'] - before['items_submitted_total']) / seconds:.0f} "
-        f"requests/s; before: {before['items_submitted_total'] / (LOAD / 4):.0f}")
+    meanwhile = during["items_submitted_total"] - before["items_submitted_total"]
+    say(f"during the outage: {meanwhile / seconds:.0f} requests/s; "
+        f"before: {before['items_submitted_total'] / (LOAD / 4):.0f}")
     names, requests, links = account(service, load, counters, path)
     lost = counters["links_export_failed_total"]
     check(0 < lost < counters["links_total"], f"{lost} links were lost in the outage")

@@ -8,9 +8,10 @@
 #   ./load.sh outage      # the collector is killed during the load (SIGKILL), and started again
 #   ./load.sh restart     # the same with SIGTERM, with which the collector itself loses nothing
 #
-# Settings, as environment variables: PAIRS, ROUND (seconds of each half of a pair), LOAD (seconds of
-# the other parts), CONNECTIONS, KEEP=1 (adds the rounds to those of the runs before). Installs the
-# packages of requirements.txt from PyPI into target/http/venv, and Debian's wrk if there is none.
+# Settings, as environment variables: PAIRS, ROUND (seconds of each half of a pair), LOAD (seconds
+# of the other parts), CONNECTIONS, KEEP=1 (adds the rounds to those of the runs before). Installs
+# the packages of requirements.txt from PyPI into target/http/venv, and Debian's wrk if there is
+# none.
 set -euo pipefail
 cd "$(dirname "$0")"
 target=${CARGO_TARGET_DIR:-$PWD/../../target}

@@ -61,8 +61,9 @@ pub async fn serve(
         let _ = ended.changed().await;
         tokio::time::sleep(GRACE).await;
     };
+    let server = axum::serve(listener, router).with_graceful_shutdown(graceful);
     tokio::select! {
-        result = axum::serve(listener, router).with_graceful_shutdown(graceful).into_future() => result,
+        result = server.into_future() => result,
         () = overdue => {
             tracing::warn!("connections are cut off");
             Ok(())
