@@ -77,6 +77,10 @@ impl LinkBatch {
     /// added late. Counts are those of [`start`](Self::start). A link to an invalid context that
     /// the policy kept, and the links after it, are always added late.
     ///
+    /// With [`Overflow::Spans`](crate::Overflow), call [`take_pages`](Self::take_pages) before, and
+    /// start the pages afterwards with a tracer, below this span's
+    /// [`context`](tracing_opentelemetry::OpenTelemetrySpanExt::context).
+    ///
     /// Returns whether the span records them. If it is disabled, filtered, not sampled or has
     /// ended, or if there is no OpenTelemetry layer, the links are dropped. The batch's work is
     /// then on no span.

@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../common/exported.rs"]
+mod exported;
 #[cfg(all(feature = "metrics", feature = "processor"))]
 mod item_metrics;
 #[cfg(feature = "metrics")]
@@ -12,8 +14,6 @@ mod metrics;
 mod panicking_meter;
 #[cfg(feature = "sdk")]
 mod sampler;
-#[path = "../common/exported.rs"]
-mod exported;
 
 #[cfg(feature = "tracing")]
 mod tracing;

@@ -3,7 +3,7 @@
 use crate::common::{context, state_of, with_flags, with_state};
 use crate::exported::attributes;
 use crate::tracing::Traces;
-use batchlink::{Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, links};
+use batchlink::{Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, Overflow, links};
 use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt, TraceFlags, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample, SpanData};
@@ -121,6 +121,40 @@ fn hoisted_attributes_reach_span() {
     let span = traced(&make, |_| ());
     assert_eq!(ours(&span), attributes(&own(&make).attributes));
     assert!(ours(&span).contains(&"messaging.destination.name=orders".to_owned()));
+}
+
+/// Links over the bound are on further spans, as with a batch span of our own.
+#[test]
+fn pages_follow_batch_span() {
+    let make = || {
+        let pages = LinkPolicy::new().with_overflow(Overflow::Spans { max_pages: 3 });
+        set(policy(pages).with_max_links(5), (1..=12).map(context))
+    };
+    let own = Traces::all();
+    drop(make().start(&own.tracer(), "batch"));
+
+    let traces = Traces::all();
+    let _default = set_default(Registry::default().with(traces.layer().with_location(false)));
+    let span = info_span!("batch");
+    let mut batch = make();
+    let pages = batch.take_pages().named("batch");
+    assert!(batch.link_tracing(&span));
+    pages.start(&traces.tracer(), span.context().span().span_context());
+    drop(span);
+
+    let batch_id = traces.span("batch").span_context.span_id();
+    let shown = |traces: &Traces| -> Vec<(String, Vec<Link>, Vec<String>)> {
+        let spans = traces.exported();
+        spans.iter().map(|it| (it.name.to_string(), it.links.links.clone(), ours(it))).collect()
+    };
+    let mut expected = shown(&own);
+    let mut found = shown(&traces);
+    assert_eq!(found.len(), 3);
+    expected.sort_by_key(|(name, links, _)| (name.clone(), links.len()));
+    found.sort_by_key(|(name, links, _)| (name.clone(), links.len()));
+    assert_eq!(found, expected);
+    let pages = traces.exported().into_iter().filter(|span| span.name == "batch links");
+    assert!(pages.into_iter().all(|page| page.parent_span_id == batch_id));
 }
 
 /// What the sampler sees of each span: name, number of links, keys of attributes.
