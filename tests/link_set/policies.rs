@@ -277,6 +277,19 @@ fn dedup_compares_what_it_says() {
     }
 }
 
+/// Attributes decide, and not their hash: of so many links, some have the same part of it in the
+/// table.
+#[test]
+fn equal_hashes_differ_still() {
+    let policy = LinkPolicy::new().with_max_links(300_000).without_link_type();
+    let policy = policy.with_dedup(Dedup::ByContextAndAttributes);
+    let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
+    let link = |number: i64| Link::new(context(1), vec![KeyValue::new("n", number)], 0);
+    set.extend((0..300_000).map(link));
+    let batch = set.finish();
+    assert_eq!((batch.linked(), batch.duplicates()), (300_000, 0));
+}
+
 /// A link that has a count of its own, as of messages that were aggregated before, keeps it.
 #[test]
 fn own_count_stays() {
