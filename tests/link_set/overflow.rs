@@ -16,8 +16,12 @@ use opentelemetry_sdk::trace::{
     SpanData, SpanProcessor,
 };
 use std::collections::HashSet;
+use std::env;
+use std::process::Command;
 use std::time::Duration;
 
+/// Set in a process that [`environment_sizes_pages`] starts.
+const CHILD: &str = "BATCHLINK_TEST_PAGES";
 const PAGES: Overflow = Overflow::Spans { max_pages: 8 };
 
 fn paged(max_pages: usize) -> LinkPolicy {
@@ -190,6 +194,24 @@ fn limit_sizes_pages() {
     let none = batch(policy(50).with_span_link_limit(0), 1..=300);
     assert_eq!((none.linked(), none.truncated()), (50, 250));
     assert_eq!(pages(none).len(), 1);
+}
+
+/// The SDK's limit is that of the environment, and no link is lost with any.
+#[test]
+fn environment_sizes_pages() {
+    if env::var_os(CHILD).is_some() {
+        let spans = pages(batch(paged(490).with_max_links(500), 1..=490));
+        assert!(spans.iter().all(|span| span.links.dropped_count == 0));
+        assert_eq!(linked(&spans), (1..=490).collect::<Vec<_>>());
+        return println!("spans: {}", spans.len());
+    }
+    for (limit, spans) in [("64", 8), ("1000", 1), ("1", 490), ("many", 4)] {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "overflow::environment_sizes_pages", "--nocapture"]);
+        command.env(CHILD, "1").env("OTEL_SPAN_LINK_COUNT_LIMIT", limit);
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(text.contains(&format!("spans: {spans}\n")), "{limit}: {text}");
+    }
 }
 
 #[test]

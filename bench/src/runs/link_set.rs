@@ -1,14 +1,14 @@
 //! De-duplication alone, for a consumer that already holds its batch.
 
 use crate::contest::Batch;
-use crate::dedup::{Dedup, FreshDedup, HashDedup, IndexDedup, SetDedup};
+use crate::dedup::{Dedup as Contestant, FreshDedup, HashDedup, IndexDedup, SetDedup};
 use crate::items::{Borrowed, Key};
 use crate::ours::counts;
 use crate::results::Results;
 use crate::rounds::{Effort, Progress, rotate};
 use crate::source::{Kind, Source};
 use ahash::RandomState;
-use batchlink::{LinkPolicy, LinkSet};
+use batchlink::{Dedup, LinkPolicy, LinkSet, Overflow, Truncation};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,12 @@ fn time(
 }
 
 fn ours(source: &Source, batches: usize) -> (Duration, Batch) {
+    by(LinkPolicy::new(), source, batches)
+}
+
+fn by(policy: LinkPolicy, source: &Source, batches: usize) -> (Duration, Batch) {
     let mut set = LinkSet::builder()
-        .with_link_policy(LinkPolicy::new().without_link_type())
+        .with_link_policy(policy.without_link_type())
         .build()
         .expect("a valid configuration");
     time(source, batches, |turn| {
@@ -42,7 +46,7 @@ fn ours(source: &Source, batches: usize) -> (Duration, Batch) {
     })
 }
 
-fn run<D: Dedup>(source: &Source, batches: usize) -> (Duration, Batch) {
+fn run<D: Contestant>(source: &Source, batches: usize) -> (Duration, Batch) {
     let mut dedup = D::new(source.batch);
     time(source, batches, |turn| {
         for context in &source.contexts[turn * source.batch..][..source.batch] {
@@ -62,6 +66,25 @@ pub const CONTESTANTS: [(&str, Run); 7] = [
     ("std HashSet, new for each batch", run::<FreshDedup>),
 ];
 
+/// Makes a policy of the default one.
+type Policy = fn(LinkPolicy) -> LinkPolicy;
+
+/// Ours by each other policy. What they link differs, so that only their counts are checked.
+const POLICIES: [(&str, Policy); 8] = [
+    ("batchlink LinkSet, Off", |policy| policy.with_dedup(Dedup::Off)),
+    ("batchlink LinkSet, ByContextAndAttributes", |policy| {
+        policy.with_dedup(Dedup::ByContextAndAttributes)
+    }),
+    ("batchlink LinkSet, link.count", LinkPolicy::with_link_count),
+    ("batchlink LinkSet, KeepLast", |policy| policy.with_truncation(Truncation::KeepLast)),
+    ("batchlink LinkSet, Reservoir", |policy| {
+        policy.with_truncation(Truncation::Reservoir { seed: 1 })
+    }),
+    ("batchlink LinkSet, SampledFirst", |policy| policy.with_truncation(Truncation::SampledFirst)),
+    ("batchlink LinkSet, OnePerTrace", |policy| policy.with_truncation(Truncation::OnePerTrace)),
+    ("batchlink LinkSet, Spans", |policy| policy.with_overflow(Overflow::Spans { max_pages: 32 })),
+];
+
 pub fn bench(results: &mut Results, progress: &Progress, effort: Effort) {
     for batch in [128, 512, 4096] {
         for duplicates in [0, 50, 90] {
@@ -77,6 +100,20 @@ pub fn bench(results: &mut Results, progress: &Progress, effort: Effort) {
                 |(name, run)| {
                     let (time, seen) = run(source, batches);
                     assert_eq!(seen, expected, "{name} gives another result at {param}");
+                    let value = time.as_nanos() as f64 / (batches * batch) as f64;
+                    results.add("link_set", name, &param, "ns/context", value);
+                },
+            );
+            rotate(
+                progress,
+                effort.rounds,
+                &POLICIES,
+                &format!("link_set {param}, policies"),
+                |(name, policy)| {
+                    let (time, seen) = by(policy(LinkPolicy::new()), source, batches);
+                    let counts = seen.counts;
+                    let all = counts.linked + counts.duplicates + counts.truncated;
+                    assert_eq!(all, batch as u64, "{name} loses count at {param}");
                     let value = time.as_nanos() as f64 / (batches * batch) as f64;
                     results.add("link_set", name, &param, "ns/context", value);
                 },
