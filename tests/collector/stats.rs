@@ -20,3 +20,11 @@ fn debug_output_adds_up() {
     let flushes = Trigger::ALL.iter().map(|&trigger| collector.stats().flushes(trigger));
     assert_eq!(flushes.sum::<u64>(), collector.stats().batches());
 }
+
+/// The capacity is that of all shards together.
+#[test]
+fn capacity_sums_shards() {
+    let (collector, _flusher) = by_size(8).with_queue_capacity(64).with_shards(4).build().unwrap();
+    let stats = collector.stats();
+    assert_eq!((stats.shard_capacity(), stats.capacity()), (16, 64));
+}
