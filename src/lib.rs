@@ -123,6 +123,8 @@ struct Readme;
 
 #[cfg(feature = "sdk")]
 pub use bridges::sampler;
+#[cfg(feature = "tower")]
+pub use bridges::tower;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
 #[cfg(batchlink_hooks)]
@@ -132,7 +134,7 @@ pub use error::{ConfigError, FlushError, PushError, PushLinkError, RejectedLink}
 pub use error::{ShutdownError, Timeout, TimeoutError};
 pub use link_set::{
     Dedup, Invalid, LinkBatch, LinkPages, LinkPolicy, LinkSet, LinkSetBuilder, Outcome, Overflow,
-    Truncation, Unsampled,
+    Parent, Truncation, Unsampled,
 };
 #[cfg(batchlink_count)]
 pub use queue::steps::{StepCounts, take_step_counts};

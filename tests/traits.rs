@@ -34,6 +34,7 @@ assert_impl_all!(LinkCollectorBuilder: Clone, Send, Sync, Debug, Default);
 assert_impl_all!(LinkSetBuilder: Clone, Send, Sync, Debug, Default);
 assert_impl_all!(Unsampled: Copy, Eq, Hash, Send, Sync, Debug, Default);
 assert_impl_all!(Dedup: Copy, Eq, Hash, Send, Sync, Debug, Default);
+assert_impl_all!(Parent: Copy, Eq, Hash, Send, Sync, Debug, Default);
 assert_impl_all!(Invalid: Copy, Eq, Hash, Send, Sync, Debug, Default);
 assert_impl_all!(Relation: Clone, Eq, Hash, Send, Sync, Debug, Display, FromStr);
 assert_impl_all!(links::LinkTemplate: Clone, PartialEq, Send, Sync, Debug);
@@ -77,6 +78,7 @@ mod processor {
     assert_impl_all!(Answer<String, String>: Send, Sync, Unpin, Debug);
     assert_impl_all!(CallError<Timeout>: Copy, Eq, Hash, Display, Error, Send, Sync);
     assert_impl_all!(SubmitError<String>: Display, Error, Send, Sync);
+    assert_impl_all!(BackLink: Send, Sync, Unpin, Debug);
     assert_impl_all!(ProcessorStats: Copy, Eq, Debug, Default, Send, Sync);
 
     /// The calls' futures may move among threads.

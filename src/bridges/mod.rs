@@ -2,5 +2,7 @@
 
 #[cfg(feature = "sdk")]
 pub mod sampler;
+#[cfg(feature = "tower")]
+pub mod tower;
 #[cfg(feature = "tracing")]
 mod tracing;

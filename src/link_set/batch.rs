@@ -1,5 +1,6 @@
 //! The links of one batch, what became of every context, and the span that carries them.
 
+use super::parent::Parent;
 use super::span_limit::SpanLimit;
 use crate::links::int;
 use crate::stats::{Counts, Trigger};
@@ -30,6 +31,7 @@ pub struct LinkBatch {
     /// Attributes that were moved from the links to the span.
     pub(super) hoisted: Vec<KeyValue>,
     pub(super) counts: Counts,
+    pub(super) parent: Parent,
     trigger: Trigger,
     span_limit: SpanLimit,
     /// Links of one page, if the policy allows further ones.
@@ -46,7 +48,8 @@ impl LinkBatch {
         span_limit: SpanLimit,
         page: Option<usize>,
     ) -> Self {
-        Self { links, hoisted: Vec::new(), counts, trigger, span_limit, page, pages: 1 }
+        let (hoisted, parent) = (Vec::new(), Parent::default());
+        Self { links, hoisted, counts, parent, trigger, span_limit, page, pages: 1 }
     }
 
     /// Returns the links, in order of arrival: at most `max_links`, or as many for each page that
@@ -201,7 +204,8 @@ impl LinkBatch {
     }
 
     /// Returns a builder of the batch span, with links and attributes set at creation, so that
-    /// samplers see them. Set kind, start time and more on it before you start it. More attributes
+    /// samplers see them. Set kind, start time and more on it before you start it, in the context
+    /// that [`parent`](Self::parent) returns if the policy names one. More attributes
     /// by `with_attributes` would replace these, so add those to the started span.
     ///
     /// All links are in it, also those to invalid contexts that the policy kept.
@@ -222,9 +226,10 @@ impl LinkBatch {
         builder
     }
 
-    /// Starts the batch span. Its parent is the current `Context`. On the flusher's thread that is
-    /// empty unless you attach one: the batch then has a trace of its own, joined by its links, and
-    /// the sampler decides on it as on any root span.
+    /// Starts the batch span. Its parent is the current `Context`, unless the policy names another
+    /// [`Parent`](crate::Parent). On the flusher's thread that is empty unless you attach one: the
+    /// batch then has a trace of its own, joined by its links, and the sampler decides on it as on
+    /// any root span.
     ///
     /// The span is not made current. Spans that the work of the batch starts are its children if it
     /// is attached: by [`mark_span_as_active`](opentelemetry::trace::mark_span_as_active), as the
@@ -238,10 +243,10 @@ impl LinkBatch {
     /// With [`Overflow::Spans`](crate::Overflow) it also starts and ends the spans of the further
     /// pages.
     pub fn start<T: Tracer>(mut self, tracer: &T, name: impl Into<Cow<'static, str>>) -> T::Span {
-        let name = name.into();
+        let (name, parent) = (name.into(), self.parent());
         let pages = self.take_pages().named(&name);
         let uncounted = self.uncounted();
-        let mut span = self.span_builder(name).start(tracer);
+        let mut span = self.span_builder(name).start_with_context(tracer, &parent);
         if span.is_recording() {
             (0..uncounted).for_each(|_| span.add_link(SpanContext::NONE, Vec::new()));
         }

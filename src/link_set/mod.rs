@@ -15,6 +15,7 @@ mod insert;
 mod log;
 mod outcome;
 mod pages;
+mod parent;
 pub(crate) mod policy;
 pub(crate) mod record;
 mod selection;
@@ -26,6 +27,7 @@ pub use batch::LinkBatch;
 pub use builder::LinkSetBuilder;
 pub use outcome::Outcome;
 pub use pages::LinkPages;
+pub use parent::Parent;
 pub use policy::{Dedup, Invalid, LinkPolicy, Overflow, Truncation, Unsampled};
 
 use crate::links::MaybeContext;
@@ -271,7 +273,10 @@ impl LinkSet {
         #[cfg(feature = "internal-logs")]
         self.log.check(&self.counts, span_limit, self.policy.page().is_some());
         let page = self.policy.page();
-        LinkBatch::new(links, std::mem::take(&mut self.counts), trigger, span_limit, page)
+        let counts = std::mem::take(&mut self.counts);
+        let mut batch = LinkBatch::new(links, counts, trigger, span_limit, page);
+        batch.parent = self.policy.parent;
+        batch
     }
 
     /// Allocates for the links of a batch of `contexts` at once, if that was not done yet.

@@ -2,6 +2,7 @@
 
 use crate::error::{ConfigError, within};
 use crate::link_set::attributes::LinkAttributes;
+use crate::link_set::parent::Parent;
 pub use crate::link_set::treatment::{Dedup, Invalid, Overflow, Truncation, Unsampled};
 use crate::link_set::{DEFAULT_MAX_LINKS, MAX_LINKS};
 use crate::links::LINK_TYPE;
@@ -46,6 +47,7 @@ pub struct LinkPolicy {
     pub(super) truncation: Truncation,
     pub(super) overflow: Overflow,
     pub(crate) invalid: Invalid,
+    pub(super) parent: Parent,
     pub(crate) link_type: Option<Cow<'static, str>>,
     /// `None`: `link.type`.
     pub(super) link_type_key: Option<Key>,
@@ -64,6 +66,7 @@ impl Default for LinkPolicy {
             truncation: Truncation::default(),
             overflow: Overflow::default(),
             invalid: Invalid::default(),
+            parent: Parent::default(),
             link_type: Some(Cow::Borrowed("batch_item")),
             link_type_key: None,
             attributes: None,
@@ -181,6 +184,12 @@ impl LinkPolicy {
     /// Decides on contexts without a trace id or span id; see [`Invalid`].
     pub fn with_invalid(mut self, invalid: Invalid) -> Self {
         self.invalid = invalid;
+        self
+    }
+
+    /// Decides on the parent of the batch span; see [`Parent`]. Defaults to the current span.
+    pub fn with_parent(mut self, parent: Parent) -> Self {
+        self.parent = parent;
         self
     }
 

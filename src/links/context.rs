@@ -1,6 +1,7 @@
 //! Contexts that may be missing, of several types.
 
 use opentelemetry::Context;
+use opentelemetry::baggage::{Baggage, BaggageExt};
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 
 /// A type that may hold a span context: [`SpanContext`] (always), [`Context`] (if a span is active
@@ -58,4 +59,11 @@ impl<C: sealed::Sealed> sealed::Sealed for &C {
     fn with<R>(&self, work: impl FnOnce(&SpanContext) -> R) -> Option<R> {
         C::with(self, work)
     }
+}
+
+/// Copies the baggage of a context; `None` if there is none.
+pub(crate) fn baggage(cx: &Context) -> Option<Baggage> {
+    let baggage = cx.baggage();
+    let copy = || baggage.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    (!baggage.is_empty()).then(copy)
 }

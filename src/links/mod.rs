@@ -54,7 +54,7 @@
 
 #[cfg(feature = "cache")]
 mod cache;
-mod context;
+pub(crate) mod context;
 pub(crate) mod relation;
 mod template;
 mod validate;

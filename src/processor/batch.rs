@@ -3,12 +3,14 @@
 use super::Item;
 use super::answer::{Answer, CallError};
 use super::failure::Failure;
+use super::request::Extra;
 use super::span::BatchSpan;
 use crate::link_set::record::Bounded;
 use crate::panic::caught;
 use crate::stats::{Counts, Trigger};
 use crate::sync::Arc;
 use opentelemetry::Context;
+use opentelemetry::baggage::Baggage;
 use opentelemetry::trace::SpanContext;
 use std::fmt::{self, Display};
 
@@ -54,9 +56,10 @@ impl<T, R, E> Batch<T, R, E> {
     ) -> Self {
         let span = Arc::new(span);
         let item = |(index, item): (usize, Item<T, R, E>)| BatchItem {
+            suppressed: item.is_suppressed(),
             payload: item.payload,
             request: item.request,
-            suppressed: item.suppressed,
+            extra: item.extra,
             index,
             answer: Answer::new(item.caller, Arc::clone(&span)),
         };
@@ -195,6 +198,7 @@ pub struct BatchItem<T, R, E> {
     pub(super) request: Bounded,
     /// It was submitted where telemetry is suppressed.
     pub(super) suppressed: bool,
+    pub(super) extra: Option<Box<Extra>>,
     index: usize,
     answer: Answer<R, E>,
 }
@@ -209,6 +213,12 @@ impl<T, R, E> BatchItem<T, R, E> {
     /// of any span, or where telemetry is suppressed.
     pub fn span_context(&self) -> &SpanContext {
         &self.request.context
+    }
+
+    /// Returns the baggage of the context that it was submitted in; `None` if there was none, or
+    /// [`with_baggage`](super::BatchProcessorBuilder::with_baggage) does not ask for it.
+    pub fn baggage(&self) -> Option<&Baggage> {
+        self.extra.as_ref()?.baggage.as_ref()
     }
 
     /// Returns the place in the batch, from 0 on.

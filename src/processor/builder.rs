@@ -1,7 +1,8 @@
 //! The configuration of a processor.
 
+use super::options::Options;
 use super::run::BatchProcessor;
-use super::span::start_with;
+use super::span::{Shape, start_with};
 use super::submitter::Submitter;
 use super::{Item, Outcomes};
 use crate::collector::LinkCollectorBuilder;
@@ -45,11 +46,11 @@ pub(super) type Divide<T, R, E> =
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct BatchProcessorBuilder<T, R, E> {
-    name: Cow<'static, str>,
-    item_name: Cow<'static, str>,
+    pub(super) shape: Shape<T>,
     queue: LinkCollectorBuilder,
     max_weight: Option<(u64, Weigh<T>)>,
     divide: Option<Divide<T, R, E>>,
+    pub(super) options: Options,
 }
 
 impl<T, R, E> BatchProcessorBuilder<T, R, E>
@@ -60,11 +61,11 @@ where
 {
     pub(super) fn new(name: Cow<'static, str>) -> Self {
         Self {
-            name,
-            item_name: "process_item".into(),
+            shape: Shape::new(name),
             queue: LinkCollectorBuilder::new(),
             max_weight: None,
             divide: None,
+            options: Options::default(),
         }
     }
 
@@ -147,7 +148,7 @@ where
     /// Sets the name of each item's own span, which [`run_each`](BatchProcessor::run_each) starts
     /// as a child of the batch span. Defaults to `process_item`.
     pub fn with_item_span_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.item_name = name.into();
+        self.shape.item_name = name.into();
         self
     }
 
@@ -169,7 +170,8 @@ where
 
     /// Makes one batch per key, for instance per destination. The items of a trigger are divided by
     /// `key`, in order of each key's first item, and each part is a batch with its own span and its
-    /// own call of the handler.
+    /// own call of the handler. [`with_span_attributes`](Self::with_span_attributes) puts the key
+    /// on the span.
     ///
     /// Size, weight and delay are those of all keys together, so the parts are smaller. Where each
     /// key must fill batches of its own, build a processor for each. An item for which `key`, or
@@ -241,7 +243,7 @@ where
             config.max_batch_size,
             config.max_delay,
         );
-        let submitter = Submitter::new(queue, outcomes, weigh);
+        let submitter = Submitter::new(queue, outcomes, weigh, self.options);
         let meter = config.meter.start(|| submitter.stats_handle());
         let set = LinkSet::new(config.links, config.max_batch_size as usize);
         let processor = BatchProcessor::new(
@@ -249,7 +251,7 @@ where
             set,
             start_with(tracer),
             self.divide,
-            (self.name, self.item_name),
+            (self.options, self.shape),
             Arc::clone(&submitter.inner.outcomes),
             meter,
         );
@@ -260,7 +262,7 @@ where
 impl<T, R, E> fmt::Debug for BatchProcessorBuilder<T, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchProcessorBuilder")
-            .field("name", &self.name)
+            .field("name", &self.shape.name)
             .field("queue", &self.queue)
             .field("max_batch_weight", &self.max_weight.as_ref().map(|(weight, _)| weight))
             .finish_non_exhaustive()

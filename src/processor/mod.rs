@@ -37,11 +37,14 @@
 // way back to the callers. Rings, trigger and drain are the collector's own, with another `T`.
 
 mod answer;
+mod back_link;
 mod batch;
 mod builder;
 mod call;
 mod failure;
+mod options;
 mod parts;
+mod request;
 mod run;
 #[cfg(feature = "tokio")]
 mod run_async;
@@ -52,6 +55,7 @@ mod submitter;
 mod weak;
 
 pub use answer::{Answer, CallError};
+pub use back_link::BackLink;
 pub use batch::{Batch, BatchItem};
 pub use builder::BatchProcessorBuilder;
 pub use run::BatchProcessor;
@@ -61,64 +65,43 @@ pub use weak::WeakSubmitter;
 
 use crate::link_set::record::Bounded;
 use crate::meter::{Items, Measured};
-use crate::panic::caught;
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
 use answer::Caller;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt};
+use request::Extra;
 
 /// A payload on its way to its batch.
 struct Item<T, R, E> {
     payload: T,
     /// The span that its batch links; invalid if there was none.
     request: Bounded,
-    /// It was submitted where telemetry is suppressed.
-    suppressed: bool,
-    /// At most [`MAX_WEIGHT`](crate::queue::MAX_WEIGHT); 0 if weight is no trigger.
+    /// What options add to it.
+    extra: Option<Box<Extra>>,
+    /// The weight, and in the highest bit whether it was submitted where telemetry is suppressed:
+    /// a flag of its own would cost most slots 16 bytes.
     weight: u64,
     /// `None` if the item was only submitted.
     caller: Option<Caller<R, E>>,
 }
 
-/// What an item takes from the context of its submission.
-struct Request {
-    /// Invalid without a span, and if telemetry is suppressed.
-    context: Bounded,
-    suppressed: bool,
-}
+impl<T, R, E> Item<T, R, E> {
+    const SUPPRESSED: u64 = 1 << 63;
 
-impl Request {
-    /// Reads the current context.
+    /// Returns at most [`MAX_WEIGHT`](crate::queue::MAX_WEIGHT); 0 if weight is no trigger.
     #[inline]
-    fn current() -> Self {
-        // Written in place: returned through both closures it would be copied twice.
-        let mut request = Self { context: Bounded::NONE, suppressed: false };
-        // A thread that ends may have lost its current context; reading it then panics.
-        let _ = caught(|| {
-            Context::map_current(|cx| {
-                request.suppressed = cx.is_telemetry_suppressed();
-                if !request.suppressed {
-                    request.context = Bounded::new(cx.span().span_context());
-                }
-            });
-        });
-        request
+    fn weight(&self) -> u64 {
+        self.weight & !Self::SUPPRESSED
     }
 
-    /// For a future at its first poll: returns this, or the current context if this has no span.
+    /// Returns whether it was submitted where telemetry is suppressed.
     #[inline]
-    fn or_current(self) -> Self {
-        if self.suppressed || self.context.context.is_valid() { self } else { Self::current() }
+    fn is_suppressed(&self) -> bool {
+        self.weight & Self::SUPPRESSED != 0
     }
 
-    /// Takes a given span instead of the current one.
-    #[inline]
-    fn of(context: &SpanContext) -> Self {
-        match caught(Context::is_current_telemetry_suppressed) {
-            Some(true) => Self { context: Bounded::NONE, suppressed: true },
-            _ => Self { context: Bounded::new(context), suppressed: false },
-        }
+    /// Returns whether its caller has left.
+    fn is_canceled(&self) -> bool {
+        self.caller.as_ref().is_some_and(Caller::is_canceled)
     }
 }
 
@@ -127,14 +110,15 @@ impl Request {
 struct Outcomes {
     succeeded: AtomicU64,
     failed: AtomicU64,
+    canceled: AtomicU64,
 }
 
 /// A snapshot of a processor's counters; see [`Submitter::stats`].
 ///
-/// `queue().pushed()` items were submitted, and `queue().received()` of them were taken into
-/// batches. Of these `succeeded() + failed()` have ended, and [`in_flight`](Self::in_flight) are
-/// being processed. Items without a span are queued like all others, so `queue().invalid()` is 0;
-/// [`Batch::counts`] has their number.
+/// `queue().pushed()` items were submitted, and `queue().received()` of them were taken from the
+/// queue. Of these `succeeded() + failed()` have ended, [`canceled`](Self::canceled) were dropped,
+/// and [`in_flight`](Self::in_flight) are being processed. Items without a span are queued like all
+/// others, so `queue().invalid()` is 0; [`Batch::counts`] has their number.
 ///
 /// ```
 /// # use batchlink::processor::BatchProcessor;
@@ -157,12 +141,18 @@ pub struct ProcessorStats {
     queue: Stats,
     succeeded: u64,
     failed: u64,
+    canceled: u64,
 }
 
 impl ProcessorStats {
     fn new(queue: Stats, outcomes: &Outcomes) -> Self {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Self { queue, succeeded: get(&outcomes.succeeded), failed: get(&outcomes.failed) }
+        Self {
+            queue,
+            succeeded: get(&outcomes.succeeded),
+            failed: get(&outcomes.failed),
+            canceled: get(&outcomes.canceled),
+        }
     }
 
     /// Returns the submissions, refusals, batches and links, in items.
@@ -181,10 +171,16 @@ impl ProcessorStats {
         self.failed
     }
 
+    /// Returns the number of items that were taken from the queue and dropped, because their
+    /// callers had left; see [`with_skip_canceled`](BatchProcessorBuilder::with_skip_canceled).
+    pub fn canceled(&self) -> u64 {
+        self.canceled
+    }
+
     /// Returns the number of items that were taken from the queue and have not ended.
     pub fn in_flight(&self) -> u64 {
         // Read one by one, so an item that ends meanwhile may be counted as ended only.
-        self.queue.received().saturating_sub(self.succeeded + self.failed)
+        self.queue.received().saturating_sub(self.succeeded + self.failed + self.canceled)
     }
 }
 

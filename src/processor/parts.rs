@@ -1,15 +1,17 @@
 //! From items that are due to a batch with its span, and from an item to its own span.
 
+use super::Item;
 use super::batch::{Batch, BatchItem};
 use super::run::BatchProcessor;
 use super::span::{BatchSpan, ItemSpan, count_dropped_links, start_pages};
 use crate::links::{ITEM_INDEX, int};
-use crate::panic::discard;
+use crate::panic::{caught, discard};
 use crate::queue::progress::Progress;
 use crate::queue::receiver::Due;
 use crate::span::OwnSpan;
-use crate::sync::Arc;
-use opentelemetry::trace::SpanBuilder;
+use crate::sync::{Arc, Ordering};
+use opentelemetry::baggage::BaggageExt;
+use opentelemetry::trace::{SpanBuilder, SpanContext, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -24,7 +26,8 @@ where
     R: Send + 'static,
     E: Send + 'static,
 {
-    /// Takes what is due out of the rings, and divides it if there are keys.
+    /// Takes what is due out of the rings, and divides it if there are keys. There is no part if
+    /// all callers have left.
     pub(super) fn take(&mut self, Due { count, trigger }: Due) {
         let mut items = Vec::with_capacity(count as usize);
         let queue = Arc::clone(self.receiver.queue());
@@ -34,16 +37,22 @@ where
         let mut allowance = Some(queue.weight.limit());
         self.receiver.drain.take(count, |take| {
             while let Some(item) =
-                take.next_if(|item| items.is_empty() || Some(item.weight) <= allowance)
+                take.next_if(|item| items.is_empty() || Some(item.weight()) <= allowance)
             {
-                allowance = allowance.and_then(|left| left.checked_sub(item.weight));
-                queue.weight.remove(item.weight);
+                allowance = allowance.and_then(|left| left.checked_sub(item.weight()));
+                queue.weight.remove(item.weight());
                 items.push(item);
             }
         });
-        // Weight may have left some.
+        if self.options.skip_canceled && items.iter().any(Item::is_canceled) {
+            items = self.without_canceled(items);
+        }
+        // Weight may have left some, and callers.
         if items.len() < count as usize {
             ticket.resize(items.len() as u32);
+        }
+        if items.is_empty() {
+            return;
         }
         self.ticket = Some(Arc::new(ticket));
         self.trigger = trigger;
@@ -51,6 +60,17 @@ where
             None => VecDeque::from([items]),
             Some(divide) => divide(items).into(),
         };
+    }
+
+    /// Drops the items whose callers have left, and counts them.
+    fn without_canceled(&self, items: Vec<Item<T, R, E>>) -> Vec<Item<T, R, E>> {
+        let (canceled, kept): (Vec<_>, _) = items.into_iter().partition(Item::is_canceled);
+        for item in canceled {
+            self.outcomes.canceled.fetch_add(1, Ordering::Relaxed);
+            // A payload's drop may panic, and the others must be dropped, too.
+            let _ = caught(|| drop(item));
+        }
+        kept
     }
 
     /// Makes a batch of the next part, and starts its span.
@@ -64,23 +84,22 @@ where
         }
         self.number += 1;
         let mut links = self.set.finish_as(self.trigger);
-        let pages = links.take_pages().named(&self.name);
+        // Of all links, before the further pages are taken.
+        let (parent, current) = (links.parent(), Context::current());
+        let pages = links.take_pages().named(&self.shape.name);
         let (counts, uncounted) = (links.counts(), links.uncounted());
         let queue = self.receiver.queue();
         queue.totals.add_batch(&counts, self.trigger);
         self.log.check(|| queue.stats());
-        let mut builder = links.span_builder(self.name.clone());
-        builder
-            .attributes
-            .get_or_insert_default()
-            .push(KeyValue::new("batch.number", int(self.number)));
-        let parent = Context::current();
-        let span = match items.iter().all(|item| item.suppressed) {
-            true => OwnSpan::suppressed(&parent),
-            false => (self.start)(builder, &parent),
+        let first = items.first().map(|item| &item.payload);
+        let builder = self.shape.batch(links, self.number, first);
+        let span = match items.iter().all(|item| item.is_suppressed()) {
+            true => OwnSpan::suppressed(&current),
+            false => (self.start)(builder, &parent, &current),
         };
         count_dropped_links(&span, uncounted);
         start_pages(&self.start, pages, &span);
+        enter(&items, &span.span_context(), &parent);
         let size = items.len() as u64;
         let timer = self.meter.begin(size);
         let span = BatchSpan::new(span, size, Arc::clone(&self.outcomes), timer, ticket);
@@ -90,17 +109,26 @@ where
     /// Starts the span of an item.
     pub(super) fn start_item(
         &self,
-        item: BatchItem<T, R, E>,
-        parent: &Context,
+        mut item: BatchItem<T, R, E>,
+        batch: &Context,
     ) -> (T, ItemSpan<R, E>) {
+        let baggage = item.extra.take().and_then(|extra| extra.baggage);
+        let parent = &match baggage {
+            Some(baggage) => batch.with_baggage(baggage),
+            // The processor's own is not the item's.
+            None if self.options.baggage && !batch.baggage().is_empty() => {
+                batch.with_cleared_baggage()
+            }
+            None => batch.clone(),
+        };
         let span = if item.suppressed {
             OwnSpan::suppressed(parent)
         } else {
-            let mut builder = SpanBuilder::from_name(self.item_name.clone())
+            let mut builder = SpanBuilder::from_name(self.shape.item_name.clone())
                 .with_attributes([KeyValue::new(ITEM_INDEX, int(item.index()))]);
             // `with_links` would drop what the set's policy keeps.
             builder.links = self.set.link_to(&item.request, item.index()).map(|link| vec![link]);
-            (self.start)(builder, parent)
+            (self.start)(builder, parent, parent)
         };
         let (payload, answer) = item.into_parts();
         (payload, ItemSpan::new(span, answer))
@@ -129,5 +157,18 @@ where
     fn count_panic(&self, panic: Panic) {
         self.receiver.queue().totals.add_handler_panic();
         discard(panic);
+    }
+}
+
+/// Enters the batch in the back links of its items, if it has a span.
+fn enter<T, R, E>(items: &[Item<T, R, E>], batch: &SpanContext, parent: &Context) {
+    // Without a provider the batch has its parent's context.
+    if batch.span_id() == parent.span().span_context().span_id() {
+        return;
+    }
+    for item in items.iter().filter(|item| !item.is_suppressed()) {
+        if let Some(batches) = item.extra.as_ref().and_then(|extra| extra.batches.as_ref()) {
+            batches.enter(batch);
+        }
     }
 }

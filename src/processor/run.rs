@@ -2,7 +2,8 @@
 
 use super::batch::Batch;
 use super::builder::{BatchProcessorBuilder, Divide};
-use super::span::Start;
+use super::options::Options;
+use super::span::{Shape, Start};
 use super::{Item, Outcomes, ProcessorStats, scope};
 use crate::collector::FlusherHandle;
 use crate::collector::handle::Control;
@@ -22,7 +23,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Turns items from many threads and tasks into batches, each with one span that links the
 /// requests of its items, and gives every caller its own item's result.
@@ -86,8 +87,8 @@ pub struct BatchProcessor<T, R, E> {
     pub(super) set: LinkSet,
     pub(super) start: Start,
     pub(super) divide: Option<Divide<T, R, E>>,
-    pub(super) name: Cow<'static, str>,
-    pub(super) item_name: Cow<'static, str>,
+    pub(super) options: Options,
+    pub(super) shape: Shape<T>,
     pub(super) outcomes: Arc<Outcomes>,
     /// Taken and not yet handed out. With keys there can be more than one.
     pub(super) parts: VecDeque<Vec<Item<T, R, E>>>,
@@ -145,7 +146,7 @@ where
         set: LinkSet,
         start: Start,
         divide: Option<Divide<T, R, E>>,
-        (name, item_name): (Cow<'static, str>, Cow<'static, str>),
+        (options, shape): (Options, Shape<T>),
         outcomes: Arc<Outcomes>,
         meter: BatchMeter,
     ) -> Self {
@@ -154,8 +155,8 @@ where
             set,
             start,
             divide,
-            name,
-            item_name,
+            options,
+            shape,
             outcomes,
             parts: VecDeque::new(),
             ticket: None,
@@ -172,7 +173,7 @@ where
     /// **On a thread of an async runtime this stops all its other tasks**, perhaps those that
     /// submit. Use `next`, or a thread of its own.
     pub fn next_batch(&mut self) -> Option<Batch<T, R, E>> {
-        if self.parts.is_empty() {
+        while self.parts.is_empty() {
             let due = self.receiver.wait()?;
             self.take(due);
         }
@@ -187,11 +188,17 @@ where
     /// [`Timeout`] if no batch was due by then. Nothing is lost by that.
     pub fn next_batch_timeout(
         &mut self,
-        timeout: Duration,
+        mut timeout: Duration,
     ) -> Result<Option<Batch<T, R, E>>, Timeout> {
-        if self.parts.is_empty() {
+        // Without a deadline there can be no second wait, or it is for ever.
+        let deadline =
+            self.options.skip_canceled.then(|| Instant::now().checked_add(timeout)).flatten();
+        while self.parts.is_empty() {
             let Some(due) = self.receiver.wait_timeout(timeout)? else { return Ok(None) };
             self.take(due);
+            if let Some(deadline) = deadline {
+                timeout = deadline.saturating_duration_since(Instant::now());
+            }
         }
         Ok(self.next_part())
     }
@@ -199,7 +206,7 @@ where
     /// Returns what is pending now, up to one batch ([`Trigger::Manual`]), or `None` if nothing is.
     /// Does not wait.
     pub fn try_next(&mut self) -> Option<Batch<T, R, E>> {
-        if self.parts.is_empty() {
+        while self.parts.is_empty() {
             let due = self.receiver.available()?;
             self.take(due);
         }
@@ -236,7 +243,8 @@ where
     /// Each item has a span of its own, a child of the batch span and linked to the item's request.
     /// It is current during the call, and passed as a `Context`. It gets the event
     /// `item.succeeded`, or `item.failed` with the `error`, an `exception` event, `error.type` and
-    /// the status `Error`. An item that fails or panics does not touch its neighbours.
+    /// the status `Error`. An item that fails or panics does not touch its neighbours. By
+    /// [`with_baggage`](BatchProcessorBuilder::with_baggage) it also has the item's own baggage.
     pub fn run_each(&mut self, mut handler: impl FnMut(T, &Context) -> Result<R, E>)
     where
         E: Display,

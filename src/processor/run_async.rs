@@ -49,11 +49,12 @@ where
 
     /// Polls for what [`next`](Self::next) waits for, to be used in a `poll` of your own.
     pub fn poll_next_batch(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Batch<T, R, E>>> {
-        if self.parts.is_empty() {
+        if !self.parts.is_empty() {
+            ready!(coop::poll_proceed(cx, coop::BATCH));
+        }
+        while self.parts.is_empty() {
             let Some(due) = ready!(self.receiver.poll(cx)) else { return Poll::Ready(None) };
             self.take(due);
-        } else {
-            ready!(coop::poll_proceed(cx, coop::BATCH));
         }
         Poll::Ready(self.next_part())
     }

@@ -3,21 +3,23 @@
 use super::Outcomes;
 use super::answer::{Answer, CallError, CallResult};
 use super::failure::{Failure, PANICKED};
-use crate::link_set::LinkPages;
+use crate::link_set::batch::add_new;
+use crate::link_set::{LinkBatch, LinkPages};
 use crate::links::int;
 use crate::meter::BatchTimer;
 use crate::panic::{caught, unpoisoned};
 use crate::queue::progress::Ticket;
 use crate::span::OwnSpan;
 use crate::sync::{Arc, AtomicU64, Ordering};
-use opentelemetry::trace::{SpanBuilder, SpanContext, TraceContextExt, Tracer};
+use opentelemetry::trace::{SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Mutex;
 
-/// Starts a span as child of a context.
-pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context) -> OwnSpan + Send>;
+/// Starts a span as child of the first context, and puts it into the second.
+pub(super) type Start = Box<dyn Fn(SpanBuilder, &Context, &Context) -> OwnSpan + Send>;
 
 /// Returns what starts spans with `tracer`.
 pub(super) fn start_with<T>(tracer: T) -> Start
@@ -25,7 +27,42 @@ where
     T: Tracer + Send + Sync + 'static,
     T::Span: Send + Sync + 'static,
 {
-    Box::new(move |builder, parent| OwnSpan::start(&tracer, builder, parent, parent))
+    Box::new(move |builder, parent, base| OwnSpan::start(&tracer, builder, parent, base))
+}
+
+/// What the spans of batches and items are like.
+pub(super) struct Shape<T> {
+    pub(super) name: Cow<'static, str>,
+    pub(super) item_name: Cow<'static, str>,
+    /// `None`: the API's default.
+    pub(super) kind: Option<SpanKind>,
+    pub(super) describe: Option<Describe<T>>,
+}
+
+/// Returns attributes of a batch, by its first item.
+pub(super) type Describe<T> = Box<dyn FnMut(&T) -> Vec<KeyValue> + Send>;
+
+impl<T> Shape<T> {
+    pub(super) fn new(name: Cow<'static, str>) -> Self {
+        Self { name, item_name: "process_item".into(), kind: None, describe: None }
+    }
+
+    /// Builds the span of a batch: all that samplers see.
+    pub(super) fn batch(
+        &mut self,
+        links: LinkBatch,
+        number: u64,
+        first: Option<&T>,
+    ) -> SpanBuilder {
+        let mut builder = links.span_builder(self.name.clone());
+        builder.span_kind = self.kind.clone();
+        let attributes = builder.attributes.get_or_insert_default();
+        attributes.push(KeyValue::new("batch.number", int(number)));
+        if let (Some(describe), Some(first)) = (&mut self.describe, first) {
+            add_new(attributes, caught(|| describe(first)).unwrap_or_default());
+        }
+        builder
+    }
 }
 
 /// Has the span count links that it was not given, as
@@ -40,7 +77,9 @@ pub(super) fn count_dropped_links(span: &OwnSpan, links: u64) {
 /// Starts and ends the spans of further pages of links, as [`LinkPages::start`] does.
 pub(super) fn start_pages(start: &Start, pages: LinkPages, batch: &OwnSpan) {
     if batch.span_context().is_sampled() {
-        pages.into_builders().for_each(|span| end(&start(span, batch.context()), None));
+        pages
+            .into_builders()
+            .for_each(|span| end(&start(span, batch.context(), batch.context()), None));
     }
 }
 

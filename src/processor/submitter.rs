@@ -2,7 +2,9 @@
 
 use super::answer::Caller;
 use super::builder::Weigh;
-use super::{Item, Outcomes, ProcessorStats, Request, SubmitError, WeakSubmitter, scope};
+use super::options::Options;
+use super::request::{Inner, Request};
+use super::{Item, Outcomes, ProcessorStats, SubmitError, WeakSubmitter, scope};
 use crate::error::{FlushError, PushError};
 use crate::panic::caught;
 use crate::queue::{Handle, MAX_WEIGHT, Shard};
@@ -65,21 +67,14 @@ pub struct Submitter<T, R, E> {
     pub(super) inner: Inner<T>,
 }
 
-/// What submitters have besides their handle.
-pub(super) struct Inner<T> {
-    /// The index of a producer's shard. `None`: the shard of the calling thread.
-    shard: Option<usize>,
-    pub(super) outcomes: Arc<Outcomes>,
-    weigh: Option<Weigh<T>>,
-}
-
 impl<T, R, E> Submitter<T, R, E> {
     pub(super) fn new(
         queue: Handle<Item<T, R, E>>,
         outcomes: Arc<Outcomes>,
         weigh: Option<Weigh<T>>,
+        options: Options,
     ) -> Self {
-        Self { queue, inner: Inner { shard: None, outcomes, weigh } }
+        Self { queue, inner: Inner { shard: None, outcomes, weigh, options, batches: None } }
     }
 
     /// Returns a submitter that keeps the order of its items on whatever thread it is used, as
@@ -121,7 +116,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`SubmitError`] with the item, if this shard is full ([`PushError::Full`]) or the processor
     /// is closed ([`PushError::Closed`]).
     pub fn submit(&self, item: T) -> Result<(), SubmitError<T>> {
-        self.put(self.item(item, Request::current(), None)).map_err(SubmitError::from)
+        self.put(self.item(item, self.inner.request(), None)).map_err(SubmitError::from)
     }
 
     /// Does the same as [`submit`](Self::submit), linked to the given span.
@@ -134,7 +129,7 @@ impl<T, R, E> Submitter<T, R, E> {
         item: T,
         context: &SpanContext,
     ) -> Result<(), SubmitError<T>> {
-        self.put(self.item(item, Request::of(context), None)).map_err(SubmitError::from)
+        self.put(self.item(item, self.inner.request_of(context), None)).map_err(SubmitError::from)
     }
 
     /// **Blocks** the thread until a slot is free, and adds the item as [`submit`](Self::submit)
@@ -148,7 +143,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`SubmitError`] with the item: [`PushError::Closed`] if the processor is closed before
     /// or during the wait, or [`PushError::Full`] where it does not block.
     pub fn submit_wait(&self, item: T) -> Result<(), SubmitError<T>> {
-        self.wait(self.item(item, Request::current(), None), None).map_err(SubmitError::from)
+        self.wait(self.item(item, self.inner.request(), None), None).map_err(SubmitError::from)
     }
 
     /// **Blocks** the thread until a slot is free, at most for `timeout`; see
@@ -159,7 +154,7 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`SubmitError`] with the item: [`PushError::Full`] if none was free in time, or
     /// [`PushError::Closed`].
     pub fn submit_wait_timeout(&self, item: T, timeout: Duration) -> Result<(), SubmitError<T>> {
-        let item = self.item(item, Request::current(), None);
+        let item = self.item(item, self.inner.request(), None);
         // A deadline beyond what `Instant` can hold is none.
         let deadline = Instant::now().checked_add(timeout);
         self.wait(item, deadline).map_err(SubmitError::from)
@@ -179,9 +174,9 @@ impl<T, R, E> Submitter<T, R, E> {
     /// [`SubmitError`] with the item: [`PushError::Closed`] if the processor is closed before
     /// or during the wait, or [`PushError::Full`] in the processor's own handler.
     pub fn submit_wait_async(&self, item: T) -> impl Future<Output = Result<(), SubmitError<T>>> {
-        let request = Request::current();
+        let request = self.inner.request();
         async move {
-            self.wait_async(self.item(item, request.or_current(), None))
+            self.wait_async(self.item(item, self.inner.or_current(request), None))
                 .await
                 .map_err(SubmitError::from)
         }
@@ -274,13 +269,14 @@ impl<T, R, E> Submitter<T, R, E> {
         let weigh =
             |weigh: &Weigh<T>| caught(|| weigh(&payload)).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT);
         let weight = self.inner.weigh.as_ref().map_or(0, weigh);
-        let Request { context: request, suppressed } = request;
-        Item { payload, request, suppressed, weight, caller }
+        let weight = if request.suppressed { weight | Item::<T, R, E>::SUPPRESSED } else { weight };
+        let Request { context: request, extra, .. } = request;
+        Item { payload, request, extra, weight, caller }
     }
 
     #[inline(always)]
     pub(super) fn put(&self, item: Item<T, R, E>) -> Result<(), (Item<T, R, E>, PushError)> {
-        let weight = item.weight;
+        let weight = item.weight();
         let shard = self.shard();
         match shard.claim() {
             Ok(claim) => shard.finish(claim, || item),
@@ -298,7 +294,7 @@ impl<T, R, E> Submitter<T, R, E> {
         if scope::is_own(&self.inner.outcomes) {
             return self.put(item);
         }
-        let weight = item.weight;
+        let weight = item.weight();
         self.shard().push_wait(deadline, item)?;
         self.weigh(weight);
         Ok(())
@@ -311,7 +307,7 @@ impl<T, R, E> Submitter<T, R, E> {
         if scope::is_own(&self.inner.outcomes) {
             return self.put(item);
         }
-        let weight = item.weight;
+        let weight = item.weight();
         self.shard().push_wait_async(item).await?;
         self.weigh(weight);
         Ok(())
@@ -323,12 +319,6 @@ impl<T, R, E> Submitter<T, R, E> {
         if self.inner.weigh.is_some() {
             self.queue.weigh(weight);
         }
-    }
-}
-
-impl<T> Clone for Inner<T> {
-    fn clone(&self) -> Self {
-        Self { shard: self.shard, outcomes: Arc::clone(&self.outcomes), weigh: self.weigh.clone() }
     }
 }
 

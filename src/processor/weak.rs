@@ -1,7 +1,8 @@
 //! The handles that do not keep a processor open.
 
+use super::request::Inner;
 use super::run::Handled;
-use super::submitter::{Inner, Submitter};
+use super::submitter::Submitter;
 use super::{Item, ProcessorStats};
 use crate::queue::{Handle, Queue};
 use crate::stats::{Source, StatsHandle};

@@ -85,6 +85,12 @@ impl<T> Queue<T> {
         self.waiters.wake_all();
     }
 
+    /// Returns whether pushes are refused as closed, or are about to be.
+    #[cfg(feature = "tower")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.rings.iter().any(Ring::is_closed)
+    }
+
     /// Reports that the consumer has taken entries; `freed` has the number for each shard.
     // Invariant: register-before-retry.
     fn drained(&self, freed: impl Iterator<Item = u32>, timed: bool) {

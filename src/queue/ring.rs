@@ -286,6 +286,12 @@ impl<T> Ring<T> {
         self.load_consistent().1
     }
 
+    /// Returns whether no claim succeeds any more.
+    #[cfg(feature = "tower")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.load_consistent().0.closed()
+    }
+
     /// Lets producers claim up to `limit` without a report: at most the capacity above a head that
     /// was observed. Returns false if the tail had already passed `limit`: the allowance is then 0,
     /// and the caller must scan again.

@@ -15,6 +15,8 @@ mod panicking_meter;
 #[cfg(feature = "sdk")]
 mod sampler;
 
+#[cfg(feature = "tower")]
+mod tower;
 #[cfg(feature = "tracing")]
 mod tracing;
 #[cfg(all(feature = "tracing", feature = "processor"))]

@@ -3,9 +3,11 @@
 
 use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TracerProvider};
 use opentelemetry::{KeyValue, Value};
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracer, SdkTracerProvider, SpanData};
+use opentelemetry_sdk::trace::{
+    InMemorySpanExporter, Sampler, SdkTracer, SdkTracerProvider, SpanData,
+};
 
-/// A provider that samples everything, and what it exported.
+/// A provider that samples everything, whatever the parent, and what it exported.
 #[derive(Debug)]
 pub struct Exporter {
     memory: InMemorySpanExporter,
@@ -15,7 +17,10 @@ pub struct Exporter {
 impl Default for Exporter {
     fn default() -> Self {
         let memory = InMemorySpanExporter::default();
-        let provider = SdkTracerProvider::builder().with_simple_exporter(memory.clone()).build();
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::AlwaysOn)
+            .with_simple_exporter(memory.clone())
+            .build();
         Self { memory, provider }
     }
 }

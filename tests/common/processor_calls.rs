@@ -8,19 +8,20 @@ use super::common::choices::{Choices, Item, one_of};
 use super::common::{NEVER, by_size, oracle};
 use super::exported::Exporter;
 use batchlink::{
-    Counts, PushError, Trigger,
+    Counts, Parent, PushError, Trigger,
     processor::{Answer, Batch, BatchItem, BatchProcessor, CallError, SubmitError, Submitter},
 };
-use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceContextExt};
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::trace::{Link, Span, SpanContext, SpanId, Status, TraceContextExt};
+use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::future::{pending, ready};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{self, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What is submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,9 @@ pub struct Setup {
     max_weight: Option<u64>,
     by_key: bool,
     places: bool,
+    back_links: bool,
+    skip_canceled: bool,
+    parent: Parent,
 }
 
 impl Setup {
@@ -62,6 +66,9 @@ impl Setup {
             max_weight: one_of(choices, &[None, Some(10), Some(1), Some(1 << 38)]),
             by_key: choices.below(2) == 1,
             places: choices.below(2) == 1,
+            back_links: choices.below(2) == 1,
+            skip_canceled: choices.below(2) == 1,
+            parent: one_of(choices, &[Parent::Current, Parent::None, Parent::First, Parent::Only]),
         }
     }
 }
@@ -281,6 +288,14 @@ pub struct Seen {
     pub suppressed_batches: u64,
     /// Batches that failed with a status of the user's.
     pub marked: u64,
+    /// Items that were dropped, since their callers had left.
+    pub canceled: u64,
+    /// Batches with the only request as parent, and with the first of several.
+    pub only_parents: u64,
+    pub first_parents: u64,
+    /// Calls whose span was linked to its batch, and those that had left before the answer.
+    pub back_links: u64,
+    pub early_links: u64,
     /// Batches, and those that `run` and `run_each` made of what was left.
     pub batches: u64,
     pub last_batches: u64,
@@ -298,6 +313,47 @@ struct Known {
     /// In which batch it came, by number from 0.
     batch: Option<usize>,
     reply: Option<Reply>,
+    /// Its caller has left.
+    left: bool,
+    /// The span of the call, whether it was the current one, and the batch that it must lead to.
+    span: Recorder,
+    is_current: bool,
+    back_link: Option<usize>,
+}
+
+/// A span that keeps its links.
+#[derive(Clone, Debug)]
+struct Recorder {
+    context: SpanContext,
+    links: Arc<Mutex<Vec<Link>>>,
+}
+
+impl Span for Recorder {
+    fn add_event_with_timestamp<N>(&mut self, _: N, _: SystemTime, _: Vec<KeyValue>)
+    where
+        N: Into<Cow<'static, str>>,
+    {
+    }
+
+    fn span_context(&self) -> &SpanContext {
+        &self.context
+    }
+
+    fn is_recording(&self) -> bool {
+        true
+    }
+
+    fn set_attribute(&mut self, _: KeyValue) {}
+
+    fn set_status(&mut self, _: Status) {}
+
+    fn update_name<N: Into<Cow<'static, str>>>(&mut self, _: N) {}
+
+    fn add_link(&mut self, context: SpanContext, attributes: Vec<KeyValue>) {
+        self.links.lock().expect("no panic").push(Link::new(context, attributes, 0));
+    }
+
+    fn end_with_timestamp(&mut self, _: SystemTime) {}
 }
 
 /// A call that waits.
@@ -370,6 +426,11 @@ struct Model {
     by_key: bool,
     /// Links say their place.
     places: bool,
+    back_links: bool,
+    skip_canceled: bool,
+    parent: Parent,
+    canceled: u64,
+    early_links: u64,
     queue: oracle::Collector,
     links: oracle::LinkSet,
     items: Vec<Known>,
@@ -387,7 +448,8 @@ struct Model {
 
 impl Session {
     pub fn new(setup: Setup) -> Self {
-        let Setup { size, capacity, policy, no_delay, max_weight, by_key, places } = setup;
+        let Setup { size, capacity, policy, no_delay, max_weight, by_key, places, .. } = setup;
+        let Setup { back_links, skip_canceled, parent, .. } = setup;
         let config = by_size(size).with_shards(1).with_queue_capacity(capacity);
         let config = config.with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
         let links = match places {
@@ -396,9 +458,10 @@ impl Session {
             }
             false => policy.links(),
         };
-        let config = config.with_link_policy(links);
+        let config = config.with_link_policy(links.with_parent(parent));
         let mut builder =
             BatchProcessor::builder("batch").with_config(config).with_item_span_name("item");
+        builder = builder.with_back_links(back_links).with_skip_canceled(skip_canceled);
         if let Some(weight) = max_weight {
             builder = builder.with_max_batch_weight(weight, |payload: &Payload| payload.weight);
         }
@@ -412,6 +475,11 @@ impl Session {
         let model = Model {
             by_key,
             places,
+            back_links,
+            skip_canceled,
+            parent,
+            canceled: 0,
+            early_links: 0,
             queue: if no_delay { queue.without_delay() } else { queue },
             links: oracle::LinkSet::new(policy.clone()),
             policy,
@@ -441,7 +509,8 @@ impl Session {
             Call::Poll(which) => self.poll(*which),
             Call::GiveUp(which) => {
                 if !self.callers.is_empty() {
-                    self.callers.swap_remove(which % self.callers.len());
+                    let caller = self.callers.swap_remove(which % self.callers.len());
+                    self.model.returned(caller.id);
                 }
             }
             Call::NextBatch => {
@@ -522,7 +591,9 @@ impl Session {
         if *by_drop {
             self.submitters.clear();
             // Each holds one.
-            self.callers.clear();
+            for caller in self.callers.drain(..) {
+                self.model.returned(caller.id);
+            }
         } else {
             self.submitters[0].close();
         }
@@ -550,16 +621,30 @@ impl Session {
         self.check_stats();
         let model = &self.model;
         assert_eq!(model.ended.len(), model.made.len());
-        let invalid_links = check_spans(model, &self.exporter.spans(), &items);
+        let spans = self.exporter.spans();
+        let invalid_links = check_spans(model, &spans, &items);
+        let back_links = check_back_links(model, &spans);
         let oracle::Collector { accepted, rejected_full: full, rejected_closed: closed, .. } =
             model.queue;
         let batches = |which: fn(&&Made) -> bool| model.made.iter().filter(which).count() as u64;
+        let parents = |of: Parent, which: fn(&Made) -> bool| {
+            let has_parent = |made: &&Made| {
+                let parent = expected_parent(of, &made.links, &made.counts);
+                which(made) && parent.is_valid() && !made.suppressed
+            };
+            model.made.iter().filter(|_| of == model.parent).filter(has_parent).count() as u64
+        };
         Seen {
             items: items.len() as u64,
             cancelled: items.iter().filter(|item| item.cancelled).count() as u64,
             suppressed_batches: batches(|made| made.suppressed),
             marked: batches(|made| made.status != Status::Unset && made.first_failure.is_some()),
             invalid_links: invalid_links as u64,
+            canceled: model.canceled,
+            only_parents: parents(Parent::Only, |made| made.items > 0),
+            first_parents: parents(Parent::First, |made| made.links.len() > 1),
+            back_links: back_links as u64,
+            early_links: model.early_links,
             batches: model.made.len() as u64,
             last_batches: last_batches as u64,
             accepted,
@@ -585,11 +670,17 @@ impl Session {
             payload,
             batch: None,
             reply: None,
+            left: false,
+            span: Recorder { context: context.clone(), links: Arc::default() },
+            is_current: item.is_some() && !matches!(how, How::WithContext | How::CallWithContext),
+            back_link: None,
         };
+        let is_current = known.is_current;
+        let span = known.span.clone();
         self.model.items.push(known);
         let mut around = Context::new();
-        if item.is_some() && !matches!(how, How::WithContext | How::CallWithContext) {
-            around = around.with_remote_span_context(context.clone());
+        if is_current {
+            around = around.with_span(span);
         }
         let _entered =
             if *suppressed { around.with_telemetry_suppressed() } else { around }.attach();
@@ -610,6 +701,7 @@ impl Session {
             How::CallTimeout => {
                 let accepted = self.model.push(id).map_err(Self::refusal);
                 let reply = submitter.call_blocking_timeout(payload, Duration::ZERO);
+                self.model.returned(id);
                 return assert_eq!(reply, Err(accepted.err().unwrap_or(CallError::Timeout)));
             }
             How::Call | How::CallWithContext | How::CallWait => {
@@ -666,7 +758,8 @@ impl Session {
             reply.map_or(Poll::Pending, Poll::Ready)
         );
         if reply.is_some() {
-            self.callers.swap_remove(which);
+            let caller = self.callers.swap_remove(which);
+            self.model.returned(caller.id);
         }
     }
 
@@ -777,9 +870,10 @@ impl Session {
         };
         let model = &self.model;
         assert_eq!((stats.succeeded(), stats.failed()), (model.succeeded, model.failed));
+        assert_eq!(stats.canceled(), model.canceled);
         let queue = &model.queue;
         let taken = queue.accepted - queue.pending() as u64;
-        assert_eq!(stats.in_flight(), taken - model.succeeded - model.failed);
+        assert_eq!(stats.in_flight(), taken - model.succeeded - model.failed - model.canceled);
         let stats = stats.queue();
         assert_eq!(stats.pending(), queue.pending() as u64);
         assert_eq!((stats.accepted(), stats.invalid()), (queue.accepted, 0));
@@ -834,15 +928,18 @@ impl Model {
         if !self.parts.is_empty() {
             return Some(Some(self.trigger));
         }
-        let due = self.queue.due().ok()?;
-        if let Some(trigger) = due {
-            self.take(trigger);
+        // A batch that all callers have left is none.
+        while self.parts.is_empty() {
+            match self.queue.due().ok()? {
+                Some(trigger) => self.take(trigger),
+                None => return Some(None),
+            }
         }
-        Some(due)
+        Some(Some(self.trigger))
     }
 
     fn available(&mut self) -> Option<Trigger> {
-        if self.parts.is_empty() {
+        while self.parts.is_empty() {
             self.queue.look();
             if self.queue.pending() == 0 {
                 return None;
@@ -858,6 +955,10 @@ impl Model {
         self.queue.take(vec![0; size]);
         self.trigger = trigger;
         for id in self.waiting.drain(..size) {
+            if self.skip_canceled && self.items[id].left {
+                self.canceled += 1;
+                continue;
+            }
             let key = |id: usize| self.items[id].payload.key;
             let part = self.parts.iter_mut().find(|part| !self.by_key || key(part[0]) == key(id));
             match part {
@@ -865,6 +966,16 @@ impl Model {
                 None => self.parts.push_back(vec![id]),
             }
         }
+    }
+
+    /// The call of this item has returned, or was dropped: what its span leads to is decided.
+    fn returned(&mut self, id: usize) {
+        let number = self.items[id].batch;
+        let number = number.filter(|&number| !self.made[number].suppressed);
+        let item = &mut self.items[id];
+        item.left = true;
+        item.back_link = number.filter(|_| self.back_links && item.is_current && !item.suppressed);
+        self.early_links += u64::from(item.back_link.is_some() && item.reply.is_none());
     }
 
     /// The items of the next batch.
@@ -1025,6 +1136,7 @@ impl Failure {
     }
 }
 
+const NUMBER: &str = "batch.number";
 const PLACE: &str = "place";
 /// A failure that the user sets on a span: a handler does for one item in five.
 const PARTIAL: &str = "partial";
@@ -1064,7 +1176,7 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
             &model.made[number];
         let (failed, rate) = (items - succeeded, *succeeded as f64 / *items as f64);
         let mut attributes = oracle::attributes(counts, trigger.as_str());
-        attributes.push(KeyValue::new("batch.number", number as i64 + 1));
+        attributes.push(KeyValue::new(NUMBER, number as i64 + 1));
         attributes.push(KeyValue::new("batch.succeeded", *succeeded as i64));
         attributes.push(KeyValue::new("batch.failed", failed as i64));
         attributes.push(KeyValue::new("batch.success_rate", rate));
@@ -1075,7 +1187,13 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
             (Status::Unset, Some(failure)) => failure.status(failed),
             (set, _) => set.clone(),
         };
-        assert_eq!((&span.status, span.parent_span_id), (&status, SpanId::INVALID));
+        let parent = expected_parent(model.parent, links, counts);
+        assert_eq!((&span.status, span.parent_span_id), (&status, parent.span_id()));
+        if parent.is_valid() {
+            assert_eq!(span.span_context.trace_id(), parent.trace_id());
+            assert_eq!(span.span_context.trace_state(), parent.trace_state());
+            assert_eq!(span.parent_span_is_remote, parent.is_remote());
+        }
         let recorded = first_failure.as_ref().filter(|failure| failure.recorded);
         let events: Vec<_> =
             span.events.iter().map(|event| (&*event.name, &event.attributes)).collect();
@@ -1123,6 +1241,44 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
         assert_eq!(span.status, status);
     }
     invalid_links
+}
+
+/// The parent of a batch span that is started where no span is current.
+fn expected_parent(parent: Parent, links: &[Link], counts: &Counts) -> SpanContext {
+    let mut contexts = links.iter().map(|link| link.span_context.clone());
+    let ids = |context: &SpanContext| (context.trace_id(), context.span_id());
+    let found = match parent {
+        Parent::First => contexts.find(SpanContext::is_valid),
+        Parent::Only if counts.linked + counts.duplicates == counts.received => {
+            let first = contexts.next();
+            let same = |first: &SpanContext| contexts.all(|other| ids(&other) == ids(first));
+            first.filter(SpanContext::is_valid).filter(same)
+        }
+        _ => None,
+    };
+    found.unwrap_or(SpanContext::NONE)
+}
+
+/// The spans of calls lead to their batches. How many do.
+fn check_back_links(model: &Model, spans: &[SpanData]) -> usize {
+    let number = |span: &SpanData| {
+        let number = span.attributes.iter().find(|attribute| attribute.key.as_str() == NUMBER);
+        number.map(|number| (number.value.clone(), span.span_context.clone()))
+    };
+    let batches: Vec<_> = spans.iter().filter_map(number).collect();
+    let mut linked = 0;
+    for item in &model.items {
+        let links = item.span.links.lock().expect("no panic");
+        let expected = item.back_link.map(|number| {
+            let number = Value::from(number as i64 + 1);
+            let found = batches.iter().find(|(of, _)| *of == number);
+            let context = found.expect("it has a span").1.clone();
+            Link::new(context, vec![KeyValue::new("link.type", "batch")], 0)
+        });
+        assert_eq!(*links, Vec::from_iter(expected));
+        linked += links.len();
+    }
+    linked
 }
 
 /// The attributes of the event, by the semantic conventions.

@@ -11,6 +11,7 @@ mod otlp;
 mod hoist;
 mod link_attributes;
 mod overflow;
+mod parent;
 mod policies;
 mod proptest_oracle;
 mod set;

@@ -12,7 +12,10 @@ mod exported;
 mod processor_calls;
 
 mod answers;
+mod back_links;
+mod baggage;
 mod batches;
+mod canceled;
 #[cfg(feature = "tokio")]
 mod oracle;
 mod outcomes;
@@ -20,6 +23,7 @@ mod panics;
 mod payloads;
 mod reporting;
 mod shutdown;
+mod start;
 mod stress;
 mod submitting;
 mod support;

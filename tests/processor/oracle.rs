@@ -28,6 +28,11 @@ fn processor_matches_oracle() {
         ("of these linked though invalid", sum(|seen| seen.invalid_links), 100),
         ("of these dropped in flight", sum(|seen| seen.cancelled), 100),
         ("batches without a span", sum(|seen| seen.suppressed_batches), 100),
+        ("items dropped, since their callers had left", sum(|seen| seen.canceled), 500),
+        ("calls linked to their batch", sum(|seen| seen.back_links), 2_000),
+        ("of these without an answer yet", sum(|seen| seen.early_links), 300),
+        ("batches with the only request as parent", sum(|seen| seen.only_parents), 500),
+        ("batches with the first of several as parent", sum(|seen| seen.first_parents), 500),
         ("failed batches with a status of the user's", sum(|seen| seen.marked), 100),
     ];
     for (what, count, least) in happened {
