@@ -136,7 +136,8 @@ async fn layer_links_requests() {
     let spans = exporter.get_finished_spans().unwrap();
     let batch = spans.iter().find(|span| span.name == "batch").unwrap();
     assert_eq!(batch.links[0].span_context, request);
-    assert_eq!(*currents.lock().unwrap(), [batch.span_context.clone()]);
+    let expected = std::slice::from_ref(&batch.span_context);
+    assert_eq!(currents.lock().unwrap().as_slice(), expected);
 }
 
 /// A batch for which the inner service has failed, or which it drops, leaves no caller waiting.
