@@ -61,6 +61,9 @@
 //! | `processor` | module `processor`: payloads in batches, with a result for each caller |
 //! | `serde` | `carrier::json`, `carrier::json::otlp`: contexts in JSON |
 //! | `cache` | `links::LinkCache`: link templates by source |
+//! | `metrics` | `with_metrics` of the builders; module `metrics` has the instruments |
+//! | `tracing` | `push_tracing`, `LinkBatch::link_tracing`: spans of the crate `tracing` |
+//! | `sdk` | `sampler::LinkedSampler`: a batch span is recorded when its requests are |
 //! | `internal-logs` | warnings by OpenTelemetry's own logging: refusals once, losses at the end |
 //!
 //! Without an SDK, or a tracer provider, every span is a no-op and nothing is linked. The README
