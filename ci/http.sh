@@ -4,4 +4,4 @@
 # examples/http/load.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../examples/http"
-LOAD=${1:-4} ./load.sh counts outage restart
+LOAD=${1:-4} ./load.sh counts outage

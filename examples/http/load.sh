@@ -5,8 +5,7 @@
 #   ./load.sh             # all parts
 #   ./load.sh overhead    # requests per second with and without links, in turns
 #   ./load.sh counts      # every request is linked once at the receiver behind the collector
-#   ./load.sh outage      # the collector is killed during the load (SIGKILL), and started again
-#   ./load.sh restart     # the same with SIGTERM, with which the collector itself loses nothing
+#   ./load.sh outage      # the collector is killed during the load, and started again
 #
 # Settings, as environment variables: PAIRS, ROUND (seconds of each half of a pair), LOAD (seconds
 # of the other parts), CONNECTIONS, KEEP=1 (adds the rounds to those of the runs before). Installs
