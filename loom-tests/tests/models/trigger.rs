@@ -65,7 +65,7 @@ fn timed_sleep_ends() {
             let (collector, mut flusher) = collector(2, 4, shards, Duration::ZERO);
             let (first, second) = (collector.producer(), collector.producer());
             drop(collector);
-            [1, 2].map(|id| first.push(&cx(id)).unwrap());
+            let _ = [1, 2].map(|id| first.push(&cx(id)).unwrap());
             let pushing = spawn(second, |second| second.push(&cx(3)).unwrap());
             let mut received = vec![];
             while received.len() < 3 {
