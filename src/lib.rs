@@ -59,6 +59,7 @@
 //! | `tokio` | `Flusher::next`, `Stream`; the processor's `run_async` and `run_each_async` |
 //! | | where tasks are polled: blocking calls are refused, a handle's drop does not wait |
 //! | `processor` | module `processor`: payloads in batches, with a result for each caller |
+//! | `tower` | `tower::BatchService`, `tower::BatchLayer`: a processor as a Tower service |
 //! | `serde` | `carrier::json`, `carrier::json::otlp`: contexts in JSON |
 //! | `cache` | `links::LinkCache`: link templates by source |
 //! | `metrics` | `with_metrics` of the builders; module `metrics` has the instruments |
