@@ -4,8 +4,11 @@ use crate::contest::{Batch, Consumer, Contestant, Counts, Producer, Setup};
 use crate::dedup::{Dedup, IndexDedup};
 use crate::items::Stored;
 use batchlink::{Flusher, LinkBatch, LinkCollector, LinkPolicy};
+use crossbeam_utils::CachePadded;
 use opentelemetry::trace::{Link, SpanContext};
 use std::marker::PhantomData;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 /// Through the shared collector, which finds the thread's shard at each push.
@@ -123,47 +126,67 @@ impl Consumer for Flusher {
 
 /// The floor: 32 bytes appended to a private `Vec` with room for all, then batchlink's dedup. No
 /// check, no bound, no other thread: nothing can be faster, and it is of no use.
-pub struct Floor<I>(PhantomData<I>);
+///
+/// With `RMW` each push also pays what an exact trigger must: a compare-and-swap before it and a
+/// store after it, on a line of its own.
+pub struct Floor<I, const RMW: bool>(PhantomData<I>);
 
-pub struct FloorProducer<I>(Vec<I>);
+pub struct FloorProducer<I, const RMW: bool> {
+    items: Vec<I>,
+    word: CachePadded<(AtomicU64, AtomicU32)>,
+}
 
 pub struct FloorConsumer<I> {
     items: Vec<I>,
     dedup: IndexDedup,
 }
 
-impl<I: Stored> Contestant for Floor<I> {
-    type Producer = FloorProducer<I>;
+impl<I: Stored, const RMW: bool> Contestant for Floor<I, RMW> {
+    type Producer = FloorProducer<I, RMW>;
     type Consumer = FloorConsumer<I>;
 
-    fn open(setup: Setup) -> (Vec<FloorProducer<I>>, FloorConsumer<I>) {
+    fn open(setup: Setup) -> (Vec<Self::Producer>, FloorConsumer<I>) {
         assert_eq!(setup.producers, 1, "the floor shares nothing");
         let items = || Vec::with_capacity(setup.capacity);
         let consumer = FloorConsumer { items: items(), dedup: IndexDedup::new(setup.batch) };
-        (vec![FloorProducer(items())], consumer)
+        (vec![FloorProducer { items: items(), word: CachePadded::default() }], consumer)
     }
 
     #[inline(always)]
-    fn hand_over(producer: &mut FloorProducer<I>, consumer: &mut FloorConsumer<I>) {
-        std::mem::swap(&mut producer.0, &mut consumer.items);
+    fn hand_over(producer: &mut Self::Producer, consumer: &mut FloorConsumer<I>) {
+        std::mem::swap(&mut producer.items, &mut consumer.items);
     }
 }
 
-impl<I: Stored> Producer for FloorProducer<I> {
+impl<I, const RMW: bool> FloorProducer<I, RMW> {
+    #[inline(always)]
+    fn put(&mut self, item: I) -> bool {
+        let (word, published) = &*self.word;
+        let claimed = word.load(Relaxed);
+        if RMW && word.compare_exchange(claimed, claimed + 1, Acquire, Relaxed).is_err() {
+            return false;
+        }
+        self.items.push(item);
+        if RMW {
+            published.store(claimed as u32, Release);
+        }
+        true
+    }
+}
+
+impl<I: Stored, const RMW: bool> Producer for FloorProducer<I, RMW> {
     #[inline(always)]
     fn push(&mut self, context: &SpanContext) -> bool {
-        self.0.push(I::from_context(context));
-        true
+        self.put(I::from_context(context))
     }
 
     #[inline(always)]
     fn push_link(&mut self, link: &Link) -> bool {
-        self.0.push(I::from_link(link));
-        true
+        self.put(I::from_link(link))
     }
 
     fn push_all(&mut self, contexts: &[SpanContext]) -> usize {
-        self.0.extend(contexts.iter().map(I::from_context));
+        self.items.extend(contexts.iter().map(I::from_context));
         contexts.len()
     }
 }

@@ -77,6 +77,9 @@ fn queued<Q: Queue<I>, I: Stored>(name: &'static str, group: Group) -> Entry {
 pub const BATCHLINK: &str = "batchlink";
 pub const PRODUCER: &str = "batchlink Producer";
 pub const FLOOR: &str = "floor";
+pub const RMW_FLOOR: &str = "floor with one CAS";
+pub const ARRAY_QUEUE: &str = "crossbeam ArrayQueue";
+pub const RTRB: &str = "rtrb per producer";
 pub const STD_MUTEX: &str = "std Mutex<Vec>";
 pub const RWLOCK: &str = "tokio RwLock<Vec<Link>>";
 pub const SEG_QUEUE: &str = "crossbeam SegQueue (unbounded)";
@@ -90,7 +93,7 @@ fn others<I: Stored>() -> Vec<Entry> {
         entry::<Locked<Std, I, HashDedup>>(STD_MUTEX, Other),
         entry::<Locked<ParkingLot, I, HashDedup>>("parking_lot Mutex<Vec>", Other),
         entry::<AsyncRwLock>(RWLOCK, Other),
-        queued::<ArrayQueue, I>("crossbeam ArrayQueue", Other),
+        queued::<ArrayQueue, I>(ARRAY_QUEUE, Other),
         queued::<SegQueue, I>(SEG_QUEUE, Other),
         queued::<CrossbeamChannel, I>("crossbeam channel", Other),
         queued::<SyncChannel, I>("std sync_channel", Other),
@@ -98,7 +101,7 @@ fn others<I: Stored>() -> Vec<Entry> {
         queued::<Kanal, I>("kanal", Other),
         queued::<TokioMpsc, I>("tokio mpsc", Other),
         queued::<Thingbuf, I>("thingbuf", Other),
-        queued::<Rtrb, I>("rtrb per producer", Registered),
+        queued::<Rtrb, I>(RTRB, Registered),
     ]
 }
 
@@ -121,7 +124,7 @@ pub fn bulk() -> Vec<Entry> {
         entry::<Runs<16>>("batchlink push_all(16)", Ours),
         entry::<Runs<128>>("batchlink push_all(128)", Ours),
         entry::<Runs<512>>("batchlink push_all(512)", Ours),
-        entry::<Floor<Packed>>("floor, extend(512)", Bottom),
+        entry::<Floor<Packed, false>>("floor, extend(512)", Bottom),
         entry::<Locked<Std, SpanContext, HashDedup>>("std Mutex<Vec>, extend(512)", Other),
         entry::<Locked<Std, Packed, HashDedup>>(
             "std Mutex<Vec>, packed, extend(512)",
@@ -135,11 +138,16 @@ pub fn bulk() -> Vec<Entry> {
 /// All that can carry this kind of context. The floor needs one thread: `shared` leaves it out.
 pub fn roster(kind: Kind, shared: bool) -> Vec<Entry> {
     let mut all = ours();
-    let floor = match kind {
-        Kind::Plain | Kind::Span => entry::<Floor<Packed>>(FLOOR, Group::Floor),
-        Kind::TraceState | Kind::Attributes => entry::<Floor<Rich>>(FLOOR, Group::Floor),
+    let floors = match kind {
+        Kind::Plain | Kind::Span => [entry::<Floor<Packed, false>>, entry::<Floor<Packed, true>>],
+        Kind::TraceState | Kind::Attributes => {
+            [entry::<Floor<Rich, false>>, entry::<Floor<Rich, true>>]
+        }
     };
-    all.extend((!shared).then_some(floor));
+    if !shared {
+        let floors = floors.iter().zip([FLOOR, RMW_FLOOR]);
+        all.extend(floors.map(|(floor, name)| floor(name, Group::Floor)));
+    }
     all.extend(match kind {
         Kind::Attributes => others::<Link>(),
         _ => others::<SpanContext>(),

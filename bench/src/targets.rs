@@ -1,7 +1,10 @@
 //! What was to be reached, computed from one run.
 
 use crate::results::{Results, Row, median};
-use crate::roster::{BATCHLINK, FLOOR, Group, PRODUCER, RWLOCK, STD_MUTEX, roster};
+use crate::roster::{
+    ARRAY_QUEUE, BATCHLINK, FLOOR, Group, POLLING, PRODUCER, RMW_FLOOR, RTRB, STD_MUTEX, roster,
+};
+use crate::runs::latency::CLOCK;
 use crate::source::Kind;
 
 pub struct Target {
@@ -36,7 +39,7 @@ impl Target {
     }
 }
 
-/// The competitor with the best median: the smallest, or the largest if `most`.
+/// The competitor with the best median, none of `without`: the smallest, or the largest if `most`.
 fn best(
     results: &Results,
     bench: &str,
@@ -44,78 +47,74 @@ fn best(
     unit: &str,
     groups: &[Group],
     most: bool,
+    without: &[&str],
 ) -> Option<&'static str> {
     let median_of = |name| results.values(bench, name, param, unit).map(median);
     roster(Kind::Plain, true)
         .into_iter()
-        .filter(|entry| groups.contains(&entry.group))
+        .filter(|entry| groups.contains(&entry.group) && !without.contains(&entry.name))
         .filter_map(|entry| Some((entry.name, median_of(entry.name)?)))
         .min_by(|(_, a), (_, b)| if most { b.total_cmp(a) } else { a.total_cmp(b) })
         .map(|(name, _)| name)
 }
 
+/// The ratio of two times, each less what the clock alone takes. Medians have no rounds in common.
+fn over_clock(results: &Results, param: &str, ours: &'static str, other: &str) -> Option<[f64; 3]> {
+    let of = |name| results.values("latency", name, param, "ns").map(median);
+    let clock = of(CLOCK)?;
+    Some([(of(ours)? - clock).max(0.0) / (of(other)? - clock).max(1.0); 3])
+}
+
 /// `scaling`: rows of a run with counters, which may be an earlier one.
 pub fn targets(results: &Results, scaling: &[Row]) -> Vec<Target> {
     use Goal::{AtLeast, AtMost};
-    use Group::{Other, Packed, Registered};
+    use Group::Other;
+    let mut all = Vec::new();
     let cost = "ns/context";
     let ratio = |bench, param, a, b| results.ratio(bench, param, cost, a, b);
-    let mut all = Vec::new();
-    for (what, goal, name) in [
-        ("push by reference through the shared collector ÷ floor", 2.0, BATCHLINK),
-        ("push through Producer ÷ floor", 1.8, PRODUCER),
-        ("push_all(512) ÷ floor", 1.3, "batchlink push_all(512)"),
+    for (what, goal, name, floor) in [
+        ("push ÷ floor with one CAS", 1.10, BATCHLINK, RMW_FLOOR),
+        ("push through Producer ÷ floor with one CAS", 1.10, PRODUCER, RMW_FLOOR),
+        ("push_all(512) ÷ floor", 1.3, "batchlink push_all(512)", FLOOR),
     ] {
-        all.push(Target::new(what, AtMost(goal), ratio("push", "512", name, FLOOR), FLOOR));
+        all.push(Target::new(what, AtMost(goal), ratio("push", "512", name, floor), floor));
     }
-    // The contestants asked for; and with the packed ones, which are not written in practice but
-    // show what is left of the lead if others store 32 bytes as well.
-    for (note, groups) in
-        [("", &[Other, Registered][..]), (", packed too", &[Other, Registered, Packed])]
-    {
-        // rtrb is SPSC and has to be registered: aside where pushes alone are compared.
-        let of_push: Vec<Group> =
-            groups.iter().copied().filter(|group| *group != Registered).collect();
-        let fastest = best(results, "push", "512", cost, &of_push, false).unwrap_or_default();
-        let what = format!("push ÷ fastest contestant's (floor and rtrb aside{note})");
-        let measured = ratio("push", "512", BATCHLINK, fastest);
-        all.push(Target::new(&what, AtMost(0.5), measured, fastest));
-        for param in ["512, unique", "512, 90 % duplicates"] {
-            let fastest = best(results, "cycle", param, cost, groups, false).unwrap_or_default();
-            let what = format!("cycle {param} ÷ fastest contestant{note}");
-            all.push(Target::new(
-                &what,
-                AtMost(0.45),
-                ratio("cycle", param, BATCHLINK, fastest),
-                fastest,
-            ));
-        }
-        for producers in [2, 4, 8] {
-            let param = format!("{producers} producers");
-            let unit = "contexts/s";
-            let fastest =
-                best(results, "contention", &param, unit, groups, true).unwrap_or_default();
-            let measured = results.ratio("contention", &param, unit, BATCHLINK, fastest);
-            let what = format!("contention throughput, {param} ÷ best contestant{note}");
-            all.push(Target::new(&what, AtLeast(1.5), measured, fastest));
+    for producers in [1, 2, 4, 8, 16] {
+        let (param, unit) = (format!("{producers} producers"), "contexts/s");
+        let mut against = |what: &str, goal, other| {
+            let measured = results.ratio("contention", &param, unit, BATCHLINK, other);
+            let what = format!("contention throughput, {param} ÷ {what}");
+            all.push(Target::new(&what, AtLeast(goal), measured, other));
+        };
+        // Contestants whose consumer polls cannot wait for a batch.
+        let waiting = best(results, "contention", &param, unit, &[Other], true, &POLLING);
+        against("best other that waits", 1.3, waiting.unwrap_or_default());
+        if producers > 1 {
+            against("rtrb per producer", 1.1, RTRB);
         }
     }
-    let measured = ratio("cycle", "512, unique", BATCHLINK, RWLOCK);
-    all.push(Target::new(
-        "cycle 512 ÷ tokio RwLock<Vec<Link>> pattern",
-        AtMost(0.1),
-        measured,
-        RWLOCK,
-    ));
-    let measured = ratio("cycle", "512, unique", BATCHLINK, FLOOR);
-    all.push(Target::new("cycle 512 ÷ floor with the same dedup", AtMost(1.6), measured, FLOOR));
-
-    for load in ["flat out", "1 us of work between"] {
-        let measured =
-            results.ratio("latency", &format!("push, {load}, p99.9"), "ns", BATCHLINK, STD_MUTEX);
-        let what = format!("push p99.9, 8 producers on 2 cores, {load} ÷ Mutex<Vec>");
-        all.push(Target::new(&what, AtMost(0.5), measured, STD_MUTEX));
+    for param in ["512, unique", "4096, unique", "512, 90 % duplicates"] {
+        let fastest = best(results, "cycle", param, cost, &[Other], false, &[]).unwrap_or_default();
+        let measured = ratio("cycle", param, BATCHLINK, fastest);
+        let what = format!("cycle {param} ÷ best other but rtrb");
+        all.push(Target::new(&what, AtMost(0.65), measured, fastest));
     }
+    for kind in ["trace state", "attributes"] {
+        let param = format!("512, unique, {kind}");
+        let measured = results.ratio("cycle", &param, cost, BATCHLINK, STD_MUTEX);
+        let what = format!("cycle 512, unique, {kind} ÷ Mutex<Vec>");
+        all.push(Target::new(&what, AtMost(1.0), measured, STD_MUTEX));
+    }
+    let (set, hashbrown) = ("batchlink LinkSet", "hashbrown HashSet");
+    let measured = ratio("link_set", "512, unique", set, hashbrown);
+    all.push(Target::new("LinkSet 512, unique ÷ hashbrown's", AtMost(1.0), measured, hashbrown));
+    let load = "push, 1 us of work between";
+    let measured = over_clock(results, &format!("{load}, p50"), BATCHLINK, ARRAY_QUEUE);
+    let what = "push p50 less the clock, 8 threads, 1 us of work ÷ ArrayQueue's";
+    all.push(Target::new(what, AtMost(0.25), measured, ARRAY_QUEUE));
+    let measured = results.ratio("latency", &format!("{load}, p99.9"), "ns", BATCHLINK, STD_MUTEX);
+    let what = "push p99.9, 8 threads, 1 us of work ÷ Mutex<Vec>'s";
+    all.push(Target::new(what, AtMost(0.5), measured, STD_MUTEX));
     let of = |bench, param: &str, unit| results.values(bench, BATCHLINK, param, unit).map(median);
     let single = |value: Option<f64>| value.map(|value| [value; 3]);
     for (what, param, unit, most) in [

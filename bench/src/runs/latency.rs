@@ -16,6 +16,7 @@ pub const PRODUCERS: usize = 8;
 pub const PERCENTILES: [(&str, f64); 5] =
     [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("max", 100.0)];
 const BATCH: usize = 512;
+pub const CLOCK: &str = "clock alone";
 /// Turns of a loop that stands for a request's own work, about a microsecond.
 const WORK: u32 = 1000;
 
@@ -142,7 +143,7 @@ pub fn bench(results: &mut Results, progress: &Progress, effort: Effort) {
             let pushes = (refused + times.len()) as f64;
             results.add("latency", entry.name, param, "% refused", 100.0 * refused as f64 / pushes);
         });
-        rotate(progress, effort.rounds, &["clock alone"], "latency", |name| {
+        rotate(progress, effort.rounds, &[CLOCK], "latency", |name| {
             let mut times = histogram();
             (0..each).for_each(|_| times.saturating_record(nanos(Instant::now().elapsed())));
             add(results, &times, name, param);
