@@ -151,7 +151,7 @@ MUTANTS = [
        "if $wake && ($former, $news) != (TIMED, ARMED) { $$notify }")],
      "", SUSPENDED),
     ("reporters do not wake for a suspended coordinator",
-     [("if $flags != 0 && self.level.load(Ordering::Relaxed) == IDLE {", "if false {")],
+     [("if $flags != 0 && self.level.load(Ordering::Relaxed) < ARMED {", "if false {")],
      "", "matters only while a coordinator is suspended before it raises the level; in a model it always goes on"),
     ("flusher sleeps during a scan",
      [("false if self.queue.trigger.is_busy() => $Step::$Settle,", "")],

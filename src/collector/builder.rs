@@ -18,7 +18,7 @@ use std::time::Duration;
 /// | `max_batch_size` | 128 contexts | 1 to 1 048 576 |
 /// | `max_delay` | 200 ms | any, zero included |
 /// | `max_links` | 128 links | 1 to 1 048 576 |
-/// | `queue_capacity` | 2048 contexts, at least 4 batches | `max_batch_size` to 16 777 216 |
+/// | `queue_capacity` | 1024 contexts for each shard, at least 2048 and 4 batches | `max_batch_size` to 16 777 216 |
 /// | `shards` | a power of two: 8 from two processors on, see [`with_shards`] | 1 to 128 |
 ///
 /// [`with_shards`]: Self::with_shards
@@ -132,9 +132,9 @@ impl LinkCollectorBuilder {
     /// **The capacity is divided among the shards, and a thread uses one of them.** Every shard has
     /// `next_power_of_two(max(queue_capacity / shards, max_batch_size))` slots of 32 bytes, and a
     /// push to a full shard is refused though others have free slots: a push that tried the others
-    /// would lose its thread's order. With the defaults there are 8 shards and one thread can have
-    /// 256 contexts waiting (on one processor, 4 shards and 512). For a single producing thread set
-    /// [`with_shards(1)`](Self::with_shards), which gives it the whole capacity.
+    /// would lose its thread's order. With the defaults one thread can have 1024 contexts waiting.
+    /// For a single producing thread set [`with_shards(1)`](Self::with_shards), which gives it the
+    /// whole capacity.
     /// [`Stats::fullest_shard`](crate::Stats::fullest_shard) tells how near the next refusal is.
     ///
     /// ```

@@ -78,8 +78,9 @@ impl LinkCollectorBuilder {
         };
         let (shards_name, shards) = named("shards", self.shards, default_shards);
         within(shards_name, shards, 1..=MAX_SHARDS)?;
-        let (name, capacity) =
-            named("queue_capacity", self.queue_capacity, || (4 * size).max(2048));
+        let (name, capacity) = named("queue_capacity", self.queue_capacity, || {
+            (4 * size).max(1024 * shards).max(2048)
+        });
         if !(size..=MAX_SLOTS).contains(&capacity) {
             let allowed = format!("{size_name} = {size} to {MAX_SLOTS}");
             return Err(ConfigError::new(name, capacity.to_string(), allowed));
@@ -129,7 +130,7 @@ mod tests {
         );
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         assert_eq!(config.shards, if processors == 1 { 4 } else { 8 });
-        assert!(config.slots_per_shard as usize * config.shards >= 2048);
+        assert_eq!(config.slots_per_shard, 1024);
     }
 
     #[test]

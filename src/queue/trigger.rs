@@ -138,9 +138,10 @@ impl TriggerState {
         // A read-modify-write even if the flag is set already: it orders this report before the
         // coordinator's next swap, which therefore sees this claim.
         let flags = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);
-        if flags != 0 && self.level.load(Ordering::Relaxed) == IDLE {
-            // The coordinator may have been suspended before it could raise the level: then the
-            // timer was not started for the entry reported here.
+        if flags != 0 && self.level.load(Ordering::Relaxed) < ARMED {
+            // The coordinator may have been suspended before it could raise the level. Then the
+            // timer was not started for the entry reported here, and a later report may replace its
+            // arming time before the flusher's own timer has it look.
             self.signal.notify();
         }
         flags == 0

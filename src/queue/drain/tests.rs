@@ -143,3 +143,16 @@ fn flusher_awaits_coordinator() {
     queue.close();
     assert_eq!(step(&mut drain), Action::Closed);
 }
+
+/// The timed sleep ends by the clock of the latest step: tokio's may be far ahead of the system's.
+#[test]
+fn timed_sleep_follows_latest_clock() {
+    let (queue, mut drain) = drain(1);
+    push(&queue, 0);
+    assert_eq!(step(&mut drain), Action::Take { count: 1, trigger: Trigger::Size });
+    drain.take(1, |records| assert_eq!(records.count(), 1));
+    let ahead = drain.step(10 * HOUR);
+    assert_eq!(ahead, Action::Wait { deadline: Some(11 * HOUR) });
+    let now = queue.trigger.clock.now();
+    assert_eq!(drain.step(now), Action::Wait { deadline: Some(now + HOUR) });
+}

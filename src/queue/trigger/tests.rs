@@ -33,6 +33,8 @@ fn idle_report_wakes_flusher() {
         (DRAINED, IDLE, 1),
         (BUSY | REPORTED, IDLE, 1),
         (BUSY | REPORTED | DRAINED, IDLE, 1),
+        (BUSY, TIMED, 1),
+        (BUSY | REPORTED, TIMED, 1),
         (BUSY, ARMED, 0),
         (BUSY, FIRED, 0),
     ] {
