@@ -129,11 +129,12 @@ struct Readme;
 pub use bridges::sampler;
 #[cfg(feature = "tower")]
 pub use bridges::tower;
+pub use collector::Producer;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 pub use collector::StalledPush;
 #[cfg(batchlink_hooks)]
 pub use collector::StalledReport;
-pub use collector::{Flusher, FlusherHandle, LinkCollector, LinkCollectorBuilder, Producer};
+pub use collector::{FlushPolicy, Flusher, FlusherHandle, LinkCollector, LinkCollectorBuilder};
 pub use error::{ConfigError, FlushError, PushError, PushLinkError, RejectedLink};
 pub use error::{ShutdownError, Timeout, TimeoutError};
 pub use link_set::{

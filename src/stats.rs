@@ -8,9 +8,10 @@ pub use handle::StatsHandle;
 use crate::sync::Ordering;
 use crate::sync::unmodelled::AtomicU64;
 use std::fmt;
+use std::time::Duration;
 
-/// The reason for a batch. If there are several, it is the first of size, weight, shutdown, manual
-/// and timeout.
+/// The reason for a batch. If there are several, it is the first of size, weight, shutdown, manual,
+/// timeout and policy.
 ///
 /// ```
 /// use batchlink::{LinkSet, Trigger};
@@ -35,12 +36,14 @@ pub enum Trigger {
     Manual,
     /// The collector was closed, and this was left.
     Shutdown,
+    /// The [`FlushPolicy`](crate::FlushPolicy) made it due before its size and delay.
+    Policy,
 }
 
 impl Trigger {
     /// All triggers, in the order of their declaration.
     pub const ALL: &[Self] =
-        &[Self::Size, Self::Weight, Self::Timeout, Self::Manual, Self::Shutdown];
+        &[Self::Size, Self::Weight, Self::Timeout, Self::Manual, Self::Shutdown, Self::Policy];
 
     /// Returns the value of the attribute `batch.trigger`.
     ///
@@ -54,6 +57,7 @@ impl Trigger {
             Self::Timeout => "timeout",
             Self::Manual => "manual",
             Self::Shutdown => "shutdown",
+            Self::Policy => "flush_policy",
         }
     }
 }
@@ -238,6 +242,23 @@ impl fmt::Debug for Stats {
             .field("handler_panics", &self.handler_panics)
             .field("wake_ups", &self.wake_ups)
             .finish()
+    }
+}
+
+/// How long the contexts of a batch have waited, as far as it is known without reading a clock for
+/// each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// No context waited longer.
+    pub(crate) bound: Duration,
+    /// The oldest one waited as long as the bound.
+    pub(crate) exact: bool,
+}
+
+impl Wait {
+    /// Returns the wait of the oldest context, if it is known.
+    pub(crate) fn oldest(self) -> Option<Duration> {
+        self.exact.then_some(self.bound)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::collector::LinkCollector;
 use crate::collector::config::Setting;
 use crate::collector::env;
+use crate::collector::flush_policy::FlushPolicy;
 use crate::collector::flusher::Flusher;
 use crate::error::ConfigError;
 use crate::link_set::LinkPolicy;
@@ -17,6 +18,7 @@ use std::time::Duration;
 /// |---|---|---|
 /// | `max_batch_size` | 128 contexts | 1 to 1 048 576 |
 /// | `max_delay` | 200 ms | any, zero included |
+/// | `flush_policy` | [`FlushPolicy::Delay`] | a `min_size` of 1 to `max_batch_size` |
 /// | `max_links` | 128 links | 1 to 1 048 576 |
 /// | `queue_capacity` | 1024 contexts for each shard, at least 2048 and 4 batches | `max_batch_size` to 16 777 216 |
 /// | `shards` | a power of two: 8 from two processors on, see [`with_shards`] | 1 to 128 |
@@ -44,6 +46,8 @@ pub struct LinkCollectorBuilder {
     pub(super) shards: Option<Setting<usize>>,
     pub(super) links: LinkPolicy,
     pub(super) meter: MeterConfig,
+    pub(super) wait_times: bool,
+    pub(super) flush_policy: FlushPolicy,
 }
 
 impl LinkCollectorBuilder {
@@ -112,10 +116,31 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// Sets the delay, unless one was set before.
+    /// Sets when a batch is due beside size and delay; defaults to [`FlushPolicy::Delay`].
+    ///
+    /// ```
+    /// use batchlink::{FlushPolicy, LinkCollector};
+    ///
+    /// let policy = FlushPolicy::Balanced { min_size: 0 };
+    /// let error = LinkCollector::builder().with_flush_policy(policy).build().unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid min_size: 0 (allowed: 1 to max_batch_size = 128)");
+    /// ```
+    pub fn with_flush_policy(mut self, policy: FlushPolicy) -> Self {
+        self.flush_policy = policy;
+        self
+    }
+
+    #[cfg(feature = "processor")]
+    pub(crate) fn flush_policy(&self) -> FlushPolicy {
+        self.flush_policy
+    }
+
+    /// Sets the delay, unless one was set before or the policy needs one.
     #[cfg(feature = "processor")]
     pub(crate) fn or_max_delay(mut self, delay: Duration) -> Self {
-        self.max_delay.get_or_insert(delay);
+        if !self.flush_policy.waits() {
+            self.max_delay.get_or_insert(delay);
+        }
         self
     }
 
@@ -212,6 +237,27 @@ impl LinkCollectorBuilder {
         name: impl Into<opentelemetry::StringValue>,
     ) -> Self {
         self.meter = MeterConfig::new(meter, name.into().into());
+        self
+    }
+
+    /// Adds to each batch span how long its oldest context has waited: `batch.oldest_wait`, in
+    /// seconds, where [`LinkBatch::oldest_wait`](crate::LinkBatch::oldest_wait) knows it. Costs
+    /// pushes nothing.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    /// let builder = batchlink::LinkCollector::builder().with_wait_times();
+    /// let (collector, mut flusher) = builder.build()?;
+    /// assert!(flusher.try_next().is_none());
+    /// collector.push(&context(1))?;
+    /// let attributes = flusher.try_next().expect("a context is pending").attributes();
+    /// assert!(attributes.iter().any(|attribute| attribute.key.as_str() == "batch.oldest_wait"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_wait_times(mut self) -> Self {
+        self.wait_times = true;
         self
     }
 

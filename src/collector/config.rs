@@ -1,9 +1,12 @@
 //! The validated configuration.
 
 use crate::collector::builder::LinkCollectorBuilder;
+use crate::collector::flush_policy::FlushPolicy;
 use crate::error::{ConfigError, within};
 use crate::link_set::policy::LinkPolicy;
 use crate::meter::MeterConfig;
+use crate::queue::receiver::nanos;
+use crate::queue::rules::{Early, Rules};
 use crate::queue::trigger::MAX_SHARDS;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -29,6 +32,15 @@ pub(crate) struct Config {
     pub(crate) slots_per_shard: u32,
     pub(crate) links: LinkPolicy,
     pub(crate) meter: MeterConfig,
+    pub(crate) wait_times: bool,
+    early: Early,
+}
+
+impl Config {
+    pub(crate) fn rules(&self) -> Rules {
+        let max_delay = nanos(self.max_delay);
+        Rules { size: self.max_batch_size, max_delay, early: self.early }
+    }
 }
 
 /// A value, and where it came from, for errors.
@@ -76,6 +88,7 @@ impl LinkCollectorBuilder {
             // Threads are spread evenly over a power of two.
             1 << wanted.next_power_of_two().min(most).ilog2()
         };
+        let early = self.flush_policy.validate(size_name, size)?;
         let (shards_name, shards) = named("shards", self.shards, default_shards);
         within(shards_name, shards, 1..=MAX_SHARDS)?;
         let (name, capacity) = named("queue_capacity", self.queue_capacity, || {
@@ -101,10 +114,15 @@ impl LinkCollectorBuilder {
             // Both are at most MAX_SLOTS.
             max_batch_size: size as u32,
             slots_per_shard: slots_per_shard as u32,
-            max_delay: self.max_delay.unwrap_or(Duration::from_millis(200)),
+            max_delay: match self.flush_policy {
+                FlushPolicy::Immediate => Duration::MAX,
+                _ => self.max_delay.unwrap_or(Duration::from_millis(200)),
+            },
             shards,
             links,
             meter: self.meter,
+            wait_times: self.wait_times,
+            early,
         })
     }
 }

@@ -59,6 +59,7 @@ use std::{fmt, io};
 pub struct Flusher {
     pub(super) receiver: Receiver<Record>,
     pub(crate) set: LinkSet,
+    wait_times: bool,
     /// The batch taken last, until the next is asked for.
     last: Option<Last>,
     log: RefusalLog,
@@ -78,10 +79,12 @@ impl Flusher {
         consumers: Vec<Consumer<Record>>,
         config: Config,
     ) -> Self {
+        let rules = config.rules();
         let meter = config.meter.start(|| StatsHandle::new(Arc::clone(&queue)));
         Self {
-            receiver: Receiver::new(queue, consumers, config.max_batch_size, config.max_delay),
+            receiver: Receiver::new(queue, consumers, rules),
             set: LinkSet::new(config.links, config.max_batch_size as usize),
+            wait_times: config.wait_times,
             last: None,
             log: RefusalLog::new(log::Consumer::Flusher),
             meter,
@@ -143,8 +146,8 @@ impl Flusher {
         let ticket = Progress::begin(&self.receiver.queue().progress, count);
         let set = &mut self.set;
         set.reserve(count as usize);
-        self.receiver.drain.take(count, |records| set.insert_records(records));
-        let batch = self.set.finish_as(trigger);
+        let wait = self.receiver.drain.take(count, |records| set.insert_records(records));
+        let batch = self.set.finish_as(trigger).with_wait(wait, self.wait_times);
         let queue = self.receiver.queue();
         queue.totals.add_batch(&batch.counts(), trigger);
         self.log.check(|| queue.stats());

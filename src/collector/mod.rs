@@ -4,6 +4,7 @@ mod builder;
 mod config;
 mod env;
 mod flush;
+mod flush_policy;
 pub(crate) mod flusher;
 pub(crate) mod handle;
 mod hooks;
@@ -15,6 +16,7 @@ mod stream;
 
 pub use builder::LinkCollectorBuilder;
 pub(crate) use config::Config;
+pub use flush_policy::FlushPolicy;
 pub use flusher::Flusher;
 pub use handle::FlusherHandle;
 #[cfg(any(batchlink_loom, batchlink_hooks))]
@@ -85,7 +87,7 @@ impl LinkCollector {
 
     pub(crate) fn from_config(config: Config) -> (Self, Flusher) {
         let (queue, consumers) =
-            Queue::new(config.shards, config.slots_per_shard, config.max_batch_size, 0);
+            Queue::new(config.shards, config.slots_per_shard, config.rules().threshold(), 0);
         let invalid = config.links.invalid;
         let flusher = Flusher::new(Arc::clone(queue.queue()), consumers, config);
         (Self { queue, invalid }, flusher)

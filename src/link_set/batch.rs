@@ -3,10 +3,11 @@
 use super::parent::Parent;
 use super::span_limit::SpanLimit;
 use crate::links::int;
-use crate::stats::{Counts, Trigger};
+use crate::stats::{Counts, Trigger, Wait};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, Span, SpanBuilder, SpanContext, Tracer};
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// Empty links that one span is given at most.
 const MAX_UNCOUNTED: u64 = 1 << 16;
@@ -38,6 +39,9 @@ pub struct LinkBatch {
     pub(super) page: Option<usize>,
     /// Pages of the batch, once further ones were taken; else 1.
     pub(super) pages: usize,
+    wait: Option<Wait>,
+    /// The wait of the oldest context becomes an attribute.
+    states_wait: bool,
 }
 
 impl LinkBatch {
@@ -49,7 +53,13 @@ impl LinkBatch {
         page: Option<usize>,
     ) -> Self {
         let (hoisted, parent) = (Vec::new(), Parent::default());
-        Self { links, hoisted, counts, parent, trigger, span_limit, page, pages: 1 }
+        let (wait, states_wait, pages) = (None, false, 1);
+        Self { links, hoisted, counts, parent, trigger, span_limit, page, pages, wait, states_wait }
+    }
+
+    /// Adds how long its contexts have waited, with an attribute for it if `states_wait`.
+    pub(crate) fn with_wait(self, wait: Wait, states_wait: bool) -> Self {
+        Self { wait: Some(wait), states_wait, ..self }
     }
 
     /// Returns the links, in order of arrival: at most `max_links`, or as many for each page that
@@ -124,6 +134,45 @@ impl LinkBatch {
         self.counts.unsampled
     }
 
+    /// Returns how long the oldest context has waited: the time from the push that started the
+    /// delay to the batch. `None` if that is not known.
+    ///
+    /// No push reads the clock but the first after the collector was empty. So it is known for a
+    /// batch that begins with this push, and not for one that begins with what an earlier batch
+    /// left, or with what was pushed while that was taken. [`wait_bound`](Self::wait_bound) has a
+    /// bound for these. A [`LinkSet`](crate::LinkSet) knows no waits.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    /// # let context = |n| SpanContext::new(
+    /// #     TraceId::from(7), SpanId::from(n), TraceFlags::SAMPLED, false, TraceState::NONE);
+    /// let (collector, mut flusher) = batchlink::LinkCollector::builder().build()?;
+    /// assert!(flusher.try_next().is_none()); // empty
+    /// collector.push(&context(1))?;
+    /// let batch = flusher.try_next().expect("a context is pending");
+    /// assert_eq!(batch.oldest_wait(), batch.wait_bound());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn oldest_wait(&self) -> Option<Duration> {
+        self.wait.and_then(Wait::oldest)
+    }
+
+    /// Returns a bound of the waits: no context of this batch has waited longer. `None` for a batch
+    /// of a [`LinkSet`](crate::LinkSet).
+    ///
+    /// If [`oldest_wait`](Self::oldest_wait) is known, this is the same. Otherwise it exceeds the
+    /// wait of the oldest context, by at most as long as the flusher took to reach it: under a
+    /// lasting backlog it is about twice that wait.
+    ///
+    /// ```
+    /// let batch = batchlink::LinkSet::builder().build()?.finish();
+    /// assert_eq!((batch.oldest_wait(), batch.wait_bound()), (None, None));
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
+    pub fn wait_bound(&self) -> Option<Duration> {
+        self.wait.map(|wait| wait.bound)
+    }
+
     /// Returns the attributes of the batch span.
     ///
     /// | attribute | value | set |
@@ -138,12 +187,14 @@ impl LinkBatch {
     /// | `links.original_count` | links before the cut | if links were cut |
     /// | `batch.page` | 1 | if there are pages on further spans |
     /// | `batch.pages` | number of pages | if there are pages on further spans |
+    /// | `batch.oldest_wait` | [`oldest_wait`](Self::oldest_wait) in seconds | if known; option |
     ///
     /// Links are cut at `max_links`, and by the SDK at its own limit. `batch.links` is at most that
     /// limit: 128, the value of `OTEL_SPAN_LINK_COUNT_LIMIT`, or what
     /// [`with_span_link_limit`](crate::LinkPolicy::with_span_link_limit) says.
     ///
-    /// After these come the attributes that were [hoisted](Self::hoist).
+    /// The option is [`with_wait_times`](crate::LinkCollectorBuilder::with_wait_times). After these
+    /// come the attributes that were [hoisted](Self::hoist).
     ///
     /// ```
     /// # use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
@@ -178,6 +229,8 @@ impl LinkBatch {
         if self.pages > 1 {
             attributes.extend(page_attributes(1, self.pages));
         }
+        let wait = self.oldest_wait().filter(|_| self.states_wait);
+        attributes.extend(wait.map(|wait| KeyValue::new("batch.oldest_wait", wait.as_secs_f64())));
         attributes.extend_from_slice(&self.hoisted);
         attributes
     }

@@ -7,12 +7,13 @@ use super::request::Extra;
 use super::span::BatchSpan;
 use crate::link_set::record::Bounded;
 use crate::panic::caught;
-use crate::stats::{Counts, Trigger};
+use crate::stats::{Counts, Trigger, Wait};
 use crate::sync::Arc;
 use opentelemetry::Context;
 use opentelemetry::baggage::Baggage;
 use opentelemetry::trace::SpanContext;
 use std::fmt::{self, Display};
+use std::time::Duration;
 
 /// A batch of items, with a span that links the request of each.
 ///
@@ -41,22 +42,30 @@ pub struct Batch<T, R, E> {
     /// In order of arrival, per producer.
     pub(super) items: Vec<BatchItem<T, R, E>>,
     pub(super) span: Arc<BatchSpan>,
-    counts: Counts,
-    trigger: Trigger,
-    number: u64,
+    made: Made,
+}
+
+/// What is known of a batch when it is made.
+#[derive(Clone, Copy)]
+pub(super) struct Made {
+    pub(super) counts: Counts,
+    pub(super) trigger: Trigger,
+    pub(super) number: u64,
+    pub(super) wait: Wait,
+    /// When it was made, by the queue's clock, if waits are measured.
+    pub(super) at: u64,
 }
 
 impl<T, R, E> Batch<T, R, E> {
     pub(super) fn new(
         items: impl ExactSizeIterator<Item = Item<T, R, E>>,
         span: BatchSpan,
-        counts: Counts,
-        trigger: Trigger,
-        number: u64,
+        made: Made,
     ) -> Self {
         let span = Arc::new(span);
         let item = |(index, item): (usize, Item<T, R, E>)| BatchItem {
             suppressed: item.is_suppressed(),
+            wait: item.wait(made.at),
             payload: item.payload,
             request: item.request,
             extra: item.extra,
@@ -64,7 +73,7 @@ impl<T, R, E> Batch<T, R, E> {
             answer: Answer::new(item.caller, Arc::clone(&span)),
         };
         let items = items.enumerate().map(item).collect();
-        Self { items, span, counts, trigger, number }
+        Self { items, span, made }
     }
 
     /// Returns the number of items, at least 1.
@@ -91,17 +100,33 @@ impl<T, R, E> Batch<T, R, E> {
 
     /// Returns what ended the batch.
     pub fn trigger(&self) -> Trigger {
-        self.trigger
+        self.made.trigger
     }
 
     /// Returns the number of this batch, from 1 on: `batch.number` on its span.
     pub fn number(&self) -> u64 {
-        self.number
+        self.made.number
     }
 
     /// Returns how many of the items' contexts were linked, and why others were not.
     pub fn counts(&self) -> Counts {
-        self.counts
+        self.made.counts
+    }
+
+    /// Returns how long the oldest item has waited for this batch; `None` if that is not known.
+    ///
+    /// If its items' waits are measured it is always known: the longest [`wait`](BatchItem::wait).
+    /// Otherwise it is known where
+    /// [`LinkBatch::oldest_wait`](crate::LinkBatch::oldest_wait) is, but not for a batch of one key
+    /// among others.
+    pub fn oldest_wait(&self) -> Option<Duration> {
+        self.made.wait.oldest()
+    }
+
+    /// Returns a bound of the waits: no item has waited longer for this batch to be taken from the
+    /// queue. See [`LinkBatch::wait_bound`](crate::LinkBatch::wait_bound).
+    pub fn wait_bound(&self) -> Duration {
+        self.made.wait.bound
     }
 
     /// Reports the results given, in the order of the items.
@@ -172,10 +197,10 @@ impl<T, R, E> IntoIterator for Batch<T, R, E> {
 impl<T, R, E> fmt::Debug for Batch<T, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
-            .field("number", &self.number)
+            .field("number", &self.made.number)
             .field("len", &self.len())
-            .field("trigger", &self.trigger)
-            .field("counts", &self.counts)
+            .field("trigger", &self.made.trigger)
+            .field("counts", &self.made.counts)
             .finish_non_exhaustive()
     }
 }
@@ -200,6 +225,7 @@ pub struct BatchItem<T, R, E> {
     pub(super) suppressed: bool,
     pub(super) extra: Option<Box<Extra>>,
     index: usize,
+    wait: Option<Duration>,
     answer: Answer<R, E>,
 }
 
@@ -224,6 +250,14 @@ impl<T, R, E> BatchItem<T, R, E> {
     /// Returns the place in the batch, from 0 on.
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// Returns how long it waited, from its submission to its batch, the wait for a free slot
+    /// included. `None` if it is not measured: it is with
+    /// [`with_wait_times`](super::BatchProcessorBuilder::with_wait_times), and with
+    /// [`with_key_batches`](super::BatchProcessorBuilder::with_key_batches).
+    pub fn wait(&self) -> Option<Duration> {
+        self.wait
     }
 
     /// Returns whether a caller waits for the result; see [`Answer::is_awaited`].

@@ -1,30 +1,26 @@
 //! The configuration of a processor.
 
+use super::Outcomes;
+use super::keys::{Divide, Held, Keys, Limits, divide_by};
 use super::options::Options;
 use super::run::BatchProcessor;
 use super::span::{Shape, start_with};
 use super::submitter::Submitter;
-use super::{Item, Outcomes};
 use crate::collector::LinkCollectorBuilder;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, within};
 use crate::link_set::{LinkPolicy, LinkSet};
-use crate::panic::caught;
 use crate::queue::receiver::Receiver;
 use crate::queue::{MAX_WEIGHT, Queue};
 use crate::sync::Arc;
 use opentelemetry::trace::Tracer;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Returns the weight of an item.
 pub(super) type Weigh<T> = std::sync::Arc<dyn Fn(&T) -> u64 + Send + Sync>;
-
-/// Divides the items of one trigger into batches.
-pub(super) type Divide<T, R, E> =
-    Box<dyn FnMut(Vec<Item<T, R, E>>) -> Vec<Vec<Item<T, R, E>>> + Send>;
 
 /// Configures a [`BatchProcessor`]; made by [`BatchProcessor::builder`].
 ///
@@ -47,11 +43,15 @@ pub(super) type Divide<T, R, E> =
 #[must_use = "a builder does nothing until it is built"]
 pub struct BatchProcessorBuilder<T, R, E> {
     pub(super) shape: Shape<T>,
-    queue: LinkCollectorBuilder,
+    pub(super) queue: LinkCollectorBuilder,
     max_weight: Option<(u64, Weigh<T>)>,
-    divide: Option<Divide<T, R, E>>,
+    pub(super) divide: Option<Divide<T, R, E>>,
+    pub(super) keys: Option<Box<dyn Keys<T>>>,
     pub(super) options: Options,
 }
+
+/// Each wake-up of the task polls all of its handlers.
+const CONCURRENT_BATCHES: RangeInclusive<usize> = 1..=1024;
 
 impl<T, R, E> BatchProcessorBuilder<T, R, E>
 where
@@ -65,6 +65,7 @@ where
             queue: LinkCollectorBuilder::new(),
             max_weight: None,
             divide: None,
+            keys: None,
             options: Options::default(),
         }
     }
@@ -173,27 +174,16 @@ where
     /// own call of the handler. [`with_span_attributes`](Self::with_span_attributes) puts the key
     /// on the span.
     ///
-    /// Size, weight and delay are those of all keys together, so the parts are smaller. Where each
-    /// key must fill batches of its own, build a processor for each. An item for which `key`, or
-    /// its `Hash` or `Eq`, panics gets a batch to itself.
+    /// Size, weight and delay are those of all keys together, so the parts are smaller. With
+    /// [`with_key_batches`](Self::with_key_batches) each key fills batches of its own; the later
+    /// call of the two counts. An item for which `key`, or its `Hash` or `Eq`, panics gets a batch
+    /// to itself.
     pub fn with_key<K: Hash + Eq + Send + 'static>(
         mut self,
-        mut key: impl FnMut(&T) -> K + Send + 'static,
+        key: impl FnMut(&T) -> K + Send + 'static,
     ) -> Self {
-        let mut indices: HashMap<K, usize> = HashMap::new();
-        self.divide = Some(Box::new(move |items| {
-            let mut parts: Vec<Vec<Item<T, R, E>>> = Vec::new();
-            for item in items {
-                // Keys are hashed, compared and dropped by the user's code.
-                let index = caught(|| *indices.entry(key(&item.payload)).or_insert(parts.len()));
-                match index.and_then(|index| parts.get_mut(index)) {
-                    Some(part) => part.push(item),
-                    None => parts.push(vec![item]),
-                }
-            }
-            let _ = caught(|| indices.clear());
-            parts
-        }));
+        self.divide = Some(divide_by(key));
+        self.keys = None;
         self
     }
 
@@ -221,6 +211,7 @@ where
         Tr: Tracer + Send + Sync + 'static,
         Tr::Span: Send + Sync + 'static,
     {
+        let policy = self.queue.flush_policy();
         let config = self.queue.or_max_delay(Duration::ZERO).validate()?;
         let (max_weight, weigh) = self.max_weight.unzip();
         if let Some(weight) = max_weight.filter(|weight| !(1..=MAX_WEIGHT).contains(weight)) {
@@ -230,28 +221,32 @@ where
                 format!("1 to {MAX_WEIGHT}"),
             ));
         }
-        let (queue, consumers) = Queue::new(
-            config.shards,
-            config.slots_per_shard,
-            config.max_batch_size,
-            max_weight.unwrap_or(0),
-        );
+        let mut rules = config.rules();
+        let held = match self.keys {
+            None => None,
+            Some(keys) => {
+                let limits = Limits::new(&config, max_weight, policy)?;
+                rules = Limits::queue_rules();
+                Some(Held::new(keys, limits))
+            }
+        };
+        let queue_weight = if held.is_some() { 0 } else { max_weight.unwrap_or(0) };
+        let timed = config.wait_times || held.is_some();
+        let options = Options { timed, states_wait: config.wait_times, ..self.options };
+        within("max_concurrent_batches", options.max_concurrent_batches, CONCURRENT_BATCHES)?;
+        let (queue, consumers) =
+            Queue::new(config.shards, config.slots_per_shard, rules.threshold(), queue_weight);
         let outcomes = Arc::new(Outcomes::default());
-        let receiver = Receiver::new(
-            Arc::clone(queue.queue()),
-            consumers,
-            config.max_batch_size,
-            config.max_delay,
-        );
-        let submitter = Submitter::new(queue, outcomes, weigh, self.options);
+        let receiver = Receiver::new(Arc::clone(queue.queue()), consumers, rules);
+        let submitter = Submitter::new(queue, outcomes, weigh, options);
         let meter = config.meter.start(|| submitter.stats_handle());
         let set = LinkSet::new(config.links, config.max_batch_size as usize);
         let processor = BatchProcessor::new(
             receiver,
             set,
             start_with(tracer),
-            self.divide,
-            (self.options, self.shape),
+            (self.divide, held),
+            (options, self.shape),
             Arc::clone(&submitter.inner.outcomes),
             meter,
         );

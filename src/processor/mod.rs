@@ -42,6 +42,9 @@ mod batch;
 mod builder;
 mod call;
 mod failure;
+#[cfg(feature = "tokio")]
+mod in_flight;
+mod keys;
 mod options;
 mod parts;
 mod request;
@@ -52,6 +55,7 @@ mod scope;
 mod span;
 mod submit_error;
 mod submitter;
+mod triggers;
 mod weak;
 
 pub use answer::{Answer, CallError};
@@ -69,6 +73,7 @@ use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
 use answer::Caller;
 use request::Extra;
+use std::time::Duration;
 
 /// A payload on its way to its batch.
 struct Item<T, R, E> {
@@ -80,12 +85,20 @@ struct Item<T, R, E> {
     /// The weight, and in the highest bit whether it was submitted where telemetry is suppressed:
     /// a flag of its own would cost most slots 16 bytes.
     weight: u64,
+    /// When it was submitted, by the queue's clock; 0 if waits are not measured.
+    submitted_at: u64,
     /// `None` if the item was only submitted.
     caller: Option<Caller<R, E>>,
 }
 
 impl<T, R, E> Item<T, R, E> {
     const SUPPRESSED: u64 = 1 << 63;
+
+    /// Returns how long it has waited at `now`, if that is measured.
+    fn wait(&self, now: u64) -> Option<Duration> {
+        let measured = self.submitted_at != 0;
+        measured.then(|| Duration::from_nanos(now.saturating_sub(self.submitted_at)))
+    }
 
     /// Returns at most [`MAX_WEIGHT`](crate::queue::MAX_WEIGHT); 0 if weight is no trigger.
     #[inline]

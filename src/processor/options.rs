@@ -6,8 +6,8 @@ use super::{BatchProcessor, Submitter};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
 
-/// What is off by default.
-#[derive(Clone, Copy, Debug, Default)]
+/// How a processor runs; but for the last, what is off by default.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
     /// Links the span of a call back to its batch.
     pub(super) back_links: bool,
@@ -15,6 +15,25 @@ pub(super) struct Options {
     pub(super) baggage: bool,
     /// Drops items whose callers have left.
     pub(super) skip_canceled: bool,
+    /// Items carry the time of their submission.
+    pub(super) timed: bool,
+    /// Spans say how long items waited.
+    pub(super) states_wait: bool,
+    /// Handlers that `run_async` and `run_each_async` await at the same time; at least 1.
+    pub(super) max_concurrent_batches: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            back_links: false,
+            baggage: false,
+            skip_canceled: false,
+            timed: false,
+            states_wait: false,
+            max_concurrent_batches: 1,
+        }
+    }
 }
 
 impl<T, R, E> BatchProcessorBuilder<T, R, E> {
@@ -84,7 +103,8 @@ impl<T, R, E> BatchProcessorBuilder<T, R, E> {
     /// processing them. Defaults to `false`: a write whose caller has timed out still happens.
     ///
     /// A caller leaves when the future of a [`call`](Submitter::call) is dropped, or a blocking one
-    /// times out. Its item counts for the triggers, is in no batch and has no link. It is counted
+    /// times out. Its item counts for the triggers, those of its key with
+    /// [`with_key_batches`](Self::with_key_batches), is in no batch and has no link. It is counted
     /// in [`ProcessorStats::canceled`](super::ProcessorStats::canceled) alone. Items that are only
     /// submitted always stay. A caller that leaves later is a matter of the handler's:
     /// [`BatchItem::is_awaited`](super::BatchItem::is_awaited).

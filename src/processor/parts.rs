@@ -1,20 +1,21 @@
 //! From items that are due to a batch with its span, and from an item to its own span.
 
 use super::Item;
-use super::batch::{Batch, BatchItem};
+use super::batch::{Batch, BatchItem, Made};
+use super::keys::Part;
 use super::run::BatchProcessor;
 use super::span::{BatchSpan, ItemSpan, count_dropped_links, start_pages};
 use crate::links::{ITEM_INDEX, int};
 use crate::panic::{caught, discard};
-use crate::queue::progress::Progress;
+use crate::queue::progress::{Progress, Ticket};
 use crate::queue::receiver::Due;
 use crate::span::OwnSpan;
+use crate::stats::{Trigger, Wait};
 use crate::sync::{Arc, Ordering};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanBuilder, SpanContext, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
-use std::collections::VecDeque;
 use std::fmt::Display;
 
 /// What a handler panicked with.
@@ -26,8 +27,8 @@ where
     R: Send + 'static,
     E: Send + 'static,
 {
-    /// Takes what is due out of the rings, and divides it if there are keys. There is no part if
-    /// all callers have left.
+    /// Takes what is due out of the rings, and divides it if there are keys. There may be no part
+    /// then: items are held until their key's batch is due, or all callers have left.
     pub(super) fn take(&mut self, Due { count, trigger }: Due) {
         let mut items = Vec::with_capacity(count as usize);
         let queue = Arc::clone(self.receiver.queue());
@@ -35,7 +36,7 @@ where
         // `None`, which is less than any weight, after an item that is heavier than the limit: it
         // goes alone.
         let mut allowance = Some(queue.weight.limit());
-        self.receiver.drain.take(count, |take| {
+        let mut wait = self.receiver.drain.take(count, |take| {
             while let Some(item) =
                 take.next_if(|item| items.is_empty() || Some(item.weight()) <= allowance)
             {
@@ -44,22 +45,48 @@ where
                 items.push(item);
             }
         });
-        if self.options.skip_canceled && items.iter().any(Item::is_canceled) {
+        let skips = self.options.skip_canceled && self.held.is_none();
+        if skips && items.iter().any(Item::is_canceled) {
             items = self.without_canceled(items);
+            // The oldest may be gone.
+            wait.exact = false;
         }
         // Weight may have left some, and callers.
         if items.len() < count as usize {
             ticket.resize(items.len() as u32);
         }
+        let ticket = Arc::new(ticket);
+        if self.held.is_some() {
+            return self.take_held(items, &ticket, trigger);
+        }
         if items.is_empty() {
             return;
         }
-        self.ticket = Some(Arc::new(ticket));
-        self.trigger = trigger;
-        self.parts = match &mut self.divide {
-            None => VecDeque::from([items]),
-            Some(divide) => divide(items).into(),
+        let parts = match &mut self.divide {
+            None => vec![items],
+            Some(divide) => divide(items),
         };
+        // It is not known which part has the oldest item.
+        let wait = Wait { exact: wait.exact && parts.len() == 1, ..wait };
+        let part = |items| Part { items, trigger, wait, ticket: Some(Arc::clone(&ticket)) };
+        self.parts = parts.into_iter().map(part).collect();
+    }
+
+    /// Holds items by their keys, and takes what is then due. Callers may leave until then.
+    fn take_held(&mut self, items: Vec<Item<T, R, E>>, ticket: &Arc<Ticket>, trigger: Trigger) {
+        let Some(held) = &mut self.held else { return };
+        held.add(items, ticket);
+        let all = matches!(trigger, Trigger::Manual | Trigger::Shutdown).then_some(trigger);
+        let mut parts = held.due(self.receiver.drain.polled_at(), all);
+        self.receiver.drain.held_until = held.deadline();
+        self.receiver.queue().held.store(held.len() as u64, Ordering::Relaxed);
+        if self.options.skip_canceled {
+            for part in &mut parts {
+                part.items = self.without_canceled(std::mem::take(&mut part.items));
+            }
+            parts.retain(|part| !part.items.is_empty());
+        }
+        self.parts = parts;
     }
 
     /// Drops the items whose callers have left, and counts them.
@@ -75,21 +102,22 @@ where
 
     /// Makes a batch of the next part, and starts its span.
     pub(super) fn next_part(&mut self) -> Option<Batch<T, R, E>> {
-        let items = self.parts.pop_front()?;
-        // The processor keeps no ticket after the last part.
-        let ticket = if self.parts.is_empty() { self.ticket.take() } else { self.ticket.clone() };
+        let Part { items, trigger, wait, ticket } = self.parts.pop_front()?;
         self.set.reserve(items.len());
         for item in &items {
             self.set.insert_bounded(&item.request);
         }
         self.number += 1;
-        let mut links = self.set.finish_as(self.trigger);
+        let queue = self.receiver.queue();
+        let now = if self.options.timed { queue.trigger.clock.now() } else { 0 };
+        let oldest = items.iter().filter_map(|item| item.wait(now)).max();
+        let wait = oldest.map_or(wait, |bound| Wait { bound, exact: true });
+        let mut links = self.set.finish_as(trigger).with_wait(wait, self.options.states_wait);
         // Of all links, before the further pages are taken.
         let (parent, current) = (links.parent(), Context::current());
         let pages = links.take_pages().named(&self.shape.name);
         let (counts, uncounted) = (links.counts(), links.uncounted());
-        let queue = self.receiver.queue();
-        queue.totals.add_batch(&counts, self.trigger);
+        queue.totals.add_batch(&counts, trigger);
         self.log.check(|| queue.stats());
         let first = items.first().map(|item| &item.payload);
         let builder = self.shape.batch(links, self.number, first);
@@ -103,7 +131,8 @@ where
         let size = items.len() as u64;
         let timer = self.meter.begin(size);
         let span = BatchSpan::new(span, size, Arc::clone(&self.outcomes), timer, ticket);
-        Some(Batch::new(items.into_iter(), span, counts, self.trigger, self.number))
+        let made = Made { counts, trigger, number: self.number, wait, at: now };
+        Some(Batch::new(items.into_iter(), span, made))
     }
 
     /// Starts the span of an item.
@@ -126,6 +155,11 @@ where
         } else {
             let mut builder = SpanBuilder::from_name(self.shape.item_name.clone())
                 .with_attributes([KeyValue::new(ITEM_INDEX, int(item.index()))]);
+            let wait = item
+                .wait()
+                .filter(|_| self.options.states_wait)
+                .map(|wait| KeyValue::new("item.wait", wait.as_secs_f64()));
+            builder.attributes.get_or_insert_default().extend(wait);
             // `with_links` would drop what the set's policy keeps.
             builder.links = self.set.link_to(&item.request, item.index()).map(|link| vec![link]);
             (self.start)(builder, parent, parent)

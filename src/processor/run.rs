@@ -1,7 +1,8 @@
 //! The consumer of items, and the ways to run it.
 
 use super::batch::Batch;
-use super::builder::{BatchProcessorBuilder, Divide};
+use super::builder::BatchProcessorBuilder;
+use super::keys::{Divide, Held, Part};
 use super::options::Options;
 use super::span::{Shape, Start};
 use super::{Item, Outcomes, ProcessorStats, scope};
@@ -13,9 +14,8 @@ use crate::link_set::LinkSet;
 use crate::meter::BatchMeter;
 use crate::panic::caught;
 use crate::queue::Queue;
-use crate::queue::progress::Ticket;
 use crate::queue::receiver::Receiver;
-use crate::stats::{Stats, Trigger};
+use crate::stats::Stats;
 use crate::sync::{Arc, Ordering};
 use opentelemetry::Context;
 use std::borrow::Cow;
@@ -87,14 +87,13 @@ pub struct BatchProcessor<T, R, E> {
     pub(super) set: LinkSet,
     pub(super) start: Start,
     pub(super) divide: Option<Divide<T, R, E>>,
+    /// Items held by key, if keys have batches of their own.
+    pub(super) held: Option<Held<T, R, E>>,
     pub(super) options: Options,
     pub(super) shape: Shape<T>,
     pub(super) outcomes: Arc<Outcomes>,
     /// Taken and not yet handed out. With keys there can be more than one.
-    pub(super) parts: VecDeque<Vec<Item<T, R, E>>>,
-    /// The ticket of these parts, and of those handed out.
-    pub(super) ticket: Option<Arc<Ticket>>,
-    pub(super) trigger: Trigger,
+    pub(super) parts: VecDeque<Part<T, R, E>>,
     /// Batches made so far.
     pub(super) number: u64,
     pub(super) log: RefusalLog,
@@ -145,7 +144,7 @@ where
         receiver: Receiver<Item<T, R, E>>,
         set: LinkSet,
         start: Start,
-        divide: Option<Divide<T, R, E>>,
+        (divide, held): (Option<Divide<T, R, E>>, Option<Held<T, R, E>>),
         (options, shape): (Options, Shape<T>),
         outcomes: Arc<Outcomes>,
         meter: BatchMeter,
@@ -158,9 +157,8 @@ where
             options,
             shape,
             outcomes,
+            held,
             parts: VecDeque::new(),
-            ticket: None,
-            trigger: Trigger::Manual,
             number: 0,
             log: RefusalLog::new(log::Consumer::Processor),
             meter,
@@ -190,9 +188,10 @@ where
         &mut self,
         mut timeout: Duration,
     ) -> Result<Option<Batch<T, R, E>>, Timeout> {
-        // Without a deadline there can be no second wait, or it is for ever.
-        let deadline =
-            self.options.skip_canceled.then(|| Instant::now().checked_add(timeout)).flatten();
+        // A take may make no batch due: items are held by key, or all callers have left. Without
+        // a deadline, which is beyond what `Instant` can hold, the wait starts anew.
+        let again = self.options.skip_canceled || self.held.is_some();
+        let deadline = again.then(|| Instant::now().checked_add(timeout)).flatten();
         while self.parts.is_empty() {
             let Some(due) = self.receiver.wait_timeout(timeout)? else { return Ok(None) };
             self.take(due);
@@ -203,8 +202,8 @@ where
         Ok(self.next_part())
     }
 
-    /// Returns what is pending now, up to one batch ([`Trigger::Manual`]), or `None` if nothing is.
-    /// Does not wait.
+    /// Returns what is pending now, up to one batch ([`Trigger::Manual`](crate::Trigger)), or
+    /// `None` if nothing is. Does not wait.
     pub fn try_next(&mut self) -> Option<Batch<T, R, E>> {
         while self.parts.is_empty() {
             let due = self.receiver.available()?;
@@ -313,7 +312,14 @@ impl<T, R, E> Drop for BatchProcessor<T, R, E> {
             // A payload's drop may panic, and the others must be dropped, too.
             let _ = caught(|| drop(item));
         };
-        parts.into_iter().flatten().for_each(discard);
+        for Part { items, ticket, .. } in parts {
+            items.into_iter().for_each(discard);
+            drop(ticket);
+        }
+        let held = self.held.take();
+        held.into_iter().for_each(|held| held.discard(discard));
+        self.receiver.queue().held.store(0, Ordering::Relaxed);
+        self.receiver.drain.held_until = None;
         self.receiver.discard(discard);
     }
 }

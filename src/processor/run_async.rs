@@ -2,17 +2,12 @@
 
 use super::batch::Batch;
 use super::run::BatchProcessor;
-use super::{Outcomes, scope};
 use crate::queue::coop;
-use crate::sync::Arc;
 use futures_core::Stream;
 use opentelemetry::Context;
-use opentelemetry::trace::FutureExt;
-use std::any::Any;
 use std::fmt::Display;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 impl<T, R, E> BatchProcessor<T, R, E>
@@ -60,58 +55,50 @@ where
     }
 
     /// Awaits `handler` with each batch, one after the other, until the processor is closed and
-    /// every item was handed out. To process several at once, move the batch to a task of its own
-    /// in `handler`.
+    /// every item was handed out. With
+    /// [`with_max_concurrent_batches`](super::BatchProcessorBuilder::with_max_concurrent_batches)
+    /// up to so many handlers are awaited at once: batches begin in order and end in any.
     ///
     /// The batch's span is the current context whenever the handler's future is polled, and does
     /// not end before that is done. Panics are caught as in [`run`](Self::run).
     ///
-    /// **Not cancel-safe for the batch that is being handled**: if the future is dropped (by
-    /// `select!`, an aborted task, a runtime that ends), the handler's future is dropped with the
-    /// batch it holds, and its items without an answer are failed
+    /// **Not cancel-safe for the batches that are being handled**: if the future is dropped (by
+    /// `select!`, an aborted task, a runtime that ends), the handlers' futures are dropped with the
+    /// batches they hold, and the items without an answer are failed
     /// ([`CallError::Unanswered`](super::CallError)). No other item is lost: what is queued stays
     /// for the next call.
     pub async fn run_async<F>(&mut self, mut handler: impl FnMut(Batch<T, R, E>) -> F)
     where
         F: Future<Output = ()>,
     {
-        while let Some(batch) = self.next().await {
-            let span = Arc::clone(&batch.span);
-            let call = async { handler(batch).await };
-            if let Err(panic) =
-                caught(&self.outcomes, call.with_context(span.context().clone())).await
-            {
-                self.handler_panicked(&span, panic);
-            }
-        }
+        self.drive(
+            |processor, batch| processor.start_batch(batch, &mut handler),
+            |processor, running, cx| processor.poll_batch(running, cx),
+        )
+        .await;
     }
 
     /// Awaits `handler` with each item, one after the other, until the processor is closed and
     /// every item was handed out. Each item has a span, as in [`run_each`](Self::run_each), which
     /// is the current context whenever the handler's future is polled. Yields to other tasks
-    /// between items.
+    /// between items. With
+    /// [`with_max_concurrent_batches`](super::BatchProcessorBuilder::with_max_concurrent_batches)
+    /// one item of each of so many batches is handled at the same time.
     ///
-    /// **Not cancel-safe for the batch that is being handled**: if the future is dropped, the item
-    /// in flight and those of its batch that were not handled yet are failed
-    /// ([`CallError::Unanswered`](super::CallError)). The span of the item in flight ends with the
+    /// **Not cancel-safe for the batches that are being handled**: if the future is dropped, the
+    /// items in flight and those of their batches that were not handled yet are failed
+    /// ([`CallError::Unanswered`](super::CallError)). The span of an item in flight ends with the
     /// `error.type` `dropped`. No other item is lost: what is queued stays for the next call.
     pub async fn run_each_async<F>(&mut self, mut handler: impl FnMut(T, Context) -> F)
     where
         F: Future<Output = Result<R, E>>,
         E: Display,
     {
-        while let Some(batch) = self.next().await {
-            // Keeps the batch's span open until its items' spans have ended.
-            let whole = Arc::clone(&batch.span);
-            for item in batch {
-                poll_fn(|cx| coop::poll_proceed(cx, coop::PUSH)).await;
-                let (payload, span) = self.start_item(item, whole.context());
-                let context = span.context().clone();
-                let call = async { handler(payload, context.clone()).await };
-                let result = caught(&self.outcomes, call.with_context(context.clone())).await;
-                self.end_item(span, result);
-            }
-        }
+        self.drive(
+            |_, batch| Self::start_items(batch),
+            |processor, running, cx| processor.poll_items(running, &mut handler, cx),
+        )
+        .await;
     }
 }
 
@@ -126,20 +113,4 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
         self.get_mut().poll_next_batch(cx)
     }
-}
-
-/// The output of a handler's future, or what it panicked with.
-async fn caught<F: Future>(
-    outcomes: &Outcomes,
-    future: F,
-) -> Result<F::Output, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        let _scope = scope::enter(outcomes);
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
-    })
-    .await
 }

@@ -270,8 +270,10 @@ impl<T, R, E> Submitter<T, R, E> {
             |weigh: &Weigh<T>| caught(|| weigh(&payload)).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT);
         let weight = self.inner.weigh.as_ref().map_or(0, weigh);
         let weight = if request.suppressed { weight | Item::<T, R, E>::SUPPRESSED } else { weight };
+        let timed = self.inner.options.timed;
+        let submitted_at = if timed { self.queue.trigger.clock.now() } else { 0 };
         let Request { context: request, extra, .. } = request;
-        Item { payload, request, extra, weight, caller }
+        Item { payload, request, extra, weight, submitted_at, caller }
     }
 
     #[inline(always)]

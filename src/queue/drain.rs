@@ -4,8 +4,10 @@
 
 use crate::queue::Queue;
 use crate::queue::ring::{Consumer, Take};
-use crate::stats::Trigger;
+use crate::queue::rules::{Early, QUIET_POLLS, Rules};
+use crate::stats::{Trigger, Wait};
 use crate::sync::Arc;
+use std::time::Duration;
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +27,20 @@ pub(crate) enum Action {
 pub(crate) struct Drain<T> {
     queue: Arc<Queue<T>>,
     shards: Vec<ShardState<T>>,
-    size: u32,
-    /// Nanoseconds.
-    max_delay: u64,
+    rules: Rules,
+    /// Nothing was pending at some poll since the last take.
+    idle: bool,
+    /// The consumer holds entries of its own, which are due at this time, by a flush, or when the
+    /// queue is closed.
+    pub(crate) held_until: Option<u64>,
+    /// A flush was requested since the last take.
+    flushed: bool,
+    /// Batches are in flight elsewhere: the consumer is not idle. Set around a poll.
+    pub(crate) busy: bool,
+    /// The sum of all tails at the last poll.
+    tails: u64,
+    /// When a poll last found more claims than the one before.
+    moved_at: u64,
     /// The shard at which the next batch begins, so that no shard is always first.
     first: usize,
     /// A time before the last poll.
@@ -46,6 +59,8 @@ struct ShardState<T> {
     flush_to: u64,
     /// All pending entries were claimed after this time, and as little after it as is known.
     since: u64,
+    /// `since` is when the first of them was pushed.
+    exact: bool,
     /// Entries from this position on were claimed after `checkpoint_at`.
     checkpoint: u64,
     checkpoint_at: u64,
@@ -70,10 +85,11 @@ impl<T> ShardState<T> {
     fn move_checkpoint(&mut self, polled_at: u64, armed_at: u64) {
         if self.checkpoint <= self.consumer.position() {
             // An entry in a shard that was empty is the one reported last, or later than it.
-            let since =
-                if self.was_empty { self.checkpoint_at.max(armed_at) } else { self.checkpoint_at };
+            let armed = self.was_empty && armed_at >= self.checkpoint_at;
+            let since = if armed { armed_at } else { self.checkpoint_at };
             // Another thread may have another clock, in a test that pauses tokio's.
             self.since = since.min(polled_at);
+            self.exact = armed && since <= polled_at;
             self.checkpoint = self.consumer.first_unclaimed();
             self.checkpoint_at = polled_at;
             self.was_empty = self.consumer.claimed() == 0;
@@ -87,12 +103,7 @@ impl<T> ShardState<T> {
 }
 
 impl<T> Drain<T> {
-    pub(crate) fn new(
-        queue: Arc<Queue<T>>,
-        consumers: Vec<Consumer<T>>,
-        size: u32,
-        max_delay: u64,
-    ) -> Self {
+    pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, rules: Rules) -> Self {
         let now = queue.trigger.clock.now();
         let shard = |consumer: Consumer<T>| {
             let checkpoint = consumer.position();
@@ -101,6 +112,7 @@ impl<T> Drain<T> {
                 consumer,
                 flush_to: 0,
                 since,
+                exact: false,
                 checkpoint,
                 checkpoint_at,
                 was_empty: true,
@@ -111,8 +123,13 @@ impl<T> Drain<T> {
         Self {
             queue,
             shards,
-            size,
-            max_delay,
+            rules,
+            idle: false,
+            held_until: None,
+            flushed: false,
+            busy: false,
+            tails: 0,
+            moved_at: now,
             first: 0,
             polled_at: now,
             timed: false,
@@ -131,22 +148,34 @@ impl<T> Drain<T> {
         // Invariant: weight-before-poll.
         let heavy = self.queue.weight.is_reached();
         let Found { claimed, published, closed } = self.poll(now);
+        if let Some(until) = self.held_until {
+            let trigger = match (self.flushed, closed && claimed == 0) {
+                (true, _) => Some(Trigger::Manual),
+                (_, true) => Some(Trigger::Shutdown),
+                _ => (now >= until).then_some(Trigger::Timeout),
+            };
+            if let Some(trigger) = trigger {
+                return Action::Take { count: published.min(self.rules.size), trigger };
+            }
+        }
         if claimed == 0 {
             return match closed {
                 true => Action::Closed,
                 // The scan that will make the next push report is not over.
                 false if self.queue.trigger.is_busy() => Action::AwaitPublish,
+                // What the consumer holds has a time of its own.
+                false if self.held_until.is_some() => Action::Wait { deadline: self.held_until },
                 false => self.rest(now),
             };
         }
-        if published >= self.size {
-            return Action::Take { count: self.size, trigger: Trigger::Size };
+        if published >= self.rules.size {
+            return Action::Take { count: self.rules.size, trigger: Trigger::Size };
         }
         // An entry that is due but not published delays its own shard; it must not make others due.
         let (mut flushed, mut overdue, mut unpublished, mut deadline) =
             (false, false, false, u64::MAX);
         for shard in self.shards.iter().filter(|shard| shard.consumer.claimed() > 0) {
-            let until = shard.since.saturating_add(self.max_delay);
+            let until = shard.since.saturating_add(self.rules.max_delay);
             match (shard.consumer.published() > 0, shard.is_flushed(), now >= until) {
                 (true, true, _) => flushed = true,
                 (true, _, true) => overdue = true,
@@ -154,6 +183,21 @@ impl<T> Drain<T> {
                 (_, false, false) => deadline = deadline.min(until),
             }
         }
+        // Due by the policy, if it is published; and when to poll again otherwise.
+        let (early, again) = match self.rules.early {
+            Early::Never => (false, u64::MAX),
+            Early::Enough(_) if self.idle && !self.busy => (true, u64::MAX),
+            Early::Enough(entries) => (claimed >= entries, u64::MAX),
+            Early::Quiet(quiet) => {
+                let until = self.moved_at.saturating_add(quiet);
+                (now >= until, until.min(now.saturating_add((quiet / QUIET_POLLS).max(1))))
+            }
+        };
+        // Under load so many must be published.
+        let enough = match self.rules.early {
+            Early::Enough(entries) if !self.idle || self.busy => entries,
+            _ => 1,
+        };
         let trigger = if heavy && published > 0 {
             Trigger::Weight
         } else if closed && published > 0 {
@@ -162,10 +206,12 @@ impl<T> Drain<T> {
             Trigger::Manual
         } else if overdue {
             Trigger::Timeout
-        } else if heavy || unpublished || closed || claimed >= self.size {
+        } else if early && published >= enough {
+            Trigger::Policy
+        } else if heavy || unpublished || closed || early || claimed >= self.rules.size {
             return Action::AwaitPublish;
         } else {
-            return Action::Wait { deadline: Some(deadline) };
+            return Action::Wait { deadline: Some(deadline.min(again)) };
         };
         Action::Take { count: published, trigger }
     }
@@ -177,7 +223,7 @@ impl<T> Drain<T> {
         if !self.timed {
             return Action::Wait { deadline: None };
         }
-        let until = now.saturating_add(self.max_delay);
+        let until = now.saturating_add(self.rules.max_delay);
         // Another thread may have another clock, in a test that pauses tokio's.
         let until = self.timed_until.map_or(until, |former| former.min(until));
         self.timed_until = Some(until);
@@ -203,7 +249,13 @@ impl<T> Drain<T> {
     /// Returns the number of entries that one batch could take right now. `now` is as in
     /// [`step`](Self::step).
     pub(crate) fn available(&mut self, now: u64) -> u32 {
-        self.poll(now).published.min(self.size)
+        self.poll(now).published.min(self.rules.size)
+    }
+
+    /// Returns a time before the last poll.
+    #[cfg(feature = "processor")]
+    pub(crate) fn polled_at(&self) -> u64 {
+        self.polled_at
     }
 
     // Invariants: flush-before-poll, bounded-pass.
@@ -213,28 +265,44 @@ impl<T> Drain<T> {
         let flush_requested = trigger.take_flush_request();
         let armed_at = trigger.armed_at();
         self.polled_at = now;
+        self.flushed |= flush_requested;
         let mut found = Found { claimed: 0, published: 0, closed: true };
+        let mut tails: u64 = 0;
         for shard in &mut self.shards {
             shard.consumer.poll();
             shard.move_checkpoint(now, armed_at);
             if flush_requested {
                 shard.flush_to = shard.consumer.first_unclaimed();
             }
+            tails = tails.wrapping_add(shard.consumer.first_unclaimed());
             found.claimed += shard.consumer.claimed();
             found.published += shard.consumer.published();
             found.closed &= shard.consumer.closed();
+        }
+        self.idle |= found.claimed == 0;
+        if tails != self.tails {
+            (self.tails, self.moved_at) = (tails, now);
         }
         found
     }
 
     /// Takes `count` of the entries that the last poll found published; fewer if `run` leaves some
-    /// of what it is given.
-    pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(&mut Take<'_, T>)) {
+    /// of what it is given. Returns how long they have waited.
+    pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(&mut Take<'_, T>)) -> Wait {
         let shards = self.shards.len();
         let mut left = count;
+        let (mut since, mut exact, mut all) = (u64::MAX, false, true);
         for step in 0..shards {
-            let ShardState { consumer, freed, .. } = &mut self.shards[(self.first + step) % shards];
-            let part = consumer.published().min(left);
+            let shard = &mut self.shards[(self.first + step) % shards];
+            let part = shard.consumer.published().min(left);
+            if part > 0 && shard.since < since {
+                (since, exact) = (shard.since, shard.exact);
+            }
+            // The push that `since` is of may be in a shard that gives nothing.
+            all &= part > 0 || shard.consumer.claimed() == 0;
+            // The first entry goes.
+            shard.exact &= part == 0;
+            let ShardState { consumer, freed, .. } = shard;
             let before = consumer.position();
             if part > 0 {
                 run(&mut consumer.take(part));
@@ -244,11 +312,15 @@ impl<T> Drain<T> {
             *freed = (consumer.position() - before) as u32;
         }
         self.first = (self.first + 1) % shards;
+        (self.idle, self.flushed) = (false, false);
         for shard in &mut self.shards {
             shard.move_checkpoint(self.polled_at, 0);
         }
-        self.set_timed(count >= self.size);
+        // A policy that acts on the first push needs its wake-up.
+        self.set_timed(count >= self.rules.size && matches!(self.rules.early, Early::Never));
         self.queue.drained(self.shards.iter().map(|shard| shard.freed), self.timed);
+        let bound = Duration::from_nanos(self.polled_at.saturating_sub(since));
+        Wait { bound, exact: exact && all }
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod poll;
 pub(crate) mod progress;
 pub(crate) mod receiver;
 pub(crate) mod ring;
+pub(crate) mod rules;
 mod shard;
 pub(crate) mod steps;
 mod timer;
@@ -25,7 +26,7 @@ pub(crate) use shard::Shard;
 pub(crate) use weight::MAX_WEIGHT;
 
 use crate::stats::{Source, Stats, Totals};
-use crate::sync::unmodelled::AtomicU32;
+use crate::sync::unmodelled::{AtomicU32, AtomicU64};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use progress::Progress;
 use ring::{Consumer, Ring};
@@ -44,6 +45,9 @@ pub(crate) struct Queue<T> {
     pub(crate) totals: Totals,
     pub(crate) weight: Weight,
     waiters: Waiters,
+    /// Entries that the consumer has taken and holds for a later batch: they count as pending.
+    /// Written by the consumer. Statistics only: `Relaxed`.
+    pub(crate) held: AtomicU64,
     pub(crate) progress: Arc<Progress>,
 }
 
@@ -66,6 +70,7 @@ impl<T> Queue<T> {
             totals: Totals::default(),
             weight: Weight::new(max_weight),
             waiters: Waiters::new(shards),
+            held: AtomicU64::new(0),
             progress: Progress::new(),
         };
         (Handle::first(queue), consumers)
@@ -119,6 +124,9 @@ impl<T> Queue<T> {
             stats.rejected_closed += ring.refusals.closed.load(Ordering::Relaxed);
             stats.invalid += ring.refusals.invalid.load(Ordering::Relaxed);
         }
+        let held = self.held.load(Ordering::Relaxed).min(stats.counts.received);
+        stats.counts.received -= held;
+        stats.pending += held;
         stats
     }
 }

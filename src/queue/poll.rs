@@ -109,6 +109,7 @@ impl<T: Send + 'static> Receiver<T> {
 mod tests {
     use super::*;
     use crate::queue::Queue;
+    use crate::queue::rules::{Early, Rules};
 
     /// A wait for an unpublished claim yields first and then sets a timer: an executor that runs
     /// nothing else would spin.
@@ -116,7 +117,8 @@ mod tests {
     fn unpublished_claim_yields_then_sleeps() {
         let (queue, consumers) = Queue::new(1, 8, 8, 0);
         let shared = crate::sync::Arc::clone(queue.queue());
-        let mut receiver = Receiver::new(shared, consumers, 8, Duration::from_secs(3600));
+        let rules = Rules { size: 8, max_delay: u64::MAX, early: Early::Never };
+        let mut receiver = Receiver::new(shared, consumers, rules);
         queue.trigger.suspend_coordinator();
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..AWAIT_PUBLISH_POLLS + 4 {

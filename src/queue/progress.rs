@@ -39,6 +39,15 @@ impl Ticket {
             own.into_iter().for_each(|(_, size)| *size = taken);
         });
     }
+
+    /// Adds entries to the batch, once they have been taken under a later ticket.
+    #[cfg(feature = "processor")]
+    pub(crate) fn grow(&self, entries: u32) {
+        self.progress.0.with(|state| {
+            let own = state.unfinished.iter_mut().find(|(number, _)| *number == self.number);
+            own.into_iter().for_each(|(_, size)| *size += entries);
+        });
+    }
 }
 
 impl Drop for Ticket {

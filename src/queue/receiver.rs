@@ -4,6 +4,7 @@ use crate::error::Timeout;
 use crate::queue::Queue;
 use crate::queue::drain::{Action, Drain};
 use crate::queue::ring::Consumer;
+use crate::queue::rules::Rules;
 use crate::stats::Trigger;
 use crate::sync::{Arc, Backoff, Parker, thread};
 use std::time::Duration;
@@ -32,14 +33,9 @@ pub(crate) struct Due {
 }
 
 impl<T> Receiver<T> {
-    pub(crate) fn new(
-        queue: Arc<Queue<T>>,
-        consumers: Vec<Consumer<T>>,
-        size: u32,
-        max_delay: Duration,
-    ) -> Self {
+    pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, rules: Rules) -> Self {
         Self {
-            drain: Drain::new(queue, consumers, size, nanos(max_delay)),
+            drain: Drain::new(queue, consumers, rules),
             #[cfg(feature = "tokio")]
             wait: Default::default(),
         }
@@ -53,7 +49,7 @@ impl<T> Receiver<T> {
     pub(crate) fn available(&mut self) -> Option<Due> {
         let now = self.queue().trigger.clock.now();
         match self.drain.available(now) {
-            0 => None,
+            0 if self.drain.held_until.is_none() => None,
             count => Some(Due { count, trigger: Trigger::Manual }),
         }
     }
@@ -115,12 +111,12 @@ impl<T> Receiver<T> {
         self.queue().close();
         self.queue().consumer_gone(false);
         while let Some(Due { count, .. }) = self.wait() {
-            self.drain.take(count, |take| take.for_each(&each));
+            let _ = self.drain.take(count, |take| take.for_each(&each));
         }
     }
 }
 
 /// Whole nanoseconds, at most `u64::MAX` (584 years).
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -56,8 +56,10 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
+        // A paused clock may be behind the system's. A nanosecond before, so that no reading is 0.
+        let now = task_now().min(Instant::now());
         Self {
-            start: Instant::now(),
+            start: now.checked_sub(Duration::from_nanos(1)).unwrap_or(now),
             #[cfg(batchlink_hooks)]
             warp: Warp::default(),
         }

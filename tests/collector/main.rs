@@ -13,6 +13,8 @@ mod invalid;
 mod no_panic;
 mod oracle;
 mod order;
+#[cfg(feature = "tokio")]
+mod policies;
 mod push_wait;
 mod shutdown;
 mod stats;
@@ -20,4 +22,5 @@ mod stats;
 mod timers;
 mod trigger;
 #[cfg(feature = "tokio")]
+mod waits;
 mod yielding;

@@ -13,7 +13,7 @@ fn debug_output_adds_up() {
     for part in [
         "Stats { pushed: 5, accepted: 5, pending: 1, ",
         "Counts { received: 4, linked: 2, duplicates: 1, truncated: 1, invalid: 0, ",
-        "flushes: {Size: 1, Weight: 0, Timeout: 0, Manual: 0, Shutdown: 0}",
+        "flushes: {Size: 1, Weight: 0, Timeout: 0, Manual: 0, Shutdown: 0, Policy: 0}",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }

@@ -4,7 +4,8 @@
 use super::choices::{Choices, Item, mark, one_of};
 use super::{NEVER, assert_stats, by_size, context, oracle};
 use batchlink::{
-    Counts, Dedup, FlushError, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy, Producer,
+    Counts, Dedup, FlushError, FlushPolicy, Flusher, Invalid, LinkBatch, LinkCollector, LinkPolicy,
+    Producer,
 };
 use batchlink::{Overflow, Stats, Trigger, Truncation, Unsampled};
 use opentelemetry::Context;
@@ -20,6 +21,20 @@ pub struct Setup {
     capacity: usize,
     policy: oracle::Policy,
     no_delay: bool,
+    flush: FlushPolicy,
+}
+
+/// Returns a policy whose decisions need no time.
+pub fn flush_policy(choices: &mut impl Choices, size: usize) -> FlushPolicy {
+    let min_size = 1 + choices.below(size as u64) as usize;
+    let policies = [
+        FlushPolicy::Delay,
+        FlushPolicy::Immediate,
+        FlushPolicy::Balanced { min_size },
+        FlushPolicy::IdleRestart { idle: Duration::ZERO },
+        FlushPolicy::IdleRestart { idle: NEVER },
+    ];
+    one_of(choices, &policies)
 }
 
 impl Setup {
@@ -42,7 +57,8 @@ impl Setup {
             },
         };
         let no_delay = choices.below(4) == 3;
-        Self { size, shards, capacity, policy, no_delay }
+        let flush = flush_policy(choices, size);
+        Self { size, shards, capacity, policy, no_delay, flush }
     }
 }
 
@@ -174,16 +190,18 @@ pub struct Session {
 
 impl Session {
     pub fn new(setup: Setup) -> Self {
-        let Setup { size, shards, capacity, policy, no_delay } = setup;
+        let Setup { size, shards, capacity, policy, no_delay, flush } = setup;
         let builder = by_size(size).with_shards(shards).with_queue_capacity(capacity);
         let builder = builder.with_link_policy(policy.links()).with_max_delay(if no_delay {
             Duration::ZERO
         } else {
             NEVER
         });
+        let builder = builder.with_flush_policy(flush);
         let (collector, flusher) = builder.build().expect("valid");
         let slots = (capacity / shards).max(size).next_power_of_two();
         let oracle = oracle::Collector::new(size, slots, shards).with_invalid(policy.invalid);
+        let oracle = oracle.with_flush_policy(flush);
         let mut session = Self {
             handles: vec![(Handle::Collector(collector), own_shard(shards))],
             producers: 0,

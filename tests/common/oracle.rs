@@ -11,7 +11,8 @@
 #![allow(dead_code, unreachable_pub)] // each user uses a part of it
 
 use batchlink::{
-    Counts, Dedup, Invalid, Outcome, PushError, Timeout, Trigger, Truncation, Unsampled,
+    Counts, Dedup, FlushPolicy, Invalid, Outcome, PushError, Timeout, Trigger, Truncation,
+    Unsampled,
 };
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceId, TraceState};
 use opentelemetry::{KeyValue, Value};
@@ -29,6 +30,9 @@ pub struct Collector {
     shards: Vec<Shard>,
     flush_asked: bool,
     closed: bool,
+    policy: FlushPolicy,
+    /// Nothing was pending at some poll since the last batch.
+    idle: bool,
     pub accepted: u64,
     pub rejected_full: u64,
     pub rejected_closed: u64,
@@ -56,6 +60,8 @@ impl Collector {
             shards: vec![Shard::default(); shards],
             flush_asked: false,
             closed: false,
+            policy: FlushPolicy::Delay,
+            idle: false,
             accepted: 0,
             rejected_full: 0,
             rejected_closed: 0,
@@ -66,6 +72,11 @@ impl Collector {
     /// Sets a delay of zero: what is pending is due.
     pub fn without_delay(self) -> Self {
         Self { no_delay: true, ..self }
+    }
+
+    /// With an `IdleRestart` of zero, or one that never ends.
+    pub fn with_flush_policy(self, policy: FlushPolicy) -> Self {
+        Self { policy, ..self }
     }
 
     pub fn with_invalid(self, policy: Invalid) -> Self {
@@ -125,12 +136,18 @@ impl Collector {
         self.flush_asked = true;
     }
 
+    /// Returns whether a flush is requested that no poll has found yet.
+    pub fn is_flush_asked(&self) -> bool {
+        self.flush_asked
+    }
+
     pub fn close(&mut self) {
         self.closed = true;
     }
 
     /// Polls as the flusher does: a requested flush covers what is pending now.
     pub fn look(&mut self) {
+        self.idle |= self.pending() == 0;
         if std::mem::take(&mut self.flush_asked) {
             for shard in &mut self.shards {
                 shard.to_flush = shard.waiting.len();
@@ -148,8 +165,21 @@ impl Collector {
             _ if self.weights().sum::<u64>() >= self.max_weight => Ok(Some(Trigger::Weight)),
             _ if self.closed => Ok(Some(Trigger::Shutdown)),
             _ if self.shards.iter().any(|shard| shard.to_flush > 0) => Ok(Some(Trigger::Manual)),
-            _ if self.no_delay => Ok(Some(Trigger::Timeout)),
+            _ if self.no_delay && self.policy != FlushPolicy::Immediate => {
+                Ok(Some(Trigger::Timeout))
+            }
+            pending if self.is_early(pending) => Ok(Some(Trigger::Policy)),
             _ => Err(Timeout),
+        }
+    }
+
+    fn is_early(&self, pending: usize) -> bool {
+        match self.policy {
+            FlushPolicy::Immediate => true,
+            // With a `min_size` of 1 there is no load that would have to wait.
+            FlushPolicy::Balanced { min_size } => self.idle || pending >= min_size,
+            FlushPolicy::IdleRestart { idle } => idle.is_zero(),
+            _ => false,
         }
     }
 
@@ -178,6 +208,7 @@ impl Collector {
     /// much is not promised, that each gives its oldest is.
     pub fn take(&mut self, shards: impl IntoIterator<Item = usize>) -> Vec<Link> {
         let size = self.next_size();
+        self.idle = false;
         let mut oldest = |shard: usize| {
             let shard = &mut self.shards[shard];
             shard.to_flush = shard.to_flush.saturating_sub(1);

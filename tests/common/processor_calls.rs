@@ -5,18 +5,20 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part of it
 
 use super::common::choices::{Choices, Item, one_of};
+use super::common::collector_calls::flush_policy;
 use super::common::{NEVER, by_size, oracle};
 use super::exported::Exporter;
 use batchlink::{
-    Counts, Parent, PushError, Trigger,
+    Counts, FlushPolicy, Parent, PushError, Trigger,
     processor::{Answer, Batch, BatchItem, BatchProcessor, CallError, SubmitError, Submitter},
 };
 use opentelemetry::trace::{Link, Span, SpanContext, SpanId, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
-use std::future::{pending, ready};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::{pending, poll_fn, ready};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -44,17 +46,22 @@ pub struct Setup {
     no_delay: bool,
     max_weight: Option<u64>,
     by_key: bool,
+    /// Keys fill batches of their own.
+    key_batches: bool,
     places: bool,
     back_links: bool,
     skip_canceled: bool,
     parent: Parent,
+    flush: FlushPolicy,
+    /// Batches that are handled at the same time.
+    at_once: usize,
 }
 
 impl Setup {
     /// Small, so that it is soon full; one shard, as there is one thread.
     pub fn choose(choices: &mut impl Choices) -> Self {
         let size = 1 + choices.below(12) as usize;
-        Self {
+        let mut setup = Self {
             size,
             capacity: size + choices.below(12) as usize,
             // Further spans are not expected here.
@@ -69,7 +76,15 @@ impl Setup {
             back_links: choices.below(2) == 1,
             skip_canceled: choices.below(2) == 1,
             parent: one_of(choices, &[Parent::Current, Parent::None, Parent::First, Parent::Only]),
+            flush: flush_policy(choices, size),
+            at_once: 1 + choices.below(4) as usize,
+            key_batches: choices.below(4) == 3,
+        };
+        if setup.key_batches {
+            let policy = one_of(choices, &[FlushPolicy::Delay, FlushPolicy::Immediate]);
+            (setup.by_key, setup.flush) = (true, policy);
         }
+        setup
     }
 }
 
@@ -248,6 +263,8 @@ enum HowToEnd {
     Run,
     RunEach,
     RunEachAsync,
+    /// Batch by batch, of which several are in flight, and end in another order.
+    RunAsync,
     /// As `RunEachAsync`, and dropped again and again while an item is handled.
     Cancel,
 }
@@ -262,6 +279,7 @@ impl End {
                 HowToEnd::RunEach,
                 HowToEnd::RunEachAsync,
                 HowToEnd::Cancel,
+                HowToEnd::RunAsync,
             ],
         );
         let by_drop = choices.below(4) == 3;
@@ -409,6 +427,22 @@ struct ItemSpan {
     cancelled: bool,
 }
 
+/// Items that wait for others of their key.
+struct Held {
+    groups: Vec<VecDeque<usize>>,
+    size: usize,
+    capacity: usize,
+    max_weight: u64,
+    no_delay: bool,
+    immediate: bool,
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        self.groups.iter().map(VecDeque::len).sum()
+    }
+}
+
 /// A processor and the oracle, side by side.
 pub struct Session {
     submitters: Vec<Submitter<Payload, usize, usize>>,
@@ -423,6 +457,7 @@ pub struct Session {
 /// What must be the case.
 struct Model {
     policy: oracle::Policy,
+    at_once: usize,
     by_key: bool,
     /// Links say their place.
     places: bool,
@@ -437,8 +472,9 @@ struct Model {
     /// In the queue, by id.
     waiting: VecDeque<usize>,
     /// Taken, but not given out yet.
-    parts: VecDeque<Vec<usize>>,
-    trigger: Trigger,
+    parts: VecDeque<(Trigger, Vec<usize>)>,
+    /// By key, the oldest key first, if keys fill batches of their own.
+    held: Option<Held>,
     made: Vec<Made>,
     /// In the order in which their spans end.
     ended: Vec<usize>,
@@ -448,8 +484,9 @@ struct Model {
 
 impl Session {
     pub fn new(setup: Setup) -> Self {
-        let Setup { size, capacity, policy, no_delay, max_weight, by_key, places, .. } = setup;
-        let Setup { back_links, skip_canceled, parent, .. } = setup;
+        let Setup { size, capacity, policy, no_delay, max_weight, by_key, .. } = setup;
+        let Setup { key_batches, places, flush, at_once, back_links, .. } = setup;
+        let Setup { skip_canceled, parent, .. } = setup;
         let config = by_size(size).with_shards(1).with_queue_capacity(capacity);
         let config = config.with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
         let links = match places {
@@ -458,21 +495,41 @@ impl Session {
             }
             false => policy.links(),
         };
-        let config = config.with_link_policy(links.with_parent(parent));
+        let config = config.with_link_policy(links.with_parent(parent)).with_flush_policy(flush);
         let mut builder =
             BatchProcessor::builder("batch").with_config(config).with_item_span_name("item");
         builder = builder.with_back_links(back_links).with_skip_canceled(skip_canceled);
+        builder = builder.with_max_concurrent_batches(at_once);
         if let Some(weight) = max_weight {
             builder = builder.with_max_batch_weight(weight, |payload: &Payload| payload.weight);
         }
-        if by_key {
+        if key_batches {
+            builder = builder.with_key_batches(|payload: &Payload| payload.key);
+        } else if by_key {
             builder = builder.with_key(|payload| payload.key);
         }
         let exporter = Exporter::default();
         let (submitter, processor) = builder.build(exporter.tracer()).expect("valid");
         let queue =
             oracle::Collector::new(size, capacity.next_power_of_two(), 1).of_items(max_weight);
+        let queue = queue.with_flush_policy(flush);
+        let held = key_batches.then(|| Held {
+            groups: Vec::new(),
+            size,
+            capacity: capacity.next_power_of_two(),
+            max_weight: max_weight.unwrap_or(u64::MAX),
+            no_delay: no_delay && flush == FlushPolicy::Delay,
+            immediate: flush == FlushPolicy::Immediate,
+        });
+        let queue = match key_batches {
+            true => oracle::Collector::new(usize::MAX, capacity.next_power_of_two(), 1)
+                .of_items(None)
+                .with_flush_policy(FlushPolicy::Immediate),
+            false => queue,
+        };
         let model = Model {
+            held,
+            at_once,
             by_key,
             places,
             back_links,
@@ -480,13 +537,12 @@ impl Session {
             parent,
             canceled: 0,
             early_links: 0,
-            queue: if no_delay { queue.without_delay() } else { queue },
+            queue: if no_delay && !key_batches { queue.without_delay() } else { queue },
             links: oracle::LinkSet::new(policy.clone()),
             policy,
             items: Vec::new(),
             waiting: VecDeque::new(),
             parts: VecDeque::new(),
-            trigger: Trigger::Manual,
             made: Vec::new(),
             ended: Vec::new(),
             succeeded: 0,
@@ -852,8 +908,10 @@ impl Session {
 
     fn drop_processor(&mut self) {
         if self.processor.take().is_some() {
-            let left: Vec<usize> =
-                self.model.parts.drain(..).flatten().chain(self.model.waiting.drain(..)).collect();
+            let left: Vec<usize> = self.model.parts.drain(..).flat_map(|(_, part)| part).collect();
+            let held = self.model.held.iter_mut().flat_map(|held| held.groups.drain(..)).flatten();
+            let left = left.into_iter().chain(held).chain(self.model.waiting.drain(..));
+            let left: Vec<usize> = left.collect();
             for id in left {
                 self.model.failed += 1;
                 self.model.items[id].reply = Some(Err(CallError::Closed));
@@ -872,10 +930,11 @@ impl Session {
         assert_eq!((stats.succeeded(), stats.failed()), (model.succeeded, model.failed));
         assert_eq!(stats.canceled(), model.canceled);
         let queue = &model.queue;
-        let taken = queue.accepted - queue.pending() as u64;
+        let pending = queue.pending() + model.held.as_ref().map_or(0, Held::len);
+        let taken = queue.accepted - pending as u64;
         assert_eq!(stats.in_flight(), taken - model.succeeded - model.failed - model.canceled);
         let stats = stats.queue();
-        assert_eq!(stats.pending(), queue.pending() as u64);
+        assert_eq!(stats.pending(), pending as u64);
         assert_eq!((stats.accepted(), stats.invalid()), (queue.accepted, 0));
         assert_eq!(stats.handler_panics(), 0);
         assert_eq!(
@@ -925,8 +984,11 @@ impl Model {
 
     /// What `next_batch_timeout` answers: the trigger, or that it is closed, or nothing yet.
     fn due(&mut self) -> Option<Option<Trigger>> {
-        if !self.parts.is_empty() {
-            return Some(Some(self.trigger));
+        if let Some((trigger, _)) = self.parts.front() {
+            return Some(Some(*trigger));
+        }
+        if self.held.is_some() {
+            return self.due_by_key();
         }
         // A batch that all callers have left is none.
         while self.parts.is_empty() {
@@ -935,35 +997,107 @@ impl Model {
                 None => return Some(None),
             }
         }
-        Some(Some(self.trigger))
+        self.parts.front().map(|(trigger, _)| Some(*trigger))
+    }
+
+    /// As `due`, with triggers for each key.
+    fn due_by_key(&mut self) -> Option<Option<Trigger>> {
+        let flushed = self.queue.is_flush_asked();
+        let holds = self.held.as_ref().is_some_and(|held| held.len() > 0);
+        let trigger = match self.queue.due() {
+            _ if holds && flushed => Trigger::Manual,
+            Ok(None) if holds => Trigger::Shutdown,
+            Ok(None) => return Some(None),
+            Ok(Some(trigger)) => trigger,
+            Err(_) => return None,
+        };
+        self.hold(trigger);
+        self.due()
+    }
+
+    /// Takes all out of the queue, and what is then due of each key.
+    fn hold(&mut self, trigger: Trigger) {
+        self.queue.take(vec![0; self.queue.pending()]);
+        let held = self.held.as_mut().expect("by key");
+        let payload = |id: usize| &self.items[id].payload;
+        for id in self.waiting.drain(..) {
+            let key = payload(id).key;
+            match held.groups.iter_mut().find(|group| payload(group[0]).key == key) {
+                Some(group) => group.push_back(id),
+                None => held.groups.push([id].into()),
+            }
+        }
+        let weight = |id: usize| payload(id).weight.min(1 << 38);
+        let all = matches!(trigger, Trigger::Manual | Trigger::Shutdown).then_some(trigger);
+        let all = all.or(held.immediate.then_some(Trigger::Policy));
+        let all = all.or(held.no_delay.then_some(Trigger::Timeout));
+        let (size, max_weight) = (held.size, held.max_weight);
+        let take = |group: &mut VecDeque<usize>| {
+            let mut heavy = 0;
+            let fits = group.iter().take(size).take_while(|id| {
+                heavy += weight(**id);
+                heavy <= max_weight
+            });
+            let fits = fits.count().max(1);
+            group.drain(..fits).collect::<Vec<_>>()
+        };
+        for group in &mut held.groups {
+            while !group.is_empty() {
+                let heavy = group.iter().map(|id| weight(*id)).sum::<u64>() >= max_weight;
+                let Some(trigger) = (group.len() >= size)
+                    .then_some(Trigger::Size)
+                    .or(heavy.then_some(Trigger::Weight))
+                    .or(all)
+                else {
+                    break;
+                };
+                self.parts.push_back((trigger, take(group)));
+            }
+        }
+        while held.len() > held.capacity {
+            let oldest = held.groups.iter_mut().find(|group| !group.is_empty()).expect("some");
+            self.parts.push_back((Trigger::Policy, take(oldest)));
+        }
+        held.groups.retain(|group| !group.is_empty());
+        if self.skip_canceled {
+            for (_, part) in &mut self.parts {
+                let all = part.len();
+                part.retain(|&id| !self.items[id].left);
+                self.canceled += (all - part.len()) as u64;
+            }
+            self.parts.retain(|(_, part)| !part.is_empty());
+        }
     }
 
     fn available(&mut self) -> Option<Trigger> {
         while self.parts.is_empty() {
             self.queue.look();
-            if self.queue.pending() == 0 {
+            let held = self.held.as_ref().map(Held::len);
+            if self.queue.pending() + held.unwrap_or(0) == 0 {
                 return None;
             }
-            self.take(Trigger::Manual);
+            match held {
+                Some(_) => self.hold(Trigger::Manual),
+                None => self.take(Trigger::Manual),
+            }
         }
-        Some(self.trigger)
+        self.parts.front().map(|(trigger, _)| *trigger)
     }
 
     /// Out of the queue, and divided by key in the order in which keys are first met.
     fn take(&mut self, trigger: Trigger) {
         let size = self.queue.next_size();
         self.queue.take(vec![0; size]);
-        self.trigger = trigger;
         for id in self.waiting.drain(..size) {
             if self.skip_canceled && self.items[id].left {
                 self.canceled += 1;
                 continue;
             }
             let key = |id: usize| self.items[id].payload.key;
-            let part = self.parts.iter_mut().find(|part| !self.by_key || key(part[0]) == key(id));
-            match part {
-                Some(part) => part.push(id),
-                None => self.parts.push_back(vec![id]),
+            let parts = &mut self.parts;
+            match parts.iter_mut().find(|(_, part)| !self.by_key || key(part[0]) == key(id)) {
+                Some((_, part)) => part.push(id),
+                None => self.parts.push_back((trigger, vec![id])),
             }
         }
     }
@@ -980,7 +1114,7 @@ impl Model {
 
     /// The items of the next batch.
     fn make(&mut self) -> Vec<usize> {
-        let ids = self.parts.pop_front().expect("one is due");
+        let (trigger, ids) = self.parts.pop_front().expect("one is due");
         for &id in &ids {
             self.items[id].batch = Some(self.made.len());
             self.links.insert(Link::with_context(self.items[id].context.clone()));
@@ -993,7 +1127,7 @@ impl Model {
             items: ids.len(),
             links,
             counts,
-            trigger: self.trigger,
+            trigger,
             answered: 0,
             succeeded: 0,
             suppressed: ids.iter().all(|&id| self.items[id].suppressed),
@@ -1021,23 +1155,86 @@ impl Model {
         number - 1
     }
 
+    /// `run_async`, until nothing is left: each handler answers some polls after it began. No more
+    /// of them are in flight than are allowed, and as many as there are batches for.
+    fn run_async(&mut self, mut processor: Processor) {
+        let (model, in_flight) = (RefCell::new(&mut *self), Cell::new(0));
+        let most = model.borrow().at_once;
+        let run = processor.run_async(async |batch| {
+            let number = {
+                let model = &mut *model.borrow_mut();
+                assert_eq!(model.due(), Some(Some(batch.trigger())));
+                model.check_batch(&batch)
+            };
+            in_flight.set(in_flight.get() + 1);
+            assert!(in_flight.get() <= most);
+            for _ in 0..(number * 7) % 5 {
+                let mut yielded = false;
+                poll_fn(|cx| {
+                    if !std::mem::replace(&mut yielded, true) {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(())
+                })
+                .await;
+            }
+            in_flight.set(in_flight.get() - 1);
+            let model = &mut *model.borrow_mut();
+            batch.payloads().for_each(|payload| model.say(payload.id, Word::Succeed));
+            batch.succeed_all(|payload| payload.id);
+        });
+        assert!(poll(&mut Box::pin(run), &Arc::default()).is_ready(), "it waits, closed");
+        drop(model);
+        assert_eq!(self.due(), Some(None));
+    }
+
     /// `run` or `run_each`, until nothing is left.
     fn run(&mut self, mut processor: Processor, how: HowToEnd, spans: &mut Vec<ItemSpan>) {
-        let mut expected: VecDeque<(usize, usize)> = VecDeque::new();
-        // The result, or that the handler waits for ever.
-        let mut handle = |payload: Payload, cx: &Context| {
-            if expected.is_empty() {
+        if let HowToEnd::RunAsync = how {
+            return self.run_async(processor);
+        }
+        // Batches in flight, and what is left of them: place and id.
+        let mut expected: HashMap<usize, VecDeque<(usize, usize)>> = HashMap::new();
+        // What waits for ever, the rest of its batch, and its span, by the batch's number.
+        let mut stalled: BTreeMap<usize, (usize, Vec<usize>, Option<ItemSpan>)> = BTreeMap::new();
+        let most = self.at_once;
+        // The result, or that the handler waits for ever. Without an item: the handlers were
+        // dropped.
+        let mut handle = |item: Option<(Payload, &Context)>| {
+            let Some((payload, cx)) = item else {
+                for (id, left, span) in std::mem::take(&mut stalled).into_values() {
+                    spans.extend(span);
+                    let dropped = || Failure::new("dropped", DROPPED);
+                    self.reply(id, Err(CallError::Unanswered), dropped);
+                    left.into_iter().for_each(|id| self.say(id, Word::None));
+                }
+                return None;
+            };
+            // More than one, if a batch yielded before its first item.
+            while self.items[payload.id].batch.is_none() {
                 assert!(self.due().flatten().is_some(), "nothing was left");
-                expected = self.make().into_iter().enumerate().collect();
+                let ids = self.make().into_iter().enumerate().collect();
+                expected.insert(self.made.len() - 1, ids);
+                assert!(expected.len() + stalled.len() <= most, "too many are in flight");
             }
-            let (index, id) = expected.pop_front().expect("a batch has items");
+            let batch = self.items[payload.id].batch.expect("made");
+            let left = expected.get_mut(&batch).expect("in flight");
+            let (index, id) = left.pop_front().expect("a batch has items");
+            let left = if left.is_empty() { expected.remove(&batch) } else { None };
             assert_eq!(payload, self.items[id].payload);
             assert_eq!(cx.is_telemetry_suppressed(), self.items[id].suppressed);
-            let batch = self.made.len() - 1;
             let cancelled = matches!(how, HowToEnd::Cancel) && id % 4 == 1;
-            if !self.items[id].suppressed {
-                let span = cx.span().span_context().span_id();
-                spans.push(ItemSpan { id, index, batch, span, cancelled });
+            let span = cx.span().span_context().span_id();
+            let mut span = (!self.items[id].suppressed).then_some(ItemSpan {
+                id,
+                index,
+                batch,
+                span,
+                cancelled,
+            });
+            if !cancelled {
+                spans.extend(span.take());
             }
             if id % 5 == 0 {
                 cx.span().set_status(Status::error(PARTIAL));
@@ -1045,8 +1242,9 @@ impl Model {
             let result = if id % 3 == 0 { Err(id) } else { Ok(id) };
             match (cancelled, result) {
                 (true, _) => {
-                    self.reply(id, Err(CallError::Unanswered), || Failure::new("dropped", DROPPED));
-                    expected.drain(..).for_each(|(_, id)| self.say(id, Word::None));
+                    let left = left.or_else(|| expected.remove(&batch)).unwrap_or_default();
+                    let left = left.into_iter().map(|(_, id)| id).collect();
+                    stalled.insert(batch, (id, left, span));
                 }
                 (_, Ok(_)) => self.say(id, Word::Succeed),
                 // It is recorded on the item's own span.
@@ -1059,19 +1257,22 @@ impl Model {
         let waits = "no item waits";
         match how {
             HowToEnd::RunEach => {
-                processor.run_each(|payload, cx| handle(payload, cx).expect(waits))
+                processor.run_each(|payload, cx| handle(Some((payload, cx))).expect(waits))
             }
             HowToEnd::RunEachAsync => {
-                let run = processor
-                    .run_each_async(|payload, cx| ready(handle(payload, &cx).expect(waits)));
+                let run = processor.run_each_async(|payload, cx| {
+                    ready(handle(Some((payload, &cx))).expect(waits))
+                });
                 assert!(poll(&mut Box::pin(run), &Arc::default()).is_ready(), "it waits, closed");
             }
             HowToEnd::Cancel => loop {
                 let run = processor.run_each_async(|payload, cx| {
-                    let result = handle(payload, &cx);
+                    let result = handle(Some((payload, &cx)));
                     async move { if let Some(result) = result { result } else { pending().await } }
                 });
-                if poll(&mut Box::pin(run), &Arc::default()).is_ready() {
+                let done = poll(&mut Box::pin(run), &Arc::default()).is_ready();
+                handle(None);
+                if done {
                     break;
                 }
             },

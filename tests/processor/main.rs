@@ -17,6 +17,10 @@ mod baggage;
 mod batches;
 mod canceled;
 #[cfg(feature = "tokio")]
+mod concurrent;
+#[cfg(feature = "tokio")]
+mod key_batches;
+#[cfg(feature = "tokio")]
 mod oracle;
 mod outcomes;
 mod panics;
@@ -30,6 +34,7 @@ mod support;
 mod suppression;
 #[cfg(feature = "tokio")]
 mod tasks;
-mod weight;
 #[cfg(feature = "tokio")]
+mod waits;
+mod weight;
 mod yielding;

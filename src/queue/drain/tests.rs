@@ -4,10 +4,14 @@ use crate::queue::Handle;
 /// In nanoseconds.
 const HOUR: u64 = 3_600_000_000_000;
 
+fn by_delay(size: u32) -> Rules {
+    Rules { size, max_delay: HOUR, early: Early::Never }
+}
+
 /// Two shards; batches of `size`.
 fn drain(size: u32) -> (Handle<()>, Drain<()>) {
     let (queue, consumers) = Queue::new(2, 8, size, 0);
-    let drain = Drain::new(Arc::clone(queue.queue()), consumers, size, HOUR);
+    let drain = Drain::new(Arc::clone(queue.queue()), consumers, by_delay(size));
     (queue, drain)
 }
 
@@ -90,7 +94,7 @@ fn unpublished_claim_delays_own_shard() {
 #[test]
 fn weight_behind_claim_is_awaited() {
     let (queue, consumers) = Queue::new(1, 8, 8, 10);
-    let mut drain = Drain::new(Arc::clone(queue.queue()), consumers, 8, HOUR);
+    let mut drain = Drain::new(Arc::clone(queue.queue()), consumers, by_delay(8));
     let claim = queue.rings[0].claim(1).expect("a free slot");
     push(&queue, 0);
     queue.weigh(10);
@@ -155,4 +159,44 @@ fn timed_sleep_follows_latest_clock() {
     assert_eq!(ahead, Action::Wait { deadline: Some(11 * HOUR) });
     let now = queue.trigger.clock.now();
     assert_eq!(drain.step(now), Action::Wait { deadline: Some(now + HOUR) });
+}
+
+/// The wait of the oldest entry is known only if the push that it counts from is in the batch.
+#[test]
+fn partial_take_knows_bound_only() {
+    for published in [true, false] {
+        let (queue, mut drain) = drain(8);
+        assert_eq!(step(&mut drain), Action::Wait { deadline: None });
+        let claim = queue.rings[0].claim(1).expect("a free slot");
+        queue.trigger.report(&queue.rings);
+        push(&queue, 1);
+        let claim = match published {
+            true => claim.publish(|| ()).then_some(None).flatten(),
+            false => Some(claim),
+        };
+        queue.trigger.ask_flush();
+        let Action::Take { count, .. } = step(&mut drain) else { panic!("nothing is due") };
+        let wait = drain.take(count, |records| assert!(records.count() > 0));
+        let bound = drain.polled_at - queue.trigger.armed_at();
+        assert_eq!((wait.exact, wait.bound.as_nanos()), (published, bound.into()));
+        claim.into_iter().for_each(|claim| _ = claim.publish(|| ()));
+    }
+}
+
+/// An entry that passed unreported, under a limit of before, was not pushed when the last one was
+/// reported.
+#[test]
+fn unreported_entry_has_bound_only() {
+    let (queue, mut drain) = drain(8);
+    push(&queue, 0);
+    assert!(matches!(step(&mut drain), Action::Wait { .. }));
+    let first = drain.take(1, |records| assert_eq!(records.count(), 1));
+    assert!(first.exact);
+    assert_eq!(step(&mut drain), Action::Wait { deadline: None });
+    let empty_at = drain.polled_at;
+    let _ = queue.rings[0].claim(1).expect("a free slot").publish(|| ());
+    assert!(matches!(step(&mut drain), Action::Wait { .. }));
+    let bound = drain.polled_at - empty_at;
+    let wait = drain.take(1, |records| assert_eq!(records.count(), 1));
+    assert_eq!((wait.exact, wait.bound.as_nanos()), (false, bound.into()));
 }

@@ -1,0 +1,211 @@
+//! A batch for each key, with a trigger of its own.
+
+use super::common::{NEVER, by_size, watchdog};
+use super::exported::Exporter;
+use batchlink::processor::{Batch, BatchProcessor, BatchProcessorBuilder, CallError, Submitter};
+use batchlink::{FlushError, FlushPolicy, Trigger};
+use futures_util::FutureExt;
+use std::time::Duration;
+use tokio::time;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The key, and a number.
+type Item = (u64, u64);
+type Processor = BatchProcessor<Item, u64, String>;
+
+/// Batches of three of each key, up to 8 items in the queue and 8 held.
+fn of_three() -> BatchProcessorBuilder<Item, u64, String> {
+    let config = by_size(3).with_shards(1).with_queue_capacity(8).with_max_delay(10 * SECOND);
+    BatchProcessor::builder("batch").with_config(config).with_key_batches(|&(key, _)| key)
+}
+
+fn submit(submitter: &Submitter<Item, u64, String>, items: &[Item]) {
+    items.iter().for_each(|&item| submitter.submit(item).unwrap());
+}
+
+/// What is due now. Polls twice, as the first poll may only have yielded.
+async fn due(processor: &mut Processor) -> Option<(Trigger, Vec<Item>)> {
+    tokio::task::yield_now().await;
+    let first = processor.next().now_or_never().flatten();
+    let batch = first.or_else(|| processor.next().now_or_never().flatten())?;
+    let due = (batch.trigger(), batch.payloads().copied().collect());
+    batch.succeed_all(|item| item.1);
+    Some(due)
+}
+
+/// A key's batch is due with its own third item, whatever others wait; items held are pending.
+#[tokio::test(start_paused = true)]
+async fn keys_fill_own_batches() {
+    let (submitter, mut processor) = of_three().build(Exporter::default().tracer()).unwrap();
+    submit(&submitter, &[(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)]);
+    assert_eq!(due(&mut processor).await, None);
+    let stats = submitter.stats();
+    assert_eq!((stats.queue().pending(), stats.queue().received(), stats.in_flight()), (5, 0, 0));
+    submit(&submitter, &[(2, 3)]);
+    assert_eq!(due(&mut processor).await, Some((Trigger::Size, vec![(2, 1), (2, 2), (2, 3)])));
+    assert_eq!(due(&mut processor).await, None);
+    // Seven of one key are two batches, and one waits with the two of another.
+    submit(&submitter, &[(4, 1), (4, 2), (4, 3), (4, 4), (4, 5), (4, 6), (4, 7)]);
+    assert_eq!(due(&mut processor).await, Some((Trigger::Size, vec![(4, 1), (4, 2), (4, 3)])));
+    assert_eq!(due(&mut processor).await, Some((Trigger::Size, vec![(4, 4), (4, 5), (4, 6)])));
+    assert_eq!(due(&mut processor).await, None);
+    assert_eq!(submitter.stats().queue().pending(), 4);
+    submitter.close();
+    assert_eq!(due(&mut processor).await, Some((Trigger::Shutdown, vec![(1, 1), (1, 2)])));
+    assert_eq!(due(&mut processor).await, Some((Trigger::Shutdown, vec![(3, 1)])));
+    assert_eq!(due(&mut processor).await, Some((Trigger::Shutdown, vec![(4, 7)])));
+    assert_eq!(processor.next().now_or_never().map(|batch| batch.is_none()), Some(true));
+    let stats = submitter.stats();
+    assert_eq!((stats.queue().pending(), stats.succeeded(), stats.in_flight()), (0, 13, 0));
+}
+
+/// The delay of each key counts from its own oldest item, to the nanosecond.
+#[tokio::test(start_paused = true)]
+async fn keys_have_own_delays() {
+    let (submitter, mut processor) = of_three().build(Exporter::default().tracer()).unwrap();
+    for key in [1, 2, 3] {
+        submit(&submitter, &[(key, 1)]);
+        assert_eq!(due(&mut processor).await, None);
+        time::advance(SECOND).await;
+    }
+    submit(&submitter, &[(1, 2)]);
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(7 * SECOND - Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, Some((Trigger::Timeout, vec![(1, 1), (1, 2)])));
+    for key in [2, 3] {
+        assert_eq!(due(&mut processor).await, None);
+        time::advance(SECOND).await;
+        assert_eq!(due(&mut processor).await, Some((Trigger::Timeout, vec![(key, 1)])));
+    }
+}
+
+/// Timers deliver what is held, in a task that only waits.
+#[tokio::test(start_paused = true)]
+async fn held_items_wake_by_timer() {
+    let _watchdog = watchdog();
+    let (submitter, mut processor) = of_three().build(Exporter::default().tracer()).unwrap();
+    let run = tokio::spawn(async move {
+        processor.run_async(async |batch| batch.succeed_all(|item| item.0)).await;
+    });
+    let (one, two) = tokio::join!(submitter.call((1, 1)), submitter.call((2, 1)));
+    assert_eq!((one, two), (Ok(1), Ok(2)));
+    drop(submitter);
+    run.await.unwrap();
+}
+
+/// A thread that waits delivers what is held, too.
+#[test]
+fn held_items_wake_thread() {
+    let _watchdog = watchdog();
+    let config = by_size(3).with_shards(1).with_max_delay(Duration::from_millis(5));
+    let (submitter, processor) = BatchProcessor::<Item, u64, String>::builder("batch")
+        .with_config(config)
+        .with_key_batches(|&(key, _)| key)
+        .build(Exporter::default().tracer())
+        .unwrap();
+    let handle = processor.spawn(|batch| batch.succeed_all(|item| item.0)).unwrap();
+    assert_eq!(submitter.call_blocking((1, 1)), Ok(1));
+    handle.shutdown_with_timeout(NEVER).unwrap();
+}
+
+/// A flush takes what is held, and waits until it has ended.
+#[tokio::test(start_paused = true)]
+async fn flush_covers_held_items() {
+    let _watchdog = watchdog();
+    let (submitter, mut processor) = of_three().build(Exporter::default().tracer()).unwrap();
+    submit(&submitter, &[(1, 1), (2, 1)]);
+    assert_eq!(due(&mut processor).await, None);
+    submit(&submitter, &[(2, 2)]);
+    let missing = submitter.flush_and_wait(Duration::ZERO);
+    assert_eq!(missing, Err(FlushError::Timeout { pending: 1, in_flight: 2 }));
+    assert_eq!(due(&mut processor).await, Some((Trigger::Manual, vec![(1, 1)])));
+    assert!(submitter.flush_and_wait(Duration::ZERO).is_err());
+    assert_eq!(due(&mut processor).await, Some((Trigger::Manual, vec![(2, 1), (2, 2)])));
+    submitter.flush_and_wait(Duration::ZERO).unwrap();
+    // This poll takes the last request.
+    assert_eq!(due(&mut processor).await, None);
+    // An item that was taken after others of its key is covered by their ticket.
+    submit(&submitter, &[(1, 3)]);
+    assert_eq!(due(&mut processor).await, None);
+    submit(&submitter, &[(1, 4)]);
+    assert_eq!(due(&mut processor).await, None);
+    let missing = submitter.flush_and_wait(Duration::ZERO);
+    assert_eq!(missing, Err(FlushError::Timeout { pending: 0, in_flight: 2 }));
+    let batch = processor.try_next().unwrap();
+    assert!(submitter.flush_and_wait(Duration::ZERO).is_err());
+    batch.succeed_all(|item| item.1);
+    submitter.flush_and_wait(Duration::ZERO).unwrap();
+}
+
+/// Of more keys than the queue has slots, the oldest go early: memory is bounded.
+#[tokio::test(start_paused = true)]
+async fn many_keys_are_bounded() {
+    let (submitter, mut processor) = of_three().build(Exporter::default().tracer()).unwrap();
+    submit(&submitter, &[1, 2, 3, 4, 5, 6, 7].map(|key| (key, 1)));
+    assert_eq!(due(&mut processor).await, None);
+    submit(&submitter, &[8, 9, 10].map(|key| (key, 1)));
+    assert_eq!(due(&mut processor).await, Some((Trigger::Policy, vec![(1, 1)])));
+    assert_eq!(due(&mut processor).await, Some((Trigger::Policy, vec![(2, 1)])));
+    assert_eq!(due(&mut processor).await, None);
+    assert_eq!(submitter.stats().queue().pending(), 8);
+    // A key that is gone begins anew.
+    submit(&submitter, &[(1, 2), (1, 3), (1, 4)]);
+    assert_eq!(due(&mut processor).await, Some((Trigger::Size, vec![(1, 2), (1, 3), (1, 4)])));
+}
+
+/// A processor that is dropped answers the callers of what it holds.
+#[test]
+fn dropped_processor_answers_held() {
+    let (submitter, mut processor) = of_three().build(Exporter::default().tracer()).unwrap();
+    let mut call = Box::pin(submitter.call((1, 1)));
+    assert!(call.as_mut().now_or_never().is_none());
+    assert!(processor.next().now_or_never().is_none());
+    drop(processor);
+    assert_eq!(call.now_or_never(), Some(Err(CallError::Closed)));
+    let stats = submitter.stats();
+    assert_eq!((stats.queue().pending(), stats.failed(), stats.in_flight()), (0, 1, 0));
+}
+
+/// An item whose key panics waits by itself, and takes nothing from the others.
+#[tokio::test]
+async fn panicking_key_stands_alone() {
+    let config = by_size(2).with_shards(1).with_queue_capacity(8);
+    let key = |&(key, _): &Item| if key == 0 { panic!("on purpose") } else { key };
+    let (submitter, mut processor) = BatchProcessor::<Item, u64, String>::builder("batch")
+        .with_config(config)
+        .with_key_batches(key)
+        .build(Exporter::default().tracer())
+        .unwrap();
+    submit(&submitter, &[(0, 1), (1, 1), (0, 2), (1, 2)]);
+    assert_eq!(due(&mut processor).await, Some((Trigger::Size, vec![(1, 1), (1, 2)])));
+    assert_eq!(due(&mut processor).await, None);
+    let rest: Vec<_> = std::iter::from_fn(|| processor.try_next()).collect();
+    assert_eq!(rest.iter().map(Batch::len).collect::<Vec<_>>(), [1, 1]);
+}
+
+/// The policies that wait for a number of items are for the queue as a whole.
+#[test]
+fn waiting_policies_are_refused() {
+    for (policy, accepted) in [
+        (FlushPolicy::Delay, true),
+        (FlushPolicy::Immediate, true),
+        (FlushPolicy::Balanced { min_size: 2 }, false),
+        (FlushPolicy::IdleRestart { idle: SECOND }, false),
+    ] {
+        let built = of_three().with_flush_policy(policy).build(Exporter::default().tracer());
+        match built {
+            Ok(_) => assert!(accepted, "{policy:?}"),
+            Err(error) => {
+                assert!(!accepted, "{policy:?}");
+                let text = format!(
+                    "invalid flush_policy: {policy:?} (allowed: Delay or Immediate, with batches \
+                     by key)"
+                );
+                assert_eq!(error.to_string(), text);
+            }
+        }
+    }
+}
