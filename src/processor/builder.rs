@@ -241,15 +241,16 @@ where
         let submitter = Submitter::new(queue, outcomes, weigh, options);
         let meter = config.meter.start(|| submitter.stats_handle());
         let set = LinkSet::new(config.links, config.max_batch_size as usize);
-        let processor = BatchProcessor::new(
+        let mut processor = BatchProcessor::new(
             receiver,
             set,
             start_with(tracer),
-            (self.divide, held),
+            self.divide,
             (options, self.shape),
             Arc::clone(&submitter.inner.outcomes),
             meter,
         );
+        processor.held = held;
         Ok((submitter, processor))
     }
 }
