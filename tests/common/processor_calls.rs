@@ -1185,7 +1185,6 @@ impl Model {
             batch.succeed_all(|payload| payload.id);
         });
         assert!(poll(&mut Box::pin(run), &Arc::default()).is_ready(), "it waits, closed");
-        drop(model);
         assert_eq!(self.due(), Some(None));
     }
 
