@@ -82,6 +82,43 @@ async fn keys_have_own_delays() {
     }
 }
 
+/// A caller that leaves while its item is held by key is skipped when the key's batch is due: its
+/// item counted for the trigger of its key, and is counted as canceled once.
+#[tokio::test(start_paused = true)]
+async fn held_leavers_are_skipped() {
+    let exporter = Exporter::default();
+    let builder = of_three().with_skip_canceled(true).with_max_batch_size(2);
+    let (submitter, mut processor) = builder.build(exporter.tracer()).unwrap();
+    let counts = |submitter: &Submitter<Item, u64, String>| {
+        let stats = submitter.stats();
+        let (received, ended) = (stats.queue().received(), stats.succeeded() + stats.failed());
+        assert_eq!(received, ended + stats.canceled() + stats.in_flight());
+        (stats.queue().pending(), stats.succeeded(), stats.canceled())
+    };
+    let mut calls: Vec<_> =
+        [(1, 1), (2, 1), (3, 1)].map(|item| Box::pin(submitter.call(item))).into_iter().collect();
+    calls.iter_mut().for_each(|call| assert!(call.now_or_never().is_none()));
+    assert_eq!(due(&mut processor).await, None);
+    drop(calls);
+    // They are held until their keys are due.
+    assert_eq!(due(&mut processor).await, None);
+    assert_eq!(counts(&submitter), (3, 0, 0));
+    submit(&submitter, &[(1, 2)]);
+    assert_eq!(due(&mut processor).await, Some((Trigger::Size, vec![(1, 2)])));
+    assert_eq!(counts(&submitter), (2, 1, 1));
+    // One leaves before it is held, and all of the key have left: there is no batch.
+    let mut late = Box::pin(submitter.call((2, 2)));
+    assert!((&mut late).now_or_never().is_none());
+    drop(late);
+    assert_eq!(due(&mut processor).await, None);
+    assert_eq!(counts(&submitter), (1, 1, 3));
+    assert_eq!(processor.try_next().map(|batch| batch.len()), None);
+    assert_eq!(counts(&submitter), (0, 1, 4));
+    assert_eq!(exporter.spans().len(), 1);
+    let stats = submitter.flush_and_wait_async(Duration::ZERO).await.unwrap();
+    assert_eq!((stats.canceled(), stats.in_flight()), (4, 0));
+}
+
 /// Timers deliver what is held, in a task that only waits.
 #[tokio::test(start_paused = true)]
 async fn held_items_wake_by_timer() {
