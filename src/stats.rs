@@ -68,7 +68,8 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// What became of received contexts: `received` is the sum of the next five.
+/// What became of received contexts: `received` is the sum of the next five. Of a processor, items
+/// that were canceled, or left to a dropped processor, are received and in none of them.
 ///
 /// ```
 /// use batchlink::LinkSet;

@@ -352,9 +352,14 @@ fn unknown_variable_is_logged() {
 /// What one thread can have pending, for the figures at `with_queue_capacity`.
 #[test]
 fn capacity_is_divided_among_shards() {
-    for (shards, one_thread) in [(1, 2048), (2, 1024), (8, 256)] {
-        let (collector, mut flusher) =
-            LinkCollector::builder().with_shards(shards).build().unwrap();
+    for (capacity, shards, one_thread) in
+        [(None, 1, 2048), (None, 2, 1024), (None, 8, 1024), (Some(2048), 8, 256)]
+    {
+        let mut builder = LinkCollector::builder().with_shards(shards);
+        if let Some(capacity) = capacity {
+            builder = builder.with_queue_capacity(capacity);
+        }
+        let (collector, mut flusher) = builder.build().unwrap();
         let contexts: Vec<_> = (1..=3000).map(context).collect();
         assert_eq!(collector.push_all(&contexts), one_thread);
         let stats = collector.stats();

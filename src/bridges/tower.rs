@@ -188,7 +188,11 @@ where
     R: Send + 'static,
     E: Send + 'static,
 {
-    /// Makes a layer of processors that `configure` configures, each anew.
+    /// Makes a layer of processors that `configure` configures, each anew. One is built here, and
+    /// dropped, to check the configuration.
+    ///
+    /// With metrics, let `configure` give each processor a name of its own: of two with one name,
+    /// one hides the other's counters.
     ///
     /// # Errors
     ///

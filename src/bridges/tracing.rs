@@ -105,6 +105,9 @@ impl LinkBatch {
     /// span.in_scope(|| { /* the work of the batch */ });
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
+    ///
+    /// [`with_parent`](crate::LinkPolicy::with_parent) does not apply: the span's parent is the one
+    /// that `tracing` gave it.
     pub fn link_tracing(self, span: &Span) -> bool {
         let (attributes, uncounted) = (self.attributes(), self.uncounted());
         let mut links = self.into_links();

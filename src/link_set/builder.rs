@@ -44,7 +44,7 @@ impl LinkSetBuilder {
     /// themselves, 96 bytes each, belong to the batch.
     ///
     /// [`Dedup::ByContextAndAttributes`](crate::Dedup), link counts and every
-    /// [`Truncation`](crate::Truncation) but `KeepFirst` hold up to 100 bytes more per link, once a
+    /// [`Truncation`](crate::Truncation) but `KeepFirst` hold up to 150 bytes more per link, once a
     /// batch has so many.
     ///
     /// ```

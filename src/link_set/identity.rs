@@ -5,12 +5,25 @@ use opentelemetry::trace::Link;
 use opentelemetry::{Array, KeyValue, Value};
 use std::hash::{BuildHasher, Hasher};
 
-/// Returns whether two links have the same attributes, in any order.
+/// Returns whether two links have the same attributes, in any order. A number that is none is the
+/// same as itself, unlike by `==`: links that were never the same would share one hash.
 pub(super) fn same_attributes(one: &Link, other: &Link) -> bool {
     let (one, other) = (&one.attributes, &other.attributes);
-    one.len() == other.len()
-        && one.iter().all(|attribute| other.contains(attribute))
-        && other.iter().all(|attribute| one.contains(attribute))
+    let within = |some: &[KeyValue], all: &[KeyValue]| {
+        some.iter().all(|attribute| all.iter().any(|other| same_attribute(attribute, other)))
+    };
+    one.len() == other.len() && within(one, other) && within(other, one)
+}
+
+fn same_attribute(one: &KeyValue, other: &KeyValue) -> bool {
+    one.key == other.key
+        && match (&one.value, &other.value) {
+            (Value::F64(one), Value::F64(other)) => bits(*one) == bits(*other),
+            (Value::Array(Array::F64(one)), Value::Array(Array::F64(other))) => {
+                one.iter().map(|value| bits(*value)).eq(other.iter().map(|value| bits(*value)))
+            }
+            (one, other) => one == other,
+        }
 }
 
 /// Returns a hash of the attributes that does not depend on their order. Equal ones have the same.
@@ -125,6 +138,11 @@ mod tests {
         }
         for (one, other) in [
             (vec![KeyValue::new("a", 0.0)], vec![KeyValue::new("a", -0.0)]),
+            (vec![KeyValue::new("a", f64::NAN)], vec![KeyValue::new("a", f64::NAN)]),
+            (
+                vec![KeyValue::new("a", floats(&[f64::NAN]))],
+                vec![KeyValue::new("a", floats(&[f64::NAN]))],
+            ),
             (vec![KeyValue::new("a", floats(&[0.0]))], vec![KeyValue::new("a", floats(&[-0.0]))]),
             (
                 vec![KeyValue::new("a", 1), KeyValue::new("b", "c")],

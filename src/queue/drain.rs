@@ -317,7 +317,10 @@ impl<T> Drain<T> {
             shard.move_checkpoint(self.polled_at, 0);
         }
         // A policy that acts on the first push needs its wake-up.
-        self.set_timed(count >= self.rules.size && matches!(self.rules.early, Early::Never));
+        let Rules { size, max_delay, ref early, .. } = self.rules;
+        // A batch of one has no first push that it could spare a wake-up.
+        let timed = count >= size && size > 1 && max_delay > 0 && matches!(early, Early::Never);
+        self.set_timed(timed);
         self.queue.drained(self.shards.iter().map(|shard| shard.freed), self.timed);
         let bound = Duration::from_nanos(self.polled_at.saturating_sub(since));
         Wait { bound, exact: exact && all }

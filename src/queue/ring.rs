@@ -202,7 +202,8 @@ impl<T> Ring<T> {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
-                    let prefetch = word.allowance() > AHEAD;
+                    // At most the capacity, and AHEAD: no overflow.
+                    let prefetch = word.allowance() >= AHEAD + granted;
                     return Ok(Claim {
                         ring: self,
                         first,
@@ -379,7 +380,7 @@ pub(crate) struct Claim<'a, T> {
     first: u32,
     count: u32,
     report: bool,
-    /// Whether the slots up to [`AHEAD`] further on are free.
+    /// Whether the slots up to [`AHEAD`] behind the last position are free.
     prefetch: bool,
 }
 

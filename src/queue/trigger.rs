@@ -294,8 +294,14 @@ impl TriggerState {
         allowances
     }
 
-    /// Keeps how many entries each shard got since the last drain.
+    /// Keeps how many entries each shard got since the last drain, if there were any.
     fn measure_rates(&self, snapshots: &[Snapshot]) {
+        let unmoved =
+            |(share, now): (&Share, &Snapshot)| now.tail == share.tail.load(Ordering::Relaxed);
+        // The end of a timed sleep says nothing of the shards.
+        if self.shares.iter().zip(snapshots).all(unmoved) {
+            return;
+        }
         for (share, Snapshot { tail, .. }) in self.shares.iter().zip(snapshots) {
             let claimed = tail - share.tail.load(Ordering::Relaxed);
             share.rate.store(u32::try_from(claimed).unwrap_or(u32::MAX), Ordering::Relaxed);
