@@ -216,8 +216,11 @@ fn validate(fields: &Fields, names: &Names) -> Result<Shape, Refusal> {
     let max_links = within("max_links", fields.max_links.unwrap_or(128), 1, MOST)?;
     let size = within(names.max_batch_size, fields.max_batch_size.unwrap_or(128), 1, MOST)? as u128;
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get()) as u128;
-    let default =
-        processors.min(size / 16).min(MOST_SLOTS / size.next_power_of_two()).clamp(1, MOST_SHARDS);
+    // Four a processor, if that is few; a power of two; at least 16 contexts of a batch each.
+    let wanted = processors.max((4 * processors).min(16));
+    let fitting = (MOST_SLOTS / size.next_power_of_two()).min(MOST_SHARDS);
+    let most = (size / 16).clamp(1, fitting);
+    let default = 1 << wanted.next_power_of_two().min(most).ilog2();
     let shards = within(names.shards, fields.shards.unwrap_or(default), 1, MOST_SHARDS)? as u128;
     let capacity = fields.queue_capacity.unwrap_or(2048.max(4 * size));
     let allowed = |(field, value, _)| {
