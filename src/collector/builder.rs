@@ -217,8 +217,8 @@ impl LinkCollectorBuilder {
     /// `batchlink.name`. Use each name once: of two with one name, one hides the other's counters.
     ///
     /// Pushes cost no more than without. What is counted anyway is read when metrics are
-    /// collected, and the flusher records two histograms a batch. The meter keeps nothing open: the
-    /// collector closes as without metrics, and its final counters are observed once more.
+    /// collected, and the flusher records three histograms a batch. The meter keeps nothing open:
+    /// the collector closes as without metrics, and its final counters are observed once more.
     ///
     /// ```
     /// use batchlink::LinkCollector;

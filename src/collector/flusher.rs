@@ -151,7 +151,10 @@ impl Flusher {
         let queue = self.receiver.queue();
         queue.totals.add_batch(&batch.counts(), trigger);
         self.log.check(|| queue.stats());
-        self.last = Some(Last { _timer: self.meter.begin(batch.received()), _ticket: ticket });
+        self.last = Some(Last {
+            _timer: self.meter.begin(batch.received(), batch.wait_bound()),
+            _ticket: ticket,
+        });
         batch
     }
 

@@ -7,7 +7,7 @@ use opentelemetry::metrics::{AsyncInstrument, Histogram, Meter};
 use opentelemetry::{KeyValue, Value};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The attribute that tells collectors and processors apart.
 const NAME: &str = "batchlink.name";
@@ -35,6 +35,7 @@ impl RefUnwindSafe for Target {}
 /// What the consumer records, once a batch.
 pub(super) struct PerBatch {
     size: Histogram<u64>,
+    wait: Histogram<f64>,
     duration: Histogram<f64>,
     name: [KeyValue; 1],
 }
@@ -76,6 +77,13 @@ impl Target {
                 .with_unit("{item}")
                 .with_description("The number of contexts or items in a batch.")
                 .with_boundaries(SIZES.into())
+                .build(),
+            wait: self
+                .meter
+                .f64_histogram("batchlink.batch.wait")
+                .with_unit("s")
+                .with_description("The wait that no context or item of a batch has exceeded.")
+                .with_boundaries(SECONDS.into())
                 .build(),
             duration: self
                 .meter
@@ -228,8 +236,12 @@ impl<S> Watched<S> {
 }
 
 impl Running {
-    pub(super) fn begin(instruments: &Arc<PerBatch>, size: u64) -> Self {
-        let _ = caught(|| instruments.size.record(size, &instruments.name));
+    pub(super) fn begin(instruments: &Arc<PerBatch>, size: u64, wait: Option<Duration>) -> Self {
+        let PerBatch { size: sizes, wait: waits, name, .. } = &**instruments;
+        let _ = caught(|| sizes.record(size, name));
+        if let Some(wait) = wait {
+            let _ = caught(|| waits.record(wait.as_secs_f64(), name));
+        }
         Self { instruments: Arc::clone(instruments), since: Instant::now() }
     }
 }

@@ -5,6 +5,7 @@
 mod instruments;
 
 use crate::stats::{Stats, StatsHandle};
+use std::time::Duration;
 
 /// Counters of a collector or processor, as instruments read them.
 #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
@@ -72,18 +73,19 @@ pub(crate) struct BatchTimer {
 }
 
 impl BatchMeter {
-    /// Measures a batch that was taken. Cost without metrics: none, or a look at an `Option`.
+    /// Measures a batch that was taken, and whose oldest entry has waited this long at most. Cost
+    /// without metrics: none, or a look at an `Option`.
     #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self))]
     #[inline]
-    pub(crate) fn begin(&self, size: u64) -> BatchTimer {
+    pub(crate) fn begin(&self, size: u64, wait: Option<Duration>) -> BatchTimer {
         #[cfg(not(feature = "metrics"))]
-        let _ = size;
+        let _ = (size, wait);
         BatchTimer {
             #[cfg(feature = "metrics")]
             _running: self
                 .instruments
                 .as_ref()
-                .map(|instruments| instruments::Running::begin(instruments, size)),
+                .map(|instruments| instruments::Running::begin(instruments, size, wait)),
         }
     }
 }

@@ -129,7 +129,7 @@ where
         start_pages(&self.start, pages, &span);
         enter(&items, &span.span_context(), &parent);
         let size = items.len() as u64;
-        let timer = self.meter.begin(size);
+        let timer = self.meter.begin(size, Some(wait.bound));
         let span = BatchSpan::new(span, size, Arc::clone(&self.outcomes), timer, ticket);
         let made = Made { counts, trigger, number: self.number, wait, at: now };
         Some(Batch::new(items.into_iter(), span, made))

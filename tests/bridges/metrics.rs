@@ -132,13 +132,19 @@ pub(super) fn expected(name: &str, stats: &Stats) -> Values {
     expected
 }
 
-/// Takes the durations out, and returns how many were recorded for this name.
+/// Takes the durations and waits out, and returns how many durations were recorded for this name.
 pub(super) fn durations(values: &mut Values, name: &str) -> u64 {
-    let mut take =
-        |part| values.remove(&format!("batchlink.batch.duration:{part}{{batchlink.name={name}}}"));
-    let (count, sum) = (take("count"), take("sum"));
-    assert!(sum.unwrap_or(0.0) >= 0.0);
-    count.unwrap_or(0.0) as u64
+    let mut take = |part| {
+        let key = format!("batchlink.batch.{part}{{batchlink.name={name}}}");
+        values.remove(&key).unwrap_or(0.0)
+    };
+    let (waits, longest) = (take("wait:count"), take("wait:sum"));
+    let (count, sum) = (take("duration:count"), take("duration:sum"));
+    assert!(longest >= 0.0 && sum >= 0.0, "{longest}, {sum}");
+    // Each batch that was taken has a wait.
+    let batches = format!("batchlink.batch.size:count{{batchlink.name={name}}}");
+    assert_eq!(waits, values.get(&batches).copied().unwrap_or(0.0));
+    count as u64
 }
 
 /// A builder of which every refusal and outcome is within reach.
@@ -422,4 +428,20 @@ fn kind_and_attributes(data: &AggregatedMetrics) -> (&'static str, String) {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// The waits that are recorded are those of the batches.
+#[test]
+fn waits_equal_batches() {
+    let metered = Metered::new();
+    let (collector, mut flusher) = small(&metered.meter(), "a");
+    let mut waited = 0.0;
+    for n in 1..=20 {
+        collector.push_all(&[n, n + 1].map(context));
+        let batch = flusher.try_next().unwrap();
+        waited += batch.wait_bound().unwrap().as_secs_f64();
+    }
+    let sum = metered.read()["batchlink.batch.wait:sum{batchlink.name=a}"];
+    assert!((sum - waited).abs() < 1e-9, "{sum}, {waited}");
+    assert!(waited > 0.0);
 }

@@ -94,7 +94,7 @@ fn panicking_instruments_are_contained() {
         assert_eq!(flusher.try_next().unwrap().linked(), 1);
     }
     assert!(flusher.try_next().is_none());
-    assert_eq!(panicking.calls.swap(0, Ordering::Relaxed), 6, "two a batch");
+    assert_eq!(panicking.calls.swap(0, Ordering::Relaxed), 9, "three a batch");
     let instrument = Instrument(Arc::clone(&panicking.calls));
     for callback in &*panicking.counters.lock().unwrap() {
         callback(&instrument);

@@ -79,6 +79,7 @@ fn scrape_equals_stats() {
     for (name, key) in [(inserts, "inserts.batches"), (mails, "mails.batches")] {
         assert_eq!(of("batchlink_batches_total", name, &[]), stats[key]);
         assert_eq!(of("batchlink_batch_size_count", name, &[]), stats[key]);
+        assert_eq!(of("batchlink_batch_wait_seconds_count", name, &[]), stats[key]);
         assert_eq!(of("batchlink_batch_duration_seconds_count", name, &[]), stats[key]);
     }
     for outcome in ["succeeded", "failed"] {
