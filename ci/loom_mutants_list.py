@@ -4,6 +4,8 @@ FRESH = ("the swap in `coordinate` acquires for the coordinator; for others it k
          "`level` fresh, which matters only while a coordinator is suspended")
 LAST = ("loom lets no thread's read-modify-writes pass each other; a processor may, and then a push "
         "through one handle could find the ring closed by the drop of another that came after it")
+LEFT = ("the answer takes the waker out and wakes the task that left; "
+        "tests/processor/wakers.rs looks before the answer")
 LOCKED = "the lock of the lists orders the same two: a waiter is in its list before it is looked for"
 NO_TIME = "time stands still in a model; tests/collector/trigger.rs has the delay"
 SUSPENDED = ("matters only while a coordinator is suspended between the two; in a model it always "
@@ -270,4 +272,23 @@ MUTANTS = [
      [("impl<$T> Drop for Drain<$T> { fn drop(&mut self) { self.queue.close();",
        "impl<$T> Drop for Drain<$T> { fn drop(&mut self) {")],
      "dropped_flusher_closes", None),
+    # Answers
+    ("answered caller not woken",
+     [("if let State::Waiting(Some($waker)) = $former { $waker.wake(); }", "")],
+     "task_gets_its_answer", None),
+    ("dropped item answers nothing",
+     [("caught(|| self.put(Err(CallError::Closed)))", "caught(|| drop(self.0.take()))")],
+     "caller_races_the_end", None),
+    ("first poll without a waker not looked at",
+     [("let $registered = $waker.is_some();", "let $registered = true;")],
+     "caller_gets_its_answer", None),
+    ("second waker not kept",
+     [("State::Waiting($former) => { swap($former, &mut $waker); None }",
+       "State::Waiting(_) => None,")], "moved_task_is_woken", None),
+    ("answer not seen by a second poll",
+     [("let Some($state) = $answered else", "let Some($state) = $answered.filter(|_| false) else")],
+     "moved_task_is_woken", None),
+    ("leaving caller does not take its waker",
+     [("let $former = State::replace(&$cell, State::Waiting(None)); let _ = caught(|| drop($former));",
+       "")], "caller_leaves_while_answered", LEFT),
 ]

@@ -230,3 +230,48 @@ fn traceparent_allocates_nothing() {
         assert_eq!((count, found.is_ok()), (0, valid), "{header}");
     }
 }
+
+/// A call allocates the cell of its answer and nothing else, and its answer nothing: the rest is of
+/// the batch.
+#[cfg(feature = "processor")]
+#[test]
+fn call_allocates_its_cell() {
+    use batchlink::processor::BatchProcessor;
+    use opentelemetry::trace::noop::NoopTracer;
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
+    fn count_pending<F: Future>(calls: &mut [Pin<Box<F>>]) -> usize {
+        let cx = &mut Context::from_waker(Waker::noop());
+        calls.iter_mut().map(|call| usize::from(call.as_mut().poll(cx).is_pending())).sum()
+    }
+
+    let per_batch = [SIZE / 2, SIZE].map(|size| {
+        let (submitter, mut processor) = BatchProcessor::<u64, u64, String>::builder("batch")
+            .with_max_batch_size(size)
+            .with_max_delay(NEVER)
+            .with_shards(1)
+            .with_link_policy(LinkPolicy::new().without_link_type())
+            .build(NoopTracer::new())
+            .unwrap();
+        let contexts = contexts();
+        let mut last = 0;
+        for round in 0..10 {
+            let numbers = (0..size as u64).zip(&contexts);
+            let call = |(n, context)| Box::pin(submitter.call_with_context(n, context));
+            let mut calls: Vec<_> = numbers.map(call).collect();
+            let (asking, pending) = allocations(|| count_pending(&mut calls));
+            let (taking, batch) = allocations(|| processor.next_batch().unwrap());
+            let (answering, ()) = allocations(|| batch.succeed_all(|n| *n));
+            let (receiving, left) = allocations(|| count_pending(&mut calls));
+            assert_eq!((pending, left), (size, 0));
+            if round > 0 {
+                assert_eq!((asking, receiving), (size as u64, 0), "round {round}");
+            }
+            last = taking + answering;
+        }
+        last
+    });
+    assert_eq!(per_batch[0], per_batch[1], "of a batch, whatever its size");
+    println!("{} allocations a batch", per_batch[0]);
+}

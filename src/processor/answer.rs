@@ -1,15 +1,13 @@
 //! The way back: every caller gets exactly one answer.
 
 use super::failure::Failure;
+use super::reply::Caller;
 use super::span::BatchSpan;
 use crate::panic::caught;
-use crate::sync::{Arc, Parker, oneshot};
+use crate::sync::Arc;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Display};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Instant;
 
 /// Why a [`call`](super::Submitter::call) has no result.
 ///
@@ -132,44 +130,6 @@ impl<E: Error + 'static> Error for CallError<E> {
 /// What a caller gets.
 pub(super) type CallResult<R, E> = Result<R, CallError<E>>;
 
-/// The handler's end of a call. Dropping it without a reply answers `Closed`.
-pub(super) type Caller<R, E> = oneshot::Sender<CallResult<R, E>>;
-
-/// The caller's end of a call. If the other end is dropped without a reply, the queue was dropped:
-/// `Closed`.
-pub(super) struct Reply<R, E>(oneshot::Receiver<CallResult<R, E>>);
-
-/// Creates both ends of a call.
-pub(super) fn channel<R, E>() -> (Caller<R, E>, Reply<R, E>) {
-    let (caller, reply) = oneshot::channel();
-    (caller, Reply(reply))
-}
-
-impl<R, E> Reply<R, E> {
-    /// Blocks the thread until the reply is there, at most until `deadline`.
-    pub(super) fn wait(mut self, deadline: Option<Instant>) -> CallResult<R, E> {
-        let parker = Parker::new();
-        let cx = &mut Context::from_waker(parker.waker());
-        loop {
-            // Before the poll, which then finds a reply that was there in time.
-            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            match Pin::new(&mut self).poll(cx) {
-                Poll::Ready(reply) => return reply,
-                Poll::Pending if late => return Err(CallError::Timeout),
-                Poll::Pending => parker.park(deadline),
-            }
-        }
-    }
-}
-
-impl<R, E> Future for Reply<R, E> {
-    type Output = CallResult<R, E>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CallResult<R, E>> {
-        Pin::new(&mut self.0).poll(cx).map(|reply| reply.unwrap_or(Err(CallError::Closed)))
-    }
-}
-
 /// A handle to report the result of one item.
 ///
 /// An item counts as succeeded only if its handle says so. Dropping the handle reports a failure,
@@ -206,7 +166,10 @@ impl<R, E> Answer<R, E> {
         Self { caller, span: Some(span) }
     }
 
-    /// Reports success. Does not block; a caller that has given up makes no difference.
+    /// Reports success. Does not wait for the caller; one that has given up makes no difference.
+    ///
+    /// Cost: one uncontended lock. Its only other holder is a caller's thread for the moment in
+    /// which its future is dropped, or polled with another waker.
     pub fn succeed(self, result: R) {
         self.give(Ok(result), Failure::of);
     }
@@ -237,7 +200,7 @@ impl<R, E> Answer<R, E> {
     /// Returns whether a caller waits for the answer. None does if the item was only submitted, or
     /// the caller has given up: work for it can be skipped.
     pub fn is_awaited(&self) -> bool {
-        self.caller.as_ref().is_some_and(|caller| !caller.is_canceled())
+        self.caller.as_ref().is_some_and(Caller::is_awaited)
     }
 
     /// Counts the item, then answers its caller, then lets the span end
@@ -271,10 +234,10 @@ impl<R, E> Drop for Answer<R, E> {
 /// drops it here or at its own end.
 ///
 /// Dropping a reply and waking a caller are user code: a panic of theirs must not cost other
-/// callers their answers. If a waker panics while its caller leaves, the reply may leak.
+/// callers their answers.
 fn send<R, E>(caller: Option<Caller<R, E>>, reply: CallResult<R, E>) {
     let _ = caught(|| match caller {
-        Some(caller) => drop(caller.send(reply)),
+        Some(caller) => caller.answer(reply),
         None => drop(reply),
     });
 }

@@ -1,13 +1,16 @@
 //! Submissions whose result is waited for.
 
-use super::answer::{CallError, Reply, channel};
+use super::answer::CallError;
 use super::back_link::BackLink;
+use super::reply::{Reply, channel};
 use super::request::Request;
 use super::submitter::Submitter;
 use super::{Item, scope};
 use crate::error::PushError;
 use crate::sync::polls_tasks;
 use opentelemetry::trace::SpanContext;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 impl<T, R, E> Submitter<T, R, E> {
@@ -34,7 +37,8 @@ impl<T, R, E> Submitter<T, R, E> {
     pub fn call(&self, item: T) -> impl Future<Output = Result<R, CallError<E>>> {
         let request = self.inner.request();
         async move {
-            let (waiting, _back) = self.ask(item, self.inner.or_current(request))?;
+            let waker = current_waker().await;
+            let (waiting, _back) = self.ask(item, self.inner.or_current(request), Some(waker))?;
             waiting.await
         }
     }
@@ -51,7 +55,8 @@ impl<T, R, E> Submitter<T, R, E> {
     ) -> impl Future<Output = Result<R, CallError<E>>> + use<'_, T, R, E> {
         let request = self.inner.request_of(context);
         async move {
-            let (waiting, _back) = self.ask(item, request)?;
+            let waker = current_waker().await;
+            let (waiting, _back) = self.ask(item, request, Some(waker))?;
             waiting.await
         }
     }
@@ -86,7 +91,7 @@ impl<T, R, E> Submitter<T, R, E> {
 
     async fn ask_wait(&self, item: T, request: Request) -> Result<R, CallError<E>> {
         self.refuse_own_handler()?;
-        let (caller, waiting) = channel();
+        let (caller, waiting) = channel(None);
         let mut request = self.inner.or_current(request);
         let _back = request.link_back();
         self.wait_async(self.item(item, request, Some(caller))).await.map_err(refused)?;
@@ -118,19 +123,30 @@ impl<T, R, E> Submitter<T, R, E> {
 
     /// Submits an item whose result is waited for. The back link is to be held until then.
     #[inline(always)]
-    fn ask(&self, item: T, mut request: Request) -> Result<Asked<R, E>, CallError<E>> {
+    fn ask(
+        &self,
+        item: T,
+        mut request: Request,
+        waker: Option<Waker>,
+    ) -> Result<Asked<R, E>, CallError<E>> {
         self.refuse_own_handler()?;
-        let (caller, waiting) = channel();
+        let (caller, waiting) = channel(waker);
         let back = request.link_back();
-        self.put(self.item(item, request, Some(caller))).map_err(refused)?;
-        Ok((waiting, back))
+        match self.put(self.item(item, request, Some(caller))) {
+            Ok(()) => Ok((waiting, back)),
+            Err(refusal) => {
+                // With its waker, which the drop of the refused item would wake.
+                drop(waiting);
+                Err(refused(refusal))
+            }
+        }
     }
 
     fn ask_blocking(&self, item: T) -> Result<Asked<R, E>, CallError<E>> {
         if polls_tasks() {
             return Err(CallError::AsyncContext);
         }
-        self.ask(item, self.inner.request())
+        self.ask(item, self.inner.request(), None)
     }
 
     #[inline(always)]
@@ -141,6 +157,11 @@ impl<T, R, E> Submitter<T, R, E> {
 
 /// A call that waits.
 type Asked<R, E> = (Reply<R, E>, Option<BackLink>);
+
+/// Returns the waker of the task that polls this.
+async fn current_waker() -> Waker {
+    poll_fn(|cx| Poll::Ready(cx.waker().clone())).await
+}
 
 fn refused<T, R, E>((_, reason): (Item<T, R, E>, PushError)) -> CallError<E> {
     match reason {

@@ -47,6 +47,7 @@ mod in_flight;
 mod keys;
 mod options;
 mod parts;
+mod reply;
 mod request;
 mod run;
 #[cfg(feature = "tokio")]
@@ -71,7 +72,7 @@ use crate::link_set::record::Bounded;
 use crate::meter::{Items, Measured};
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
-use answer::Caller;
+use reply::Caller;
 use request::Extra;
 use std::time::Duration;
 
@@ -114,7 +115,7 @@ impl<T, R, E> Item<T, R, E> {
 
     /// Returns whether its caller has left.
     fn is_canceled(&self) -> bool {
-        self.caller.as_ref().is_some_and(Caller::is_canceled)
+        self.caller.as_ref().is_some_and(|caller| !caller.is_awaited())
     }
 }
 

@@ -110,7 +110,7 @@ fn end(span: &OwnSpan, failure: Option<Failure>) {
 pub(super) struct BatchSpan {
     span: OwnSpan,
     size: u64,
-    succeeded: AtomicU64,
+    failed: AtomicU64,
     /// The first one. `std`'s lock: no step of the protocol depends on it, and no thread waits in
     /// it.
     failure: Mutex<Option<Failure>>,
@@ -129,8 +129,8 @@ impl BatchSpan {
         timer: BatchTimer,
         ticket: Option<Arc<Ticket>>,
     ) -> Self {
-        let (succeeded, failure) = (AtomicU64::new(0), Mutex::new(None));
-        Self { span, size, succeeded, failure, outcomes, _timer: timer, _ticket: ticket }
+        let (failed, failure) = (AtomicU64::new(0), Mutex::new(None));
+        Self { span, size, failed, failure, outcomes, _timer: timer, _ticket: ticket }
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -139,13 +139,13 @@ impl BatchSpan {
 
     /// Counts an item as succeeded.
     pub(super) fn succeed(&self) {
-        // Relaxed: read after the last reference was dropped, which acquires.
-        self.succeeded.fetch_add(1, Ordering::Relaxed);
         self.outcomes.succeeded.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts an item as failed, and keeps why if it is the first.
     pub(super) fn fail(&self, why: impl FnOnce() -> Failure) {
+        // Relaxed: read after the last reference was dropped, which acquires.
+        self.failed.fetch_add(1, Ordering::Relaxed);
         self.outcomes.failed.fetch_add(1, Ordering::Relaxed);
         if self.with_failure(|first| first.is_some()) {
             return;
@@ -179,8 +179,9 @@ impl BatchSpan {
 
 impl Drop for BatchSpan {
     fn drop(&mut self) {
-        let succeeded = self.succeeded.load(Ordering::Relaxed);
-        let failed = self.size - succeeded;
+        // Every item has its answer, of which a drop is one.
+        let failed = self.failed.load(Ordering::Relaxed);
+        let succeeded = self.size - failed;
         for attribute in [
             KeyValue::new("batch.succeeded", int(succeeded)),
             KeyValue::new("batch.failed", int(failed)),

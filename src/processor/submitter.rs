@@ -1,8 +1,8 @@
 //! The submitting half of a processor.
 
-use super::answer::Caller;
 use super::builder::Weigh;
 use super::options::Options;
+use super::reply::Caller;
 use super::request::{Inner, Request};
 use super::{Item, Outcomes, ProcessorStats, SubmitError, WeakSubmitter, scope};
 use crate::error::{FlushError, PushError};

@@ -1,9 +1,7 @@
-//! What runs in production: `std`, crossbeam, and the channel of answers.
+//! What runs in production: `std`, crossbeam and atomic-waker.
 
 pub(crate) use atomic_waker::AtomicWaker;
 pub(crate) use crossbeam_utils::Backoff;
-#[cfg(feature = "processor")]
-pub(crate) use futures_channel::oneshot;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };

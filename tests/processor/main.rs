@@ -36,5 +36,6 @@ mod suppression;
 mod tasks;
 #[cfg(feature = "tokio")]
 mod waits;
+mod wakers;
 mod weight;
 mod yielding;

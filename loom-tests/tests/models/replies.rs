@@ -4,11 +4,13 @@ use batchlink::{
     Trigger,
     processor::{BatchProcessor, CallError, Submitter},
 };
-use batchlink_loom_tests::{NEVER, block_on, check, spawn};
+use batchlink_loom_tests::{Alarm, NEVER, block_on, check, spawn};
 use loom::thread;
 use opentelemetry::trace::SpanContext;
 use opentelemetry::trace::noop::NoopTracer;
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 type Pair = (Submitter<u64, u64, Infallible>, BatchProcessor<u64, u64, Infallible>);
@@ -68,19 +70,53 @@ fn dropped_item_answers_its_caller() {
     });
 }
 
-/// A task that leaves while it is answered costs no other its answer: the item is counted, the
-/// reply freed.
+/// A task that is polled with another waker, as one that moves between threads may be, is woken by
+/// that one, or finds its answer.
 #[test]
-fn caller_leaves_while_answered() {
+fn moved_task_is_woken() {
     check(3, || {
         let (submitter, mut processor) = processor(1, None);
         let call = spawn(submitter, |submitter| {
             let mut call = Box::pin(submitter.call(7));
-            let _ =
-                call.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+            let former = Alarm::new().into();
+            let _ = call.as_mut().poll(&mut Context::from_waker(&former));
+            block_on(call)
         });
+        processor.next_batch().unwrap().succeed_all(|n| n + 1);
+        assert_eq!(call.join().unwrap().0, Ok(8));
+    });
+}
+
+/// Submits an item in a task that leaves after its first poll. Returns its waker.
+fn leave(submitter: &Submitter<u64, u64, Infallible>) -> Arc<Alarm> {
+    let alarm = Alarm::new();
+    let waker = Arc::clone(&alarm).into();
+    let _ = Box::pin(submitter.call(7)).as_mut().poll(&mut Context::from_waker(&waker));
+    alarm
+}
+
+/// A task that leaves while it is answered costs no other its answer: the item is counted, the
+/// reply and the waker are freed.
+#[test]
+fn caller_leaves_while_answered() {
+    check(3, || {
+        let (submitter, mut processor) = processor(1, None);
+        let call = spawn(submitter, leave);
         processor.next_batch().unwrap().succeed_all(|n| *n);
-        assert_eq!(call.join().unwrap().1.stats().succeeded(), 1);
+        let (waker, submitter) = call.join().unwrap();
+        assert_eq!((submitter.stats().succeeded(), Arc::strong_count(&waker)), (1, 1));
+    });
+}
+
+/// So they are if it leaves while its item is dropped.
+#[test]
+fn caller_leaves_while_dropped() {
+    check(3, || {
+        let (submitter, mut processor) = processor(1, None);
+        let call = spawn(submitter, leave);
+        drop(processor.next_batch().unwrap());
+        let (waker, submitter) = call.join().unwrap();
+        assert_eq!((submitter.stats().failed(), Arc::strong_count(&waker)), (1, 1));
     });
 }
 
