@@ -30,9 +30,13 @@ impl LinkSet {
     pub(crate) fn insert_records(&mut self, records: impl Iterator<Item = Record>) {
         // Decided once for all of them.
         if self.selection.is_none() {
-            records.for_each(|record| _ = self.insert_as::<true>(record));
+            for record in records {
+                self.insert_as::<true>(record);
+            }
         } else {
-            records.for_each(|record| _ = self.insert_record(record));
+            for record in records {
+                self.insert_record(record);
+            }
         }
     }
 
