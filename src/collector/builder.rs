@@ -152,7 +152,8 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// Sets how many contexts can wait, in all shards together.
+    /// Sets how many contexts can wait, in all shards together; defaults to 1024 a shard, and to at
+    /// least 2048 and four batches.
     ///
     /// **The capacity is divided among the shards, and a thread uses one of them.** Every shard has
     /// `next_power_of_two(max(queue_capacity / shards, max_batch_size))` slots of 32 bytes, and a

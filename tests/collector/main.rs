@@ -23,4 +23,5 @@ mod timers;
 mod trigger;
 #[cfg(feature = "tokio")]
 mod waits;
+#[cfg(feature = "tokio")]
 mod yielding;
