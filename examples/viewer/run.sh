@@ -9,6 +9,8 @@ cd "$(dirname "$0")"
 port=${PORT:-4318} url=http://127.0.0.1:${PORT:-4318}
 command -v protoc >/dev/null || { echo "run.sh: protoc is missing (Debian: protobuf-compiler)" >&2; exit 1; }
 
+export CARGO_TARGET_DIR=$PWD/target # where the viewer is looked for below
+echo "run.sh: building, which takes some minutes the first time" >&2
 cargo build --quiet --release
 target/release/batchlink-viewer "$port" &
 viewer=$!
