@@ -151,10 +151,12 @@ fn flusher_awaits_coordinator() {
 /// The timed sleep ends by the clock of the latest step: tokio's may be far ahead of the system's.
 #[test]
 fn timed_sleep_follows_latest_clock() {
-    let (queue, mut drain) = drain(1);
-    push(&queue, 0);
-    assert_eq!(step(&mut drain), Action::Take { count: 1, trigger: Trigger::Size });
-    drain.take(1, |records| assert_eq!(records.count(), 1));
+    let (queue, mut drain) = drain(2);
+    for _ in 0..2 {
+        push(&queue, 0);
+    }
+    assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Size });
+    drain.take(2, |records| assert_eq!(records.count(), 2));
     let ahead = drain.step(10 * HOUR);
     assert_eq!(ahead, Action::Wait { deadline: Some(11 * HOUR) });
     let now = queue.trigger.clock.now();
