@@ -1,4 +1,4 @@
-//! Promise 5: memory is bounded, by the formula in docs/GUIDE.md, whatever goes on. Counted in
+//! Promise 5: memory is bounded, by the formula in docs/LIMITS.md, whatever goes on. Counted in
 //! bytes for the whole process, therefore in one test, one check after the other.
 //!
 //! `BATCHLINK_TEST_SECONDS` is for how long the two checks that go on for a while do so.
@@ -99,13 +99,13 @@ impl Config {
         self.shards * self.capacity.div_ceil(self.shards).max(self.size).next_power_of_two()
     }
 
-    /// docs/GUIDE.md: slots, shards and the collector itself.
+    /// docs/LIMITS.md: slots, shards and the collector itself.
     fn queue(&self) -> usize {
-        assert!(include_str!("../docs/GUIDE.md").contains("640 bytes and 640 per shard"));
+        assert!(include_str!("../docs/LIMITS.md").contains("640 bytes and 640 per shard"));
         32 * self.slots() + 640 * self.shards + 640
     }
 
-    /// docs/GUIDE.md: the links of one batch.
+    /// docs/LIMITS.md: the links of one batch.
     fn links(&self) -> usize {
         (if self.link_type { 96 + 56 } else { 96 }) * self.size
     }
