@@ -222,7 +222,7 @@ fn validate(fields: &Fields, names: &Names) -> Result<Shape, Refusal> {
     let most = (size / 16).clamp(1, fitting);
     let default = 1 << wanted.next_power_of_two().min(most).ilog2();
     let shards = within(names.shards, fields.shards.unwrap_or(default), 1, MOST_SHARDS)? as u128;
-    let capacity = fields.queue_capacity.unwrap_or(2048.max(4 * size));
+    let capacity = fields.queue_capacity.unwrap_or(2048.max(4 * size).max(1024 * shards));
     let allowed = |(field, value, _)| {
         (field, value, format!("{} = {size} to {MOST_SLOTS}", names.max_batch_size))
     };
