@@ -33,7 +33,8 @@ fn poll_ready<S: Service<u64>>(service: &mut S) -> Poll<Result<(), S::Error>> {
     service.poll_ready(&mut task::Context::from_waker(Waker::noop()))
 }
 
-/// A full queue is waited for by the response, not by `poll_ready`, and refuses nothing.
+/// A full queue is waited for by the response, not by `poll_ready`, and refuses nothing. Each
+/// response is that of its own request.
 #[test]
 fn response_waits_for_slot() {
     let (submitter, mut processor) = pair();
@@ -46,11 +47,19 @@ fn response_waits_for_slot() {
         .collect();
     assert!(responses.iter_mut().all(|response| poll(response).is_pending()));
     assert_eq!(service.submitter().unwrap().stats().queue().pending(), 2);
+    assert_eq!(poll_ready(&mut service), Poll::Ready(Ok(())), "the queue is full");
+    let mut squares = Vec::new();
     for _ in 0..2 {
         processor.try_next().unwrap().succeed_all(|n| n * n);
-        responses.retain_mut(|response| poll(response).is_pending());
+        responses.retain_mut(|response| match poll(response) {
+            Poll::Ready(square) => {
+                squares.push(square);
+                false
+            }
+            Poll::Pending => true,
+        });
     }
-    assert_eq!(responses.len(), 0);
+    assert_eq!(squares, [1, 4, 9, 16].map(Ok));
     let stats = service.submitter().unwrap().stats();
     assert_eq!((stats.succeeded(), stats.queue().rejected_full()), (4, 0));
 }
@@ -130,9 +139,10 @@ async fn layer_links_requests() {
     assert_eq!(response.with_context(elsewhere).await, Ok(9));
     let submitter = service.submitter().unwrap().downgrade();
     drop(service); // the last one: its task ends
-    while submitter.upgrade().is_some() {
+    for _ in 0..100 {
         tokio::task::yield_now().await;
     }
+    assert!(submitter.upgrade().is_none());
     let spans = exporter.get_finished_spans().unwrap();
     let batch = spans.iter().find(|span| span.name == "batch").unwrap();
     assert_eq!(batch.links[0].span_context, request);
@@ -141,6 +151,7 @@ async fn layer_links_requests() {
 }
 
 /// A batch for which the inner service has failed, or which it drops, leaves no caller waiting.
+/// Each of the layer's services has an inner one of its own.
 #[tokio::test]
 async fn failed_inner_service_answers() {
     #[derive(Clone)]
@@ -160,12 +171,15 @@ async fn failed_inner_service_answers() {
     }
     let layer = BatchLayer::new(NoopTracer::new(), || BatchProcessor::builder("batch")).unwrap();
     let service = layer.layer(Broken);
-    assert_eq!(service.oneshot(1).await, Err(CallError::Unanswered));
-    let dropping = service_fn(|batch| {
-        drop(batch);
+    assert_eq!(service.clone().oneshot(1).await, Err(CallError::Unanswered));
+    let dropped = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&dropped);
+    let dropping = service_fn(move |batch: Batch<u64, u64, Text>| {
+        seen.lock().unwrap().extend(batch.payloads().copied());
         ready(Err::<(), Text>("dropped"))
     });
-    assert_eq!(layer.layer(dropping).oneshot(1).await, Err(CallError::Unanswered));
+    assert_eq!(layer.layer(dropping).oneshot(2).await, Err(CallError::Unanswered));
+    assert_eq!(*dropped.lock().unwrap(), [2]);
 }
 
 /// Nothing panics outside of a runtime, or if the configuration changes to an invalid one.

@@ -3,13 +3,17 @@
 use super::common::*;
 use batchlink::{Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, Parent, Unsampled};
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry::{Context, KeyValue};
 
 fn batch(policy: LinkPolicy, contexts: &[SpanContext]) -> LinkBatch {
     let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
     contexts.iter().for_each(|context| _ = set.insert(context));
     set.finish()
+}
+
+fn in_trace(trace: u128, n: u64) -> SpanContext {
+    SpanContext::new(trace.into(), n.into(), TraceFlags::SAMPLED, false, TraceState::NONE)
 }
 
 /// The span id of the parent that the batch span is exported with, started in span 9; 0: none.
@@ -28,15 +32,18 @@ fn policy_decides_on_parent() {
     let two = [context(1), context(2)];
     let twice = [context(1), context(1)];
     let and_none = [context(1), SpanContext::NONE];
-    for (parent, of_two, of_twice, of_none, of_and_none) in [
-        (Parent::Current, 9, 9, 9, 9),
-        (Parent::None, 0, 0, 0, 0),
-        (Parent::First, 1, 1, 9, 1),
-        (Parent::Only, 9, 1, 9, 9),
+    // Of one number, in two traces.
+    let traces = [context(1), in_trace(0xbeef, 1)];
+    for (parent, of_two, of_twice, of_none, of_and_none, of_traces) in [
+        (Parent::Current, 9, 9, 9, 9, 9),
+        (Parent::None, 0, 0, 0, 0, 0),
+        (Parent::First, 1, 1, 9, 1, 1),
+        (Parent::Only, 9, 1, 9, 9, 9),
     ] {
         let policy = LinkPolicy::new().with_parent(parent);
-        let found = [&two[..], &twice, &[], &and_none].map(|of| parent_of(policy.clone(), of));
-        assert_eq!(found, [of_two, of_twice, of_none, of_and_none], "{parent:?}");
+        let all = [&two[..], &twice, &[], &and_none, &traces];
+        let found = all.map(|of| parent_of(policy.clone(), of));
+        assert_eq!(found, [of_two, of_twice, of_none, of_and_none, of_traces], "{parent:?}");
     }
     assert_eq!(parent_of(LinkPolicy::new(), &two), 9, "the default is the current one");
 }
@@ -59,16 +66,20 @@ fn unlinked_context_is_no_parent() {
     assert_eq!(parent_of(kept, &[context(1), context(1), context(2)]), 9);
 }
 
-/// Flags, remoteness and trace state are the link's; baggage stays the current context's.
+/// Flags, remoteness and trace state are the link's; baggage and other values stay the current
+/// context's.
 #[test]
 fn parent_keeps_flags_and_baggage() {
-    let around = Context::new().with_baggage([KeyValue::new("tenant", "a")]);
+    #[derive(Debug, PartialEq)]
+    struct Other(u64);
+    let around = Context::new().with_baggage([KeyValue::new("tenant", "a")]).with_value(Other(7));
     let _current = around.attach();
     let policy = LinkPolicy::new().with_parent(Parent::First).with_unsampled(Unsampled::Keep);
     for request in [with_state(1, &small_state()), with_flags(1, TraceFlags::new(0))] {
         let parent = batch(policy.clone(), std::slice::from_ref(&request)).parent();
         assert_eq!(*parent.span().span_context(), request);
         assert_eq!(parent.baggage().get("tenant").map(|value| value.as_str()), Some("a"));
+        assert_eq!(parent.get(), Some(&Other(7)));
     }
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     let none = batch(LinkPolicy::new().with_parent(Parent::None), &[]).parent();

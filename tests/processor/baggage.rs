@@ -30,17 +30,19 @@ fn submit(submitter: &Submitter<u64, u64, Text>) {
     submitter.submit(3).unwrap();
 }
 
-/// What the handler of each item finds, where the processor's own context has baggage, too.
-fn found(pair: Pair) -> Vec<Option<String>> {
+/// The tenant that the handler of each item finds, and the number of all entries, where the
+/// processor's own context has baggage, too.
+fn found(pair: Pair) -> Vec<(Option<String>, usize)> {
     let (submitter, mut processor) = pair;
     submit(&submitter);
     drop(submitter);
-    let _own = Context::current_with_baggage([KeyValue::new("tenant", "own")]).attach();
+    let own = [KeyValue::new("tenant", "own"), KeyValue::new("region", "own")];
+    let _own = Context::current_with_baggage(own).attach();
     let mut found = Vec::new();
     processor.run_each(|item, cx| {
         let current = Context::map_current(|cx| tenant(cx.baggage()));
         assert_eq!(tenant(cx.baggage()), current);
-        found.push(current);
+        found.push((current, cx.baggage().len()));
         Ok(item)
     });
     found
@@ -49,7 +51,7 @@ fn found(pair: Pair) -> Vec<Option<String>> {
 #[test]
 fn item_runs_with_its_baggage() {
     let (_provider, tracer, _exporter) = telemetry();
-    let own = [Some("a".to_owned()), Some("b".to_owned()), None];
+    let own = [(Some("a".to_owned()), 1), (Some("b".to_owned()), 1), (None, 0)];
     assert_eq!(found(carrying(tracer)), own);
 }
 
@@ -57,9 +59,10 @@ fn item_runs_with_its_baggage() {
 #[test]
 fn default_carries_no_baggage() {
     let (_provider, tracer, _exporter) = telemetry();
-    assert_eq!(found(of_size(8, tracer)), vec![Some("own".to_owned()); 3]);
+    assert_eq!(found(of_size(8, tracer)), vec![(Some("own".to_owned()), 2); 3]);
 }
 
+/// Both the handler, when it is called, and its future.
 #[cfg(feature = "tokio")]
 #[test]
 fn task_runs_with_its_baggage() {
@@ -68,14 +71,18 @@ fn task_runs_with_its_baggage() {
     submit(&submitter);
     drop(submitter);
     let found = Mutex::new(Vec::new());
+    let current = || Context::map_current(|cx| tenant(cx.baggage()));
     let found_ref = &found;
-    let handler = |item, _| async move {
-        found_ref.lock().unwrap().push(Context::map_current(|cx| tenant(cx.baggage())));
-        Ok(item)
+    let handler = |item, _| {
+        let called = current();
+        async move {
+            found_ref.lock().unwrap().push([called, current()]);
+            Ok(item)
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(processor.run_each_async(handler));
-    let own = [Some("a".to_owned()), Some("b".to_owned()), None];
+    let own = [Some("a"), Some("b"), None].map(|own| [0; 2].map(|_| own.map(str::to_owned)));
     assert_eq!(found.into_inner().unwrap(), own);
 }
 
