@@ -318,8 +318,10 @@ impl<T> Drain<T> {
         }
         // A policy that acts on the first push needs its wake-up.
         let Rules { size, max_delay, ref early, .. } = self.rules;
-        // A batch of one has no first push that it could spare a wake-up.
-        let timed = count >= size && size > 1 && max_delay > 0 && matches!(early, Early::Never);
+        // A batch of one has no first push that it could spare a wake-up, and no delay no sleep. (A
+        // model's delay is zero or endless: it has the end of the timed sleep with zero.)
+        let spares = size > 1 && (max_delay > 0 || cfg!(batchlink_loom));
+        let timed = count >= size && spares && matches!(early, Early::Never);
         self.set_timed(timed);
         self.queue.drained(self.shards.iter().map(|shard| shard.freed), self.timed);
         let bound = Duration::from_nanos(self.polled_at.saturating_sub(since));
