@@ -20,9 +20,10 @@ use std::time::Duration;
 /// | `max_delay` | 200 ms | any, zero included |
 /// | `flush_policy` | [`FlushPolicy::Delay`] | a `min_size` of 1 to `max_batch_size` |
 /// | `max_links` | 128 links | 1 to 1 048 576 |
-/// | `queue_capacity` | 1024 a shard, 2048 at least | `max_batch_size` to 16 777 216 |
+/// | `queue_capacity` | see [`with_queue_capacity`] | `max_batch_size` to 16 777 216 |
 /// | `shards` | a power of two: 8 from two processors on, see [`with_shards`] | 1 to 128 |
 ///
+/// [`with_queue_capacity`]: Self::with_queue_capacity
 /// [`with_shards`]: Self::with_shards
 ///
 /// ```

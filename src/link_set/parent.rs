@@ -3,6 +3,7 @@
 use super::batch::LinkBatch;
 #[cfg(doc)]
 use super::policy::LinkPolicy;
+use super::record::Ids;
 use crate::links::context::baggage;
 use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
@@ -94,7 +95,7 @@ impl LinkBatch {
     /// Returns the first link if every context received is that of its span.
     fn only(&self) -> Option<&Link> {
         let first = self.links.first().filter(|link| link.span_context.is_valid())?;
-        let ids = |link: &Link| (link.span_context.trace_id(), link.span_context.span_id());
+        let ids = |link: &Link| Ids::of(&link.span_context);
         let all = self.counts.linked + self.counts.duplicates == self.counts.received;
         (all && self.links.iter().all(|link| ids(link) == ids(first))).then_some(first)
     }

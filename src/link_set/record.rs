@@ -40,7 +40,7 @@ pub(crate) struct PackedBox(pub(super) Box<Link>);
 
 impl Ids {
     #[inline(always)]
-    pub(super) fn of(context: &SpanContext) -> Self {
+    pub(crate) fn of(context: &SpanContext) -> Self {
         Self { trace: context.trace_id().to_bytes(), span: context.span_id().to_bytes() }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::submitter::Submitter;
 use crate::link_set::DEFAULT_MAX_LINKS;
+use crate::link_set::record::Ids;
 use crate::links::{LINK_TYPE, int};
 use crate::panic::{caught, unpoisoned};
 use crate::sync::Arc;
@@ -83,9 +84,7 @@ struct Entered {
 impl Batches {
     /// Enters the batch of an item.
     pub(super) fn enter(&self, batch: &SpanContext) {
-        let same = |other: &SpanContext| {
-            (other.span_id(), other.trace_id()) == (batch.span_id(), batch.trace_id())
-        };
+        let same = |other: &SpanContext| Ids::of(other) == Ids::of(batch);
         let mut entered = unpoisoned(self.0.lock());
         if entered.contexts.iter().rev().chain(&entered.last).any(same) {
             return;

@@ -27,7 +27,7 @@ pub(super) struct Part<T, R, E> {
     /// How long the items had waited when they were taken from the rings.
     pub(super) wait: Wait,
     /// Covers these items, and perhaps others.
-    pub(super) ticket: Option<Arc<Ticket>>,
+    pub(super) ticket: Arc<Ticket>,
 }
 
 /// When a key's items are due.
@@ -277,7 +277,7 @@ impl<T, R, E> Group<T, R, E> {
         }
         let oldest = items.iter().filter_map(|item| item.wait(now)).max();
         let wait = Wait { bound: oldest.unwrap_or(Duration::ZERO), exact: true };
-        let (taken, ticket) = (items.len(), Some(Arc::clone(&self.ticket)));
+        let (taken, ticket) = (items.len(), Arc::clone(&self.ticket));
         due.push_back(Part { items, trigger, wait, ticket });
         taken
     }

@@ -68,7 +68,7 @@ where
         };
         // It is not known which part has the oldest item.
         let wait = Wait { exact: wait.exact && parts.len() == 1, ..wait };
-        let part = |items| Part { items, trigger, wait, ticket: Some(Arc::clone(&ticket)) };
+        let part = |items| Part { items, trigger, wait, ticket: Arc::clone(&ticket) };
         self.parts = parts.into_iter().map(part).collect();
     }
 

@@ -4,7 +4,7 @@ use super::Outcomes;
 use super::back_link::{BackLink, Batches};
 use super::builder::Weigh;
 use super::options::Options;
-use crate::link_set::record::Bounded;
+use crate::link_set::record::{Bounded, Ids};
 use crate::links::context::baggage;
 use crate::panic::caught;
 use crate::sync::Arc;
@@ -112,8 +112,7 @@ impl Request {
     /// option asks for it, and the context that was current is that of the request.
     pub(super) fn link_back(&mut self) -> Option<BackLink> {
         let origin = self.origin.take()?;
-        let ids = |context: &SpanContext| (context.trace_id(), context.span_id());
-        let own = ids(origin.span().span_context()) == ids(&self.context.context);
+        let own = Ids::of(origin.span().span_context()) == Ids::of(&self.context.context);
         if !own || self.suppressed {
             return None;
         }

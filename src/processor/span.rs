@@ -118,7 +118,7 @@ pub(super) struct BatchSpan {
     /// Before the ticket, so that the time is recorded when a flush hears of the batch.
     _timer: BatchTimer,
     /// Last, so that the span has ended when a flush hears of it.
-    _ticket: Option<Arc<Ticket>>,
+    _ticket: Arc<Ticket>,
 }
 
 impl BatchSpan {
@@ -127,7 +127,7 @@ impl BatchSpan {
         size: u64,
         outcomes: Arc<Outcomes>,
         timer: BatchTimer,
-        ticket: Option<Arc<Ticket>>,
+        ticket: Arc<Ticket>,
     ) -> Self {
         let (failed, failure) = (AtomicU64::new(0), Mutex::new(None));
         Self { span, size, failed, failure, outcomes, _timer: timer, _ticket: ticket }

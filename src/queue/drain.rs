@@ -183,20 +183,15 @@ impl<T> Drain<T> {
                 (_, false, false) => deadline = deadline.min(until),
             }
         }
-        // Due by the policy, if it is published; and when to poll again otherwise.
-        let (early, again) = match self.rules.early {
-            Early::Never => (false, u64::MAX),
-            Early::Enough(_) if self.idle && !self.busy => (true, u64::MAX),
-            Early::Enough(entries) => (claimed >= entries, u64::MAX),
+        // Due by the policy, once so many are published; and when to poll again otherwise.
+        let (early, enough, again) = match self.rules.early {
+            Early::Never => (false, 1, u64::MAX),
+            Early::Enough(_) if self.idle && !self.busy => (true, 1, u64::MAX),
+            Early::Enough(entries) => (claimed >= entries, entries, u64::MAX),
             Early::Quiet(quiet) => {
                 let until = self.moved_at.saturating_add(quiet);
-                (now >= until, until.min(now.saturating_add((quiet / QUIET_POLLS).max(1))))
+                (now >= until, 1, until.min(now.saturating_add((quiet / QUIET_POLLS).max(1))))
             }
-        };
-        // Under load so many must be published.
-        let enough = match self.rules.early {
-            Early::Enough(entries) if !self.idle || self.busy => entries,
-            _ => 1,
         };
         let trigger = if heavy && published > 0 {
             Trigger::Weight
@@ -316,13 +311,12 @@ impl<T> Drain<T> {
         for shard in &mut self.shards {
             shard.move_checkpoint(self.polled_at, 0);
         }
-        // A policy that acts on the first push needs its wake-up.
-        let Rules { size, max_delay, ref early, .. } = self.rules;
+        let Rules { size, max_delay, early } = self.rules;
         // A batch of one has no first push that it could spare a wake-up, and no delay no sleep. (A
         // model's delay is zero or endless: it has the end of the timed sleep with zero.)
         let spares = size > 1 && (max_delay > 0 || cfg!(batchlink_loom));
-        let timed = count >= size && spares && matches!(early, Early::Never);
-        self.set_timed(timed);
+        // A policy that acts on the first push needs its wake-up.
+        self.set_timed(count >= size && spares && matches!(early, Early::Never));
         self.queue.drained(self.shards.iter().map(|shard| shard.freed), self.timed);
         let bound = Duration::from_nanos(self.polled_at.saturating_sub(since));
         Wait { bound, exact: exact && all }

@@ -309,7 +309,7 @@ impl TriggerState {
         }
     }
 
-    /// Returns when a push was last reported at level *idle*; 0: never.
+    /// Returns when a push was last reported below level *armed*; 0: never.
     pub(crate) fn armed_at(&self) -> u64 {
         // Relaxed: a hint. Missing the newest value makes a batch early, never late.
         self.armed_at.load(Ordering::Relaxed)

@@ -64,6 +64,5 @@ impl Notify {
 
 /// As in production, but counted per execution: a schedule can be replayed.
 pub(crate) fn thread_key() -> u32 {
-    const GOLDEN: u32 = 0x9E37_79B9;
-    (usize::from(thread::current().id()) as u32).wrapping_mul(GOLDEN)
+    (usize::from(thread::current().id()) as u32).reverse_bits()
 }
