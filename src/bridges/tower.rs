@@ -188,8 +188,8 @@ where
     R: Send + 'static,
     E: Send + 'static,
 {
-    /// Makes a layer of processors that `configure` configures, each anew. One is built here, and
-    /// dropped, to check the configuration.
+    /// Makes a layer of processors that `configure` configures, each anew. Checks the configuration
+    /// and builds none yet.
     ///
     /// With metrics, let `configure` give each processor a name of its own: of two with one name,
     /// one hides the other's counters.
@@ -216,8 +216,8 @@ where
         Tr: Tracer + Clone + Send + Sync + 'static,
         Tr::Span: Send + Sync + 'static,
     {
+        configure().check()?;
         let build = move || configure().build(tracer.clone());
-        build()?;
         Ok(Self { build: Arc::new(build) })
     }
 }

@@ -6,7 +6,7 @@ use super::options::Options;
 use super::run::BatchProcessor;
 use super::span::{Shape, start_with};
 use super::submitter::Submitter;
-use crate::collector::LinkCollectorBuilder;
+use crate::collector::{Config, LinkCollectorBuilder};
 use crate::error::{ConfigError, within};
 use crate::link_set::{LinkPolicy, LinkSet};
 use crate::queue::receiver::Receiver;
@@ -211,29 +211,13 @@ where
         Tr: Tracer + Send + Sync + 'static,
         Tr::Span: Send + Sync + 'static,
     {
-        let policy = self.queue.flush_policy();
-        let config = self.queue.or_max_delay(Duration::ZERO).validate()?;
+        let (config, limits) = self.validate()?;
         let (max_weight, weigh) = self.max_weight.unzip();
-        if let Some(weight) = max_weight.filter(|weight| !(1..=MAX_WEIGHT).contains(weight)) {
-            return Err(ConfigError::new(
-                "max_batch_weight",
-                weight.to_string(),
-                format!("1 to {MAX_WEIGHT}"),
-            ));
-        }
-        let mut rules = config.rules();
-        let held = match self.keys {
-            None => None,
-            Some(keys) => {
-                let limits = Limits::new(&config, max_weight, policy)?;
-                rules = Limits::queue_rules();
-                Some(Held::new(keys, limits))
-            }
-        };
+        let rules = if limits.is_some() { Limits::queue_rules() } else { config.rules() };
+        let held = self.keys.zip(limits).map(|(keys, limits)| Held::new(keys, limits));
         let queue_weight = if held.is_some() { 0 } else { max_weight.unwrap_or(0) };
         let timed = config.wait_times || held.is_some();
         let options = Options { timed, states_wait: config.wait_times, ..self.options };
-        within("max_concurrent_batches", options.max_concurrent_batches, CONCURRENT_BATCHES)?;
         let (queue, consumers) =
             Queue::new(config.shards, config.slots_per_shard, rules.threshold(), queue_weight);
         let outcomes = Arc::new(Outcomes::default());
@@ -252,6 +236,33 @@ where
         );
         processor.held = held;
         Ok((submitter, processor))
+    }
+
+    /// Checks the configuration, and builds nothing.
+    #[cfg(feature = "tower")]
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.validate().map(drop)
+    }
+
+    /// Checks the configuration, and returns the queue's and the limits of each key.
+    fn validate(&self) -> Result<(Config, Option<Limits>), ConfigError> {
+        let policy = self.queue.flush_policy();
+        let config = self.queue.clone().or_max_delay(Duration::ZERO).validate()?;
+        let max_weight = self.max_weight.as_ref().map(|(weight, _)| *weight);
+        if let Some(weight) = max_weight.filter(|weight| !(1..=MAX_WEIGHT).contains(weight)) {
+            return Err(ConfigError::new(
+                "max_batch_weight",
+                weight.to_string(),
+                format!("1 to {MAX_WEIGHT}"),
+            ));
+        }
+        let limits = match self.keys {
+            None => None,
+            Some(_) => Some(Limits::new(&config, max_weight, policy)?),
+        };
+        let batches = self.options.max_concurrent_batches;
+        within("max_concurrent_batches", batches, CONCURRENT_BATCHES)?;
+        Ok((config, limits))
     }
 }
 

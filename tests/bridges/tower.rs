@@ -203,3 +203,17 @@ fn service_without_processor_is_closed() {
     let mut service = layer.layer(inner);
     assert_eq!(poll(&mut service.call(1)), Poll::Ready(Err(CallError::Closed)));
 }
+
+/// A layer that was only made reports no metrics: there is no processor yet.
+#[cfg(feature = "metrics")]
+#[test]
+fn unused_layer_reports_nothing() {
+    let metered = crate::metrics::Metered::new();
+    let meter = metered.meter();
+    let configure =
+        move || BatchProcessor::<u64, u64, Text>::builder("batch").with_metrics(&meter, "batch");
+    let layer = BatchLayer::new(NoopTracer::new(), configure).unwrap();
+    let values = metered.read();
+    assert!(values.is_empty(), "{values:?}");
+    drop(layer);
+}
