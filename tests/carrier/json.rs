@@ -1,6 +1,7 @@
 //! Contexts in JSON: what is written, what is read, what is refused, and that it comes back.
 
 use super::common::{Random, context, small_state, with_flags, with_state};
+use super::documents::changed;
 use batchlink::carrier::json::{self, Json};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use serde::de::value::MapDeserializer;
@@ -22,12 +23,9 @@ fn read(text: &str) -> Result<SpanContext, String> {
     serde_json::from_str::<Json>(text).map(|json| json.0).map_err(|error| error.to_string())
 }
 
-/// The valid object with one field changed; `null` removes it.
+/// The valid object with one field changed.
 fn with(field: &str, value: Value) -> String {
-    let mut object = written(&with_state(7, &small_state()));
-    object[field] = value;
-    object.as_object_mut().unwrap().retain(|_, value| *value != json!("removed"));
-    object.to_string()
+    changed(written(&with_state(7, &small_state())), field, value)
 }
 
 #[test]

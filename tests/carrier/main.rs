@@ -10,6 +10,8 @@ mod xray;
 
 mod attributes;
 #[cfg(feature = "serde")]
+mod documents;
+#[cfg(feature = "serde")]
 mod json;
 #[cfg(feature = "serde")]
 mod otlp_json;

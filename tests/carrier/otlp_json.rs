@@ -2,6 +2,7 @@
 //! back.
 
 use super::common::{small_state, with_flags, with_state};
+use super::documents::changed;
 use batchlink::carrier::json::otlp::{self, Json};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use proptest::prelude::*;
@@ -25,10 +26,7 @@ fn read(text: &str) -> Result<SpanContext, String> {
 
 /// The valid object with one field changed.
 fn with(field: &str, value: Value) -> String {
-    let mut object = written(&with_state(7, &small_state()));
-    object[field] = value;
-    object.as_object_mut().unwrap().retain(|_, value| *value != json!("removed"));
-    object.to_string()
+    changed(written(&with_state(7, &small_state())), field, value)
 }
 
 fn context(flags: u8, remote: bool) -> SpanContext {
