@@ -28,7 +28,8 @@ fn leave<T>(submitter: &Submitter<T, u64, Text>, item: T) {
     assert_eq!(left, Err(CallError::Timeout));
 }
 
-/// Those who left count for the trigger, and are not in its batch: neither items nor links.
+/// Items whose callers left count for the trigger, and are not in its batch: neither they nor their
+/// links.
 #[test]
 fn left_callers_are_skipped() {
     let (_provider, tracer, exporter) = telemetry();

@@ -139,7 +139,7 @@ fn cancelling_fails_batches_in_flight() {
 
 /// A flush waits for all batches that were in flight or queued, whatever the order of their ends.
 #[tokio::test(start_paused = true)]
-async fn flush_waits_for_all_in_flight() {
+async fn flush_waits_for_all_batches() {
     let _watchdog = watchdog();
     let exporter = Exporter::default();
     let (submitter, mut processor) = of_two(2, &exporter);
