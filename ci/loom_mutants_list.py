@@ -127,10 +127,9 @@ MUTANTS = [
        "seq.load(Ordering::Acquire) & PUBLISHED == 0")],
      "slot_is_published_and_reused", None),
     ("head stored before the reads",
-     [("Take { left: $count.min(*$published), ring: &$rings[*$index], $$rest }",
-       "let left = $count.min(*$published);"
-       "$rings[*$index].head.store(*head + u64::from(left), Ordering::Release);"
-       "Take { left, ring: &$rings[*$index], $$rest }")],
+     [("Take { ring: &$rings[*$index], $next, end: $$end, $head, $$rest }",
+       "let end = $$end; $rings[*$index].head.store(end, Ordering::Release);"
+       "Take { ring: &$rings[*$index], $next, end, $head, $$rest }")],
      "slot_is_published_and_reused", None),
     ("ring dropped with what is in it",
      [("in 0..distance($head, $tail) {", "in 0..distance($tail, $tail) {")],

@@ -7,6 +7,7 @@ use crate::items::{Item, Key};
 use ahash::RandomState;
 use opentelemetry::trace::Link;
 use std::hash::{BuildHasher, Hasher};
+use std::iter;
 
 pub trait Dedup: Send + 'static {
     fn new(batch: usize) -> Self;
@@ -201,7 +202,8 @@ impl Dedup for IndexDedup {
             return;
         }
         self.counts.linked += 1;
-        self.links.push(item.into_link());
+        // Written in place, as `push` would not.
+        self.links.extend(iter::once_with(|| item.into_link()));
         self.table[slot] = tag | self.links.len() as u32;
     }
 

@@ -1,5 +1,6 @@
 //! Promise 8: crafted ids cost no more than others, counted in slots that are read.
 
+use super::record::Ids;
 use super::table::hash;
 use super::*;
 use ahash::RandomState;

@@ -4,7 +4,8 @@ use super::record::{Ids, PackedBox, Record, plain_link};
 use super::selection::Parts;
 use super::table::Probe;
 use super::{DEFAULT_MAX_LINKS, Dedup, LinkSet, Outcome, Unsampled};
-use opentelemetry::trace::{Link, TraceFlags, TraceId};
+use opentelemetry::trace::{Link, SpanContext, TraceFlags, TraceId};
+use std::iter;
 
 /// A context that is valid or to be kept.
 #[derive(Clone, Copy)]
@@ -19,6 +20,12 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
+    fn of(context: &SpanContext, state_cut: bool) -> Self {
+        let sampled = context.trace_flags().is_sampled() || !context.is_valid();
+        let identified = context.trace_id() != TraceId::INVALID;
+        Self { ids: Ids::of(context), sampled, identified, state_cut }
+    }
+
     /// Returns its trace, if it has one.
     pub(super) fn trace(&self) -> Option<TraceId> {
         self.identified.then(|| TraceId::from_bytes(self.ids.trace))
@@ -31,7 +38,7 @@ impl LinkSet {
         // Decided once for all of them.
         if self.selection.is_none() {
             for record in records {
-                self.insert_as::<true>(record);
+                self.insert_simple(record);
             }
         } else {
             for record in records {
@@ -40,31 +47,32 @@ impl LinkSet {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn insert_record(&mut self, record: Record) -> Outcome {
-        self.insert_as::<false>(record)
+        if self.selection.is_none() {
+            return self.insert_simple(record);
+        }
+        let (link, state_cut) = record.into_link();
+        let context = Admitted::of(&link.span_context, state_cut);
+        self.count(&context).unwrap_or_else(|| self.select(&context, link))
     }
 
-    /// Adds a context. `SIMPLE`: there is no selection.
+    /// Adds a context to a set without a selection.
     #[inline(always)]
-    fn insert_as<const SIMPLE: bool>(&mut self, record: Record) -> Outcome {
+    pub(super) fn insert_simple(&mut self, record: Record) -> Outcome {
         match record {
             Record::Plain { ids, flags, remote, state_cut } => {
                 let sampled = TraceFlags::new(flags).is_sampled();
                 let context = Admitted { ids, sampled, identified: true, state_cut };
-                self.admit::<SIMPLE>(context, || plain_link(ids, flags, remote))
+                self.admit(context, || plain_link(ids, flags, remote))
             }
             Record::Boxed(PackedBox(link), state_cut) => self.insert_boxed(link, state_cut),
         }
     }
 
     #[cold]
-    pub(super) fn insert_boxed(&mut self, link: Box<Link>, state_cut: bool) -> Outcome {
-        let context = &link.span_context;
-        let sampled = context.trace_flags().is_sampled() || !context.is_valid();
-        let identified = context.trace_id() != TraceId::INVALID;
-        let context = Admitted { ids: Ids::of(context), sampled, identified, state_cut };
-        self.admit::<false>(context, || *link)
+    fn insert_boxed(&mut self, link: Box<Link>, state_cut: bool) -> Outcome {
+        self.admit(Admitted::of(&link.span_context, state_cut), || *link)
     }
 
     #[cold]
@@ -76,23 +84,25 @@ impl LinkSet {
         self.insert_record(Record::from_link(link).0)
     }
 
+    /// Counts a context; returns its outcome if it is dropped as unsampled.
+    #[inline(always)]
+    fn count(&mut self, context: &Admitted) -> Option<Outcome> {
+        self.counts.received += 1;
+        let dropped = !context.sampled && self.policy.unsampled == Unsampled::Drop;
+        dropped.then(|| {
+            self.counts.unsampled += 1;
+            Outcome::Unsampled
+        })
+    }
+
     /// Decides on a context that is valid or to be kept. Always inlined: a link that is passed on
     /// through memory costs more than all the rest.
     #[inline(always)]
-    pub(super) fn admit<const SIMPLE: bool>(
-        &mut self,
-        context: Admitted,
-        link: impl FnOnce() -> Link,
-    ) -> Outcome {
-        let Admitted { ids, sampled, identified, state_cut } = context;
-        self.counts.received += 1;
-        if self.policy.unsampled == Unsampled::Drop && !sampled {
-            self.counts.unsampled += 1;
-            return Outcome::Unsampled;
+    fn admit(&mut self, context: Admitted, link: impl FnOnce() -> Link) -> Outcome {
+        if let Some(dropped) = self.count(&context) {
+            return dropped;
         }
-        if !SIMPLE && self.selection.is_some() {
-            return self.select(&context, link());
-        }
+        let Admitted { ids, identified, state_cut, .. } = context;
         let full = self.links.len() == self.max_links;
         if self.policy.dedup == Dedup::ByContext && identified {
             match self.table.find(&ids, &self.links) {
@@ -111,8 +121,8 @@ impl LinkSet {
         self.counts.linked += 1;
         self.counts.trace_states_cut += u64::from(state_cut);
         let index = self.links.len();
-        // Written in place.
-        self.links.push(link());
+        // Written in place: `push` would make the link first, then look for room, then copy it.
+        self.links.extend(iter::once_with(link));
         let whole = self.links.last_mut().is_none_or(|link| self.policy.complete(link, index));
         if !whole {
             self.counts.attribute_panics += 1;

@@ -34,9 +34,9 @@ use crate::links::MaybeContext;
 use crate::stats::{Counts, Trigger};
 use insert::Admitted;
 use opentelemetry::trace::{Link, SpanContext};
+use record::Record;
 #[cfg(feature = "processor")]
-use record::Bounded;
-use record::{Ids, Record};
+use record::{Bounded, PackedBox};
 use selection::{Parts, Selection};
 use table::Table;
 
@@ -118,15 +118,10 @@ impl LinkSet {
             };
         }
         self.reserve(self.last.max(DEFAULT_MAX_LINKS));
-        match Record::is_plain(context) {
-            true => {
-                let sampled = context.trace_flags().is_sampled();
-                let ids = Ids::of(context);
-                let plain = Admitted { ids, sampled, identified: true, state_cut: false };
-                self.admit::<false>(plain, || Link::with_context(context.clone()))
-            }
-            false => self.insert_record(Record::from_context(context)),
+        if self.selection.is_none() && Record::is_plain(context) {
+            return self.insert_simple(Record::plain(context, false));
         }
+        self.insert_record(Record::from_context(context))
     }
 
     /// Adds a link to a context that waited beside a payload. Call [`reserve`](Self::reserve)
@@ -144,7 +139,10 @@ impl LinkSet {
         // It had a trace state, for which all but one of the policies keep it.
         match self.policy.invalid {
             Invalid::Drop => self.count_invalid(),
-            _ => self.insert_boxed(Box::new(Link::with_context(context.clone())), true),
+            _ => {
+                let link = Box::new(Link::with_context(context.clone()));
+                self.insert_record(Record::Boxed(PackedBox(link), true))
+            }
         }
     }
 

@@ -314,8 +314,13 @@ impl LinkPolicy {
                 key.clone()
             }
         };
+        let attribute = KeyValue::new(key, link_type.clone());
+        if link.attributes.capacity() == 0 {
+            link.attributes = vec![attribute];
+            return;
+        }
         // Exactly one more: a `Vec` that grows by itself starts with space for four.
         link.attributes.reserve_exact(1);
-        link.attributes.push(KeyValue::new(key, link_type.clone()));
+        link.attributes.push(attribute);
     }
 }

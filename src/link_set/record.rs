@@ -172,17 +172,20 @@ impl Record {
 
     /// Undoes [`from_link`](Self::from_link).
     pub(crate) fn into_original(self, context: Option<SpanContext>) -> Link {
-        let mut link = self.into_link();
+        let (mut link, _) = self.into_link();
         if let Some(context) = context {
             link.span_context = context;
         }
         link
     }
 
-    fn into_link(self) -> Link {
+    /// Returns the link, and whether its trace state was cut.
+    pub(super) fn into_link(self) -> (Link, bool) {
         match self {
-            Self::Plain { ids, flags, remote, .. } => plain_link(ids, flags, remote),
-            Self::Boxed(PackedBox(link), _) => *link,
+            Self::Plain { ids, flags, remote, state_cut } => {
+                (plain_link(ids, flags, remote), state_cut)
+            }
+            Self::Boxed(PackedBox(link), state_cut) => (*link, state_cut),
         }
     }
 }
@@ -258,11 +261,11 @@ mod tests {
         let plain = [context(true, TraceState::NONE), context(false, TraceState::NONE)];
         for context in &plain {
             assert!(matches!(Record::from_context(context), Record::Plain { .. }));
-            assert_eq!(Record::from_context(context).into_link().span_context, *context);
+            assert_eq!(Record::from_context(context).into_link().0.span_context, *context);
         }
         let stateful = context(true, state(300));
         assert!(matches!(Record::from_context(&stateful), Record::Boxed(..)));
-        assert_eq!(Record::from_context(&stateful).into_link().span_context, stateful);
+        assert_eq!(Record::from_context(&stateful).into_link().0.span_context, stateful);
     }
 
     #[test]

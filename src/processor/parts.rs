@@ -36,7 +36,7 @@ where
         // `None`, which is less than any weight, after an item that is heavier than the limit: it
         // goes alone.
         let mut allowance = Some(queue.weight.limit());
-        let mut wait = self.receiver.drain.take(count, |take| {
+        let mut wait = self.receiver.drain.take(count, |mut take| {
             while let Some(item) =
                 take.next_if(|item| items.is_empty() || Some(item.weight()) <= allowance)
             {

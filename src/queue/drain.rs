@@ -283,7 +283,7 @@ impl<T> Drain<T> {
 
     /// Takes `count` of the entries that the last poll found published; fewer if `run` leaves some
     /// of what it is given. Returns how long they have waited.
-    pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(&mut Take<'_, T>)) -> Wait {
+    pub(crate) fn take(&mut self, count: u32, mut run: impl FnMut(Take<'_, T>)) -> Wait {
         let shards = self.shards.len();
         let mut left = count;
         let (mut since, mut exact, mut all) = (u64::MAX, false, true);
@@ -300,7 +300,7 @@ impl<T> Drain<T> {
             let ShardState { consumer, freed, .. } = shard;
             let before = consumer.position();
             if part > 0 {
-                run(&mut consumer.take(part));
+                run(consumer.take(part));
                 left -= part;
             }
             // At most `part`.

@@ -501,17 +501,39 @@ impl<T> Consumer<T> {
     #[inline]
     pub(crate) fn take(&mut self, count: u32) -> Take<'_, T> {
         let Self { rings, index, head, published, claimed, .. } = self;
-        Take { left: count.min(*published), ring: &rings[*index], head, published, claimed }
+        let (next, count) = (*head, count.min(*published));
+        Take { ring: &rings[*index], next, end: next + u64::from(count), head, published, claimed }
     }
 }
 
-/// See [`Consumer::take`].
+/// See [`Consumer::take`]. Positions are kept here until the drop, where they fit in registers.
 pub(crate) struct Take<'a, T> {
     ring: &'a Ring<T>,
+    /// The position of the next entry to yield.
+    next: u64,
+    end: u64,
     head: &'a mut u64,
     published: &'a mut u32,
     claimed: &'a mut u32,
-    left: u32,
+}
+
+impl<T> Take<'_, T> {
+    #[inline(always)]
+    fn slot(&self) -> &Slot<T> {
+        self.ring.slot(self.next as u32 & MASK)
+    }
+
+    /// Returns the next entry, if there is one and `wanted` returns true for it.
+    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
+    pub(crate) fn next_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        if self.next == self.end {
+            return None;
+        }
+        // SAFETY: as in `next`; the value stays in its slot during the borrow because only `next`
+        // takes it, through `&mut self`.
+        let take = self.slot().value.with(|cell| wanted(unsafe { (*cell).assume_init_ref() }));
+        if take { self.next() } else { None }
+    }
 }
 
 impl<T> Iterator for Take<'_, T> {
@@ -519,41 +541,31 @@ impl<T> Iterator for Take<'_, T> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<T> {
-        self.left = self.left.checked_sub(1)?;
-        let slot = self.ring.slot(*self.head as u32 & MASK);
+        if self.next == self.end {
+            return None;
+        }
         // SAFETY:
         // - initialised because it is within `published`: `poll` has acquired the write of the
         //   value;
-        // - read once because `head` moves on with it;
+        // - read once because `next` moves on with it, and becomes the head;
         // - unaliased because no producer writes the slot before the store of `head` in `drop`.
-        let value = slot.value.with(|cell| unsafe { (*cell).assume_init_read() });
-        *self.head += 1;
-        *self.published -= 1;
-        *self.claimed -= 1;
+        let value = self.slot().value.with(|cell| unsafe { (*cell).assume_init_read() });
+        self.next += 1;
         Some(value)
     }
 }
 
-impl<T> Take<'_, T> {
-    /// Returns the next entry, if there is one and `wanted` returns true for it.
-    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
-    pub(crate) fn next_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
-        if self.left == 0 {
-            return None;
-        }
-        let slot = self.ring.slot(*self.head as u32 & MASK);
-        // SAFETY: as in `next`; the value stays in its slot during the borrow because only `next`
-        // takes it, through `&mut self`.
-        let take = slot.value.with(|cell| wanted(unsafe { (*cell).assume_init_ref() }));
-        if take { self.next() } else { None }
-    }
-}
-
 impl<T> Drop for Take<'_, T> {
+    #[inline]
     fn drop(&mut self) {
+        // At most `published`.
+        let taken = (self.next - *self.head) as u32;
+        *self.head = self.next;
+        *self.published -= taken;
+        *self.claimed -= taken;
         // Release: pairs with the Acquire load of `head` in `load_consistent`; the reads of the
         // slots below it happen before the next writes to them.
-        self.ring.head.store(*self.head, Ordering::Release);
+        self.ring.head.store(self.next, Ordering::Release);
     }
 }
 
