@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -150,21 +151,39 @@ class Service:
         """Waits until all spans have been exported."""
         while True:
             now = self.metrics()
-            ended = now["items_submitted_total"] + 2 * now["batches_total"]
-            if now["spans_exported_total"] + now["spans_export_failed_total"] == ended:
+            ended = now["submitted"] + 2 * now["batches"]
+            if now["spans_exported"] + now["spans_failed"] == ended:
                 return
             time.sleep(0.02)
 
     def stop(self):
-        """Its last counters."""
+        """Its last metrics."""
         code = stop(self.process)
         self.exit = code
         return numbers((SCRATCH / f"{self.name}.out").read_text())
 
 
-def numbers(text):
-    lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
-    return {name: int(value) for name, value in lines}
+def numbers(scrape):
+    """The metrics that are used here, under names of one word."""
+    samples = re.findall(r"^(\w+)\{(.*)\} (\d+)$", scrape, re.MULTILINE)
+
+    def total(metric, label=""):
+        return sum(int(value) for name, labels, value in samples
+                   if name == metric and label in labels)
+
+    contexts, items = "batchlink_contexts_total", "batchlink_items_total"
+    it = {
+        "submitted": total(contexts) - total(contexts, "error_type=")
+        + total("batchlink_queue_size"),
+        "succeeded": total(items, '"succeeded"'),
+        "linked": total(contexts, '"linked"'),
+        "batches": total("batchlink_batches_total"),
+    }
+    for what, metric in (("spans", "otel_sdk_exporter_span_exported_total"),
+                         ("links", "exporter_link_exported_total")):
+        it[f"{what}_failed"] = total(metric, "error_type=")
+        it[f"{what}_exported"] = total(metric) - it[f"{what}_failed"]
+    return it
 
 
 def result(wrk):
@@ -188,12 +207,12 @@ def overhead():
             service.drain()
             cpu = service.cpu()
             counters = service.stop()
-            requests, linked = counters["items_submitted_total"], counters["links_exported_total"]
+            requests, linked = counters["submitted"], counters["links_exported"]
             bad["failed"] += it["status"] + it["socket"]
             bad["links"] += linked != (requests if kind == "links" else 0)
             pair[kind] = {"rps": it["requests"] / it["seconds"], "p50": it["p50"], "p99": it["p99"],
                           "cpu": 1e6 * cpu / requests,
-                          "batch": requests / counters["batches_total"]}
+                          "batch": requests / counters["batches"]}
             for file in SCRATCH.glob(f"{service.name}.db*"):
                 file.unlink()
         pairs.append(pair)
@@ -249,24 +268,24 @@ def account(service, load, counters, path):
         f"p50 {load['p50']:.2f} ms, p99 {load['p99']:.2f} ms")
     check(load["status"] == load["socket"] == 0,
           f"{load['status']} requests failed, {load['socket']} connections")
-    submitted, linked = counters["items_submitted_total"], counters["links_total"]
+    submitted, linked = counters["submitted"], counters["linked"]
     under_way = submitted - load["requests"]
     check(0 <= under_way <= CONNECTIONS,
           f"service: {submitted} requests; {under_way} were under way when wrk ended")
-    check(submitted == linked == counters["items_succeeded_total"],
-          f"service: {counters['items_succeeded_total']} rows committed, {linked} requests linked")
+    check(submitted == linked == counters["succeeded"],
+          f"service: {counters['succeeded']} rows committed, {linked} requests linked")
     with_rows = int(subprocess.run(
         [sys.executable, "-c", "import sqlite3, sys; print(sqlite3.connect(sys.argv[1])"
          ".execute('SELECT count(*) FROM items').fetchone()[0])", service.database],
         capture_output=True, text=True, check=True).stdout)
     check(with_rows == submitted, f"database: {with_rows} rows")
-    ended = submitted + 2 * counters["batches_total"]
-    given = counters["spans_exported_total"] + counters["spans_export_failed_total"]
+    ended = submitted + 2 * counters["batches"]
+    given = counters["spans_exported"] + counters["spans_failed"]
     check(given == ended, f"service: {ended} spans ended, {given} given to the exporter, "
           f"{ended - given} dropped in the SDK's queue")
-    sent, lost = counters["links_exported_total"], counters["links_export_failed_total"]
+    sent, lost = counters["links_exported"], counters["links_failed"]
     check(sent + lost == linked,
-          f"exporter: {sent} links sent, {lost} failed (in {counters['spans_export_failed_total']} "
+          f"exporter: {sent} links sent, {lost} failed (in {counters['spans_failed']} "
           f"spans); together {sent + lost}")
     check(names["untrue"] == 0, f"receiver: {names['insert_batch']} batch spans, "
           f"{names['untrue']} of them state a wrong number of links")
@@ -284,9 +303,9 @@ def counts():
     collector.settle(path)
     collector.stop()
     names, requests, links = account(service, load, counters, path)
-    check(set(links) == requests and len(requests) == counters["items_submitted_total"],
+    check(set(links) == requests and len(requests) == counters["submitted"],
           f"receiver: {len(requests)} requests, {len(links)} links, each to one of them")
-    check(counters["links_export_failed_total"] == 0, "nothing is lost on the way")
+    check(counters["links_failed"] == 0, "nothing is lost on the way")
 
 
 def outage():
@@ -297,31 +316,31 @@ def outage():
     time.sleep(LOAD / 4)
     before = service.metrics()
     stop(collector.process, signal.SIGKILL)
-    say(f"killed the collector (SIGKILL) after {before['items_submitted_total']} requests")
+    say(f"killed the collector (SIGKILL) after {before['submitted']} requests")
     time.sleep(LOAD / 3)
     during = service.metrics()
     collector.start()
-    say(f"started it again after {during['items_submitted_total']} requests")
+    say(f"started it again after {during['submitted']} requests")
     load = result(wrk)
     counters = service.stop()
     collector.settle(path)
     collector.stop()
     seconds = LOAD / 3
-    meanwhile = during["items_submitted_total"] - before["items_submitted_total"]
+    meanwhile = during["submitted"] - before["submitted"]
     say(f"during the outage: {meanwhile / seconds:.0f} requests/s; "
-        f"before: {before['items_submitted_total'] / (LOAD / 4):.0f}")
+        f"before: {before['submitted'] / (LOAD / 4):.0f}")
     names, requests, links = account(service, load, counters, path)
-    lost = counters["links_export_failed_total"]
-    check(0 < lost < counters["links_total"], f"{lost} links were lost in the outage")
-    swallowed = counters["links_exported_total"] - len(links)
-    spans = counters["spans_exported_total"] - sum(
+    lost = counters["links_failed"]
+    check(0 < lost < counters["linked"], f"{lost} links were lost in the outage")
+    swallowed = counters["links_exported"] - len(links)
+    spans = counters["spans_exported"] - sum(
         names[name] for name in ("POST /items", "insert_batch", "INSERT items"))
     say(f"the killed collector took {swallowed} links (in {spans} spans) with it, which it had "
         "confirmed")
-    check(0 <= swallowed <= before["items_submitted_total"],
-          f"receiver: {len(links)} links = {counters['links_total']} requests - {lost} failed "
+    check(0 <= swallowed <= before["submitted"],
+          f"receiver: {len(links)} links = {counters['linked']} requests - {lost} failed "
           f"exports - {swallowed} lost in the killed collector")
-    after = counters["items_submitted_total"] - during["items_submitted_total"]
+    after = counters["submitted"] - during["submitted"]
     check(len(links) > after * 0.5, "links arrive again after the outage")
 
 

@@ -1,46 +1,44 @@
-//! Counters in the text format of Prometheus.
+//! Metrics, by the SDK's exporter for Prometheus.
 
-use crate::server::Rows;
-use crate::telemetry::Exports;
-use batchlink::processor::WeakSubmitter;
-use std::fmt::Write;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::response::IntoResponse;
+use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Registry, TextEncoder};
 
-/// What `GET /metrics` shows. Does not keep the processor open.
+/// What `GET /metrics` shows: everything that was measured on [`Metrics::meter`].
 #[derive(Clone)]
 pub struct Metrics {
-    rows: WeakSubmitter<crate::store::Item, i64, crate::store::StoreError>,
-    exports: Arc<Exports>,
+    provider: SdkMeterProvider,
+    registry: Registry,
 }
 
 impl Metrics {
-    pub fn new(rows: &Rows, exports: Arc<Exports>) -> Self {
-        Self { rows: rows.downgrade(), exports }
+    pub fn start(service: &'static str) -> Result<Self, Box<dyn std::error::Error>> {
+        let registry = Registry::new();
+        let reader =
+            opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
+        let resource = Resource::builder().with_service_name(service).build();
+        let provider =
+            SdkMeterProvider::builder().with_resource(resource).with_reader(reader).build();
+        Ok(Self { provider, registry })
     }
 
-    pub fn text(&self) -> String {
-        let stats = self.rows.stats();
-        let queue = stats.queue();
-        let (exported, failed) = (&self.exports.exported, &self.exports.failed);
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let mut text = String::new();
-        for (name, kind, value) in [
-            ("items_submitted_total", "counter", queue.pushed()),
-            ("items_refused_total", "counter", queue.rejected_full() + queue.rejected_closed()),
-            ("items_pending", "gauge", queue.pending()),
-            ("items_succeeded_total", "counter", stats.succeeded()),
-            ("items_failed_total", "counter", stats.failed()),
-            ("batches_total", "counter", queue.batches()),
-            ("links_total", "counter", queue.counts().linked),
-            ("spans_exported_total", "counter", load(&exported.spans)),
-            ("spans_export_failed_total", "counter", load(&failed.spans)),
-            ("links_exported_total", "counter", load(&exported.links)),
-            ("links_export_failed_total", "counter", load(&failed.links)),
-        ] {
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
+    pub fn meter(&self, name: &'static str) -> Meter {
+        self.provider.meter(name)
+    }
+
+    /// Collects, and returns Prometheus' text format.
+    pub fn text(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Answers a scrape.
+    pub async fn scrape(self) -> impl IntoResponse {
+        match self.text() {
+            Ok(text) => Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)),
+            Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
         }
-        text
     }
 }

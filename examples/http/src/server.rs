@@ -6,7 +6,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use batchlink::processor::{CallError, Submitter};
 use opentelemetry::global;
@@ -27,11 +27,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub type Rows = Submitter<Item, i64, StoreError>;
 
 pub fn router(rows: Rows, metrics: Metrics) -> Router {
-    Router::new()
-        .route("/items", post(create))
-        .route_layer(middleware::from_fn(in_span))
-        .with_state(rows)
-        .route("/metrics", get(async move || metrics.text()))
+    routes(post(create), rows, metrics)
 }
 
 /// The same service without links, to measure what these cost.
@@ -39,11 +35,15 @@ pub fn router_without_links(rows: Rows, metrics: Metrics) -> Router {
     let create = async |State(rows): State<Rows>, Json(item): Json<Item>| {
         respond(rows.call_with_context(item, &SpanContext::NONE).await)
     };
+    routes(post(create), rows, metrics)
+}
+
+fn routes(items: MethodRouter<Rows>, rows: Rows, metrics: Metrics) -> Router {
     Router::new()
-        .route("/items", post(create))
+        .route("/items", items)
         .route_layer(middleware::from_fn(in_span))
         .with_state(rows)
-        .route("/metrics", get(async move || metrics.text()))
+        .route("/metrics", get(|| metrics.scrape()))
 }
 
 /// Serves until `end`, then answers the requests that are under way.

@@ -1,14 +1,14 @@
 //! OpenTelemetry and `tracing`, as a service sets them up.
 
 use crate::Result;
-use opentelemetry::global;
+use crate::metrics::Metrics;
+use opentelemetry::metrics::Counter;
 use opentelemetry::trace::TracerProvider;
+use opentelemetry::{KeyValue, global};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -16,16 +16,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Exports spans by OTLP to `OTEL_EXPORTER_OTLP_ENDPOINT`, by default http://localhost:4318. Call
 /// it outside of a runtime: the exporter's HTTP client has one of its own.
-pub fn start(service: &'static str) -> Result<(SdkTracerProvider, Arc<Exports>)> {
-    let exports = Arc::<Exports>::default();
-    let otlp = opentelemetry_otlp::SpanExporter::builder().build()?;
+pub fn start(service: &'static str) -> Result<(SdkTracerProvider, Metrics)> {
+    let metrics = Metrics::start(service)?;
+    let exporter = Counted::new(opentelemetry_otlp::SpanExporter::builder().build()?, &metrics);
     let provider = SdkTracerProvider::builder()
         .with_resource(Resource::builder().with_service_name(service).build())
-        .with_batch_exporter(Counted { otlp, exports: Arc::clone(&exports) })
+        .with_batch_exporter(exporter)
         .build();
     global::set_text_map_propagator(TraceContextPropagator::new());
     subscribe(provider.tracer(service))?;
-    Ok((provider, exports))
+    Ok((provider, metrics))
 }
 
 /// Spans go to `tracer`, events to standard error and to the span that they happen in.
@@ -39,25 +39,23 @@ pub fn subscribe(tracer: SdkTracer) -> Result {
     Ok(())
 }
 
-/// What became of the spans that the SDK gave to the exporter. Those that its queue had no place
-/// for are not among them.
-#[derive(Debug, Default)]
-pub struct Exports {
-    pub exported: Spans,
-    pub failed: Spans,
-}
-
-#[derive(Debug, Default)]
-pub struct Spans {
-    pub spans: AtomicU64,
-    pub links: AtomicU64,
-}
-
-/// Counts what arrives at the collector and what is lost, which the SDK only logs.
+/// Counts what arrives at the collector and what is lost, which the SDK only logs. Spans that its
+/// queue had no place for are not among them.
 #[derive(Debug)]
 struct Counted {
     otlp: opentelemetry_otlp::SpanExporter,
-    exports: Arc<Exports>,
+    spans: Counter<u64>,
+    links: Counter<u64>,
+}
+
+impl Counted {
+    fn new(otlp: opentelemetry_otlp::SpanExporter, metrics: &Metrics) -> Self {
+        let meter = metrics.meter("exporter");
+        // A name of the semantic conventions, which have none for links.
+        let spans = meter.u64_counter("otel.sdk.exporter.span.exported").with_unit("{span}");
+        let links = meter.u64_counter("exporter.link.exported").with_unit("{link}");
+        Self { otlp, spans: spans.build(), links: links.build() }
+    }
 }
 
 impl SpanExporter for Counted {
@@ -65,9 +63,9 @@ impl SpanExporter for Counted {
         let spans = batch.len() as u64;
         let links = batch.iter().map(|span| span.links.len() as u64).sum();
         let result = self.otlp.export(batch).await;
-        let outcome = if result.is_ok() { &self.exports.exported } else { &self.exports.failed };
-        outcome.spans.fetch_add(spans, Ordering::Relaxed);
-        outcome.links.fetch_add(links, Ordering::Relaxed);
+        let failed = result.is_err().then(|| KeyValue::new("error.type", "_OTHER"));
+        self.spans.add(spans, failed.as_slice());
+        self.links.add(links, failed.as_slice());
         result
     }
 

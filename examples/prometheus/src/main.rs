@@ -11,23 +11,22 @@
 //!     static_configs: [{ targets: ["127.0.0.1:9464"] }]
 //! ```
 //!
-//! `load.rs` makes the requests that are counted.
+//! `load.rs` makes the requests that are counted. `metrics.rs`, of the example `http`, leads to
+//! Prometheus.
 
 mod load;
+#[path = "../../http/src/metrics.rs"]
+mod metrics;
 
 use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
 use axum::routing::get;
 use batchlink::LinkCollector;
 use batchlink::processor::BatchProcessor;
 use batchlink::sampler::LinkedSampler;
 use clap::{Parser, value_parser};
-use opentelemetry::metrics::MeterProvider;
+use metrics::Metrics;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use prometheus::{Registry, TextEncoder};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -50,10 +49,7 @@ struct Args {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
 
-    // The SDK's reader for Prometheus: a scrape collects.
-    let registry = Registry::new();
-    let reader = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
-    let metrics = SdkMeterProvider::builder().with_reader(reader).build();
+    let metrics = Metrics::start("batchlink-prometheus-example")?;
     let meter = metrics.meter("batchlink-prometheus-example");
 
     // Every other request is sampled, and every batch that one of these was in.
@@ -82,16 +78,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stats = tokio::task::spawn_blocking(|| load.run()).await??;
     println!("{stats}");
 
-    let app = Router::new().route("/metrics", get(move || scrape(registry.clone())));
+    let app = Router::new().route("/metrics", get(|| metrics.scrape()));
     let interrupted = async { _ = tokio::signal::ctrl_c().await };
     axum::serve(listener, app).with_graceful_shutdown(interrupted).await?;
     flusher.shutdown_async(Duration::from_secs(5)).await?;
     sender.shutdown_async(Duration::from_secs(5)).await?;
     Ok(())
-}
-
-/// Collects, and returns Prometheus' text format.
-async fn scrape(registry: Registry) -> impl IntoResponse {
-    let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

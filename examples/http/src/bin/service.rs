@@ -7,10 +7,9 @@
 //! ```
 //!
 //! SIGTERM or Ctrl-C ends it: requests under way are answered, all rows committed, all spans sent.
-//! It prints its counters at the end.
+//! It prints its metrics at the end.
 
 use batchlink::processor::BatchProcessor;
-use batchlink_http_example::metrics::Metrics;
 use batchlink_http_example::{BATCH_SPAN, Result, server, store, telemetry};
 use clap::Parser;
 use std::net::SocketAddr;
@@ -57,16 +56,16 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result {
-    let (provider, exports) = telemetry::start(SERVICE)?;
+    let (provider, metrics) = telemetry::start(SERVICE)?;
     let mut db = store::open(&args.database)?;
     let tracer = opentelemetry::trace::TracerProvider::tracer(&provider, SERVICE);
     let (rows, processor) = BatchProcessor::builder(BATCH_SPAN)
         .with_max_batch_size(args.batch_size)
         .with_max_delay(Duration::from_millis(args.max_delay_ms))
+        .with_metrics(&metrics.meter(SERVICE), BATCH_SPAN)
         .build(tracer)?;
     let writer = processor.spawn(move |batch| store::insert(&mut db, batch))?;
 
-    let metrics = Metrics::new(&rows, exports);
     let router = match args.no_links {
         false => server::router(rows, metrics.clone()),
         true => server::router_without_links(rows, metrics.clone()),
@@ -88,6 +87,6 @@ fn run(args: &Args) -> Result {
     // In this order: no request comes any more; their rows are committed; all spans are sent.
     writer.shutdown_with_timeout(Duration::from_secs(10))?;
     let sent = provider.shutdown_with_timeout(Duration::from_secs(10));
-    print!("{}", metrics.text());
+    print!("{}", metrics.text()?);
     Ok(sent?)
 }

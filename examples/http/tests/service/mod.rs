@@ -68,9 +68,25 @@ impl Service {
     }
 }
 
-fn counter(metrics: &str, name: &str) -> u64 {
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().expect("a number")
+const CONTEXTS: &str = "batchlink_contexts_total";
+const ITEMS: &str = "batchlink_items_total";
+const SPANS: &str = "otel_sdk_exporter_span_exported_total";
+const LINKS: &str = "exporter_link_exported_total";
+
+/// Returns the sum of the samples of a metric that have this label.
+fn sum(scrape: &str, metric: &str, label: &str) -> u64 {
+    let samples = scrape.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{'));
+    let values = samples.filter_map(|sample| {
+        let (labels, value) = sample.rsplit_once("} ").expect("labels and a value");
+        labels.contains(label).then(|| value.parse::<u64>().expect("a count"))
+    });
+    values.sum()
+}
+
+/// Returns how many were exported, and how many were not.
+fn exports(scrape: &str, metric: &str) -> (u64, u64) {
+    let failed = sum(scrape, metric, "error_type=");
+    (sum(scrape, metric, "") - failed, failed)
 }
 
 /// Sends a request and returns the status and body of the response; `None` if there is none.
@@ -160,13 +176,13 @@ fn terminated_service_delivers() {
         let trace = u128::from(*number).to_be_bytes().to_vec();
         assert!(requests.iter().any(|(of, _)| *of == trace), "request {number} is exported");
     }
-    let count = |name| counter(&metrics, name);
-    assert_eq!(count("items_submitted_total"), requests.len() as u64);
-    assert_eq!(count("items_succeeded_total"), requests.len() as u64);
-    assert_eq!(count("links_total"), requests.len() as u64);
-    assert_eq!(count("links_exported_total"), requests.len() as u64);
-    assert_eq!(count("spans_exported_total"), spans.len() as u64);
-    assert_eq!((count("items_pending"), count("spans_export_failed_total")), (0, 0));
+    let rows = requests.len() as u64;
+    for (metric, label) in [(CONTEXTS, ""), (CONTEXTS, "\"linked\""), (ITEMS, "\"succeeded\"")] {
+        assert_eq!(sum(&metrics, metric, label), rows, "{metric} {label}\n{metrics}");
+    }
+    assert_eq!(exports(&metrics, LINKS), (rows, 0), "{metrics}");
+    assert_eq!(exports(&metrics, SPANS), (spans.len() as u64, 0), "{metrics}");
+    assert_eq!(sum(&metrics, "batchlink_queue_size", ""), 0, "{metrics}");
 }
 
 /// A request whose client has left waits for its batch when the service ends. It is committed,
@@ -180,7 +196,8 @@ fn pending_row_is_delivered() {
     let mut stream = service.connect();
     loop {
         let (_, metrics) = exchange(&mut stream, METRICS).expect("an answer");
-        if counter(&metrics, "items_pending") == 1 {
+        assert!(metrics.contains("batchlink_queue_size{"), "{metrics}");
+        if sum(&metrics, "batchlink_queue_size", "") == 1 {
             break;
         }
     }
@@ -188,7 +205,7 @@ fn pending_row_is_delivered() {
     service.terminate();
     let (status, metrics) = service.end();
     assert!(status.success(), "{status}");
-    assert_eq!(counter(&metrics, "items_succeeded_total"), 1);
+    assert_eq!(sum(&metrics, ITEMS, "\"succeeded\""), 1, "{metrics}");
     let spans = collector.spans();
     let batch = spans.iter().find(|span| span.name == "insert_batch").expect("the batch span");
     assert_eq!(batch.links[0].trace_id, 1_u128.to_be_bytes());
@@ -208,17 +225,16 @@ fn missing_collector_fails_no_request() {
     }
     let taken = exchange(&mut stream, &post(20)).expect("an answer");
     assert_eq!(taken.0, 409, "{}", taken.1);
-    let (status, metrics) =
-        exchange(&mut stream, "GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n").expect("an answer");
-    assert_eq!((status, counter(&metrics, "items_submitted_total")), (200, 21));
-    assert_eq!(counter(&metrics, "items_failed_total"), 1);
+    let (status, metrics) = exchange(&mut stream, METRICS).expect("an answer");
+    assert_eq!((status, sum(&metrics, CONTEXTS, "")), (200, 21), "{metrics}");
+    assert_eq!(sum(&metrics, ITEMS, "\"failed\""), 1, "{metrics}");
+    assert!(metrics.contains("service_name=\"batchlink-http\""), "{metrics}");
     drop(stream);
     service.terminate();
     let (status, metrics) = service.end();
     assert!(status.code().is_some(), "it ends by itself: {status}");
-    assert_eq!(counter(&metrics, "links_total"), 21);
-    assert_eq!(counter(&metrics, "links_export_failed_total"), 21);
-    assert_eq!(counter(&metrics, "links_exported_total"), 0);
+    assert_eq!(sum(&metrics, CONTEXTS, "\"linked\""), 21, "{metrics}");
+    assert_eq!(exports(&metrics, LINKS), (0, 21), "{metrics}");
 }
 
 #[test]

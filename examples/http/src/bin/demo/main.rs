@@ -20,7 +20,6 @@ use client::Answer;
 use common::{Result, Show, Telemetry};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -67,13 +66,14 @@ fn run(args: &Args) -> Result {
     let mut db = store::open(&path)?;
     let before = store::count(&db)?;
 
+    let metrics = Metrics::start("batchlink-http")?;
     let (inserts, processor) = BatchProcessor::builder(BATCH_SPAN)
         .with_max_batch_size(args.batch_size.into())
         .with_max_delay(Duration::from_millis(args.max_delay_ms))
+        .with_metrics(&metrics.meter("batchlink-http"), BATCH_SPAN)
         .build(telemetry.tracer())?;
     let stats = inserts.downgrade();
     let writer = processor.spawn(move |batch| store::insert(&mut db, batch))?;
-    let metrics = Metrics::new(&inserts, Arc::default());
     let router = server::router(inserts, metrics);
     let answers = tokio::runtime::Runtime::new()?.block_on(serve(args, router))?;
     writer.shutdown_with_timeout(Duration::from_secs(10))?;
