@@ -101,6 +101,19 @@ def check_invariants(design):
     return len(known), used
 
 
+def check_settings(guide):
+    """Every method of a builder has a row in a table of the guide, by its name or without `with_`."""
+    rows = set(re.findall(r"^\| `(\w+)`", guide.read_text(), re.M))
+    count = 0
+    for file in tracked("src/collector", "src/link_set", "src/processor", "src/messaging"):
+        text = file.read_text()
+        for setter in re.finditer(r"^ *pub fn (with(?:out)?_\w+)(?:<[^(]*>)?\(\s*(?:mut )?self\b", text, re.M):
+            count += 1
+            if not {setter[1], setter[1].removeprefix("with_")} & rows:
+                report(file, text.count("\n", 0, setter.start()) + 1, f"{setter[1]} has no row in a table of GUIDE.md")
+    return count
+
+
 documents = tracked("*.md", ":!fuzz")
 for document in documents:
     check(document)
@@ -108,6 +121,7 @@ words = known_words()
 for name in ["README.md", "docs/COOKBOOK.md", "docs/GUIDE.md", "docs/LIMITS.md", "docs/METRICS.md", "docs/DESIGN.md", "docs/TESTING.md", "CONTRIBUTING.md"]:
     check_names(root / name, words)
 named, used = check_invariants(root / "docs/DESIGN.md")
+settings = check_settings(root / "docs/GUIDE.md")
 print("\n".join(problems))
-print(f"documents: {len(documents)}, {named} invariants named in DESIGN.md and referred to {used} times")
+print(f"documents: {len(documents)}, {named} invariants named in DESIGN.md and referred to {used} times, {settings} settings")
 sys.exit(bool(problems))
