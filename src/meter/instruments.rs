@@ -183,7 +183,11 @@ impl Target {
             .with_description("The number of items that ended, by how.")
             .with_callback(self.callback(stats, |stats: &S, observe| {
                 let Some(items) = stats.items() else { return };
-                for (outcome, count) in [("succeeded", items.succeeded), ("failed", items.failed)] {
+                for (outcome, count) in [
+                    ("succeeded", items.succeeded),
+                    ("failed", items.failed),
+                    ("canceled", items.canceled),
+                ] {
                     observe(count, &[KeyValue::new(OUTCOME, outcome)]);
                 }
             }))

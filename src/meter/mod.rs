@@ -22,6 +22,7 @@ pub(crate) trait Measured: 'static {
 pub(crate) struct Items {
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
+    pub(crate) canceled: u64,
     pub(crate) in_flight: u64,
 }
 

@@ -204,7 +204,7 @@ impl Measured for ProcessorStats {
     }
 
     fn items(&self) -> Option<Items> {
-        let Self { succeeded, failed, .. } = *self;
-        Some(Items { succeeded, failed, in_flight: self.in_flight() })
+        let Self { succeeded, failed, canceled, .. } = *self;
+        Some(Items { succeeded, failed, canceled, in_flight: self.in_flight() })
     }
 }

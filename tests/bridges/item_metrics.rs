@@ -4,6 +4,7 @@ use super::common::*;
 use super::metrics::{Metered, Values, durations, expected};
 use batchlink::processor::{BatchProcessor, BatchProcessorBuilder, ProcessorStats};
 use opentelemetry::trace::noop::NoopTracer;
+use std::time::Duration;
 
 type Builder = BatchProcessorBuilder<u64, u64, String>;
 
@@ -19,7 +20,11 @@ fn small(metered: &Metered, name: &'static str) -> Builder {
 /// What a processor of this name must show, without durations.
 fn expected_of(name: &str, stats: &ProcessorStats) -> Values {
     let mut all = expected(name, stats.queue());
-    for (outcome, count) in [("succeeded", stats.succeeded()), ("failed", stats.failed())] {
+    for (outcome, count) in [
+        ("succeeded", stats.succeeded()),
+        ("failed", stats.failed()),
+        ("canceled", stats.canceled()),
+    ] {
         let key = format!("batchlink.items{{batchlink.name={name},batchlink.outcome={outcome}}}");
         all.insert(key, count as f64);
     }
@@ -28,14 +33,22 @@ fn expected_of(name: &str, stats: &ProcessorStats) -> Values {
     all
 }
 
-/// At every moment metrics say what `stats()` says, items in flight included, and each batch of a
-/// key is one.
+/// Returns the sum of the items that ended and those in flight.
+fn items(values: &Values) -> f64 {
+    let is_of_items = |key: &str| {
+        key.starts_with("batchlink.items{") || key.starts_with("batchlink.active_items{")
+    };
+    values.iter().filter(|(key, _)| is_of_items(key)).map(|(_, count)| count).sum()
+}
+
+/// At every moment metrics say what `stats()` says, items in flight and canceled ones included, and
+/// each batch of a key is one. The items that metrics know are those taken from the queue.
 #[test]
 fn metrics_equal_stats() {
     let metered = Metered::new();
-    let builder = small(&metered, "a").with_key(|n| n % 2);
+    let builder = small(&metered, "a").with_key(|n| n % 2).with_skip_canceled(true);
     let (submitter, mut processor) = builder.build(NoopTracer::new()).unwrap();
-    let (mut taken, mut items) = (Vec::new(), 0);
+    let (mut taken, mut batched) = (Vec::new(), 0);
     let mut random = Random(11);
     let mut batches = 0;
     for round in 0..300 {
@@ -43,26 +56,31 @@ fn metrics_equal_stats() {
             0 | 1 => {
                 while let Some(batch) = processor.try_next() {
                     batches += 1;
-                    items += batch.len() as u64;
+                    batched += batch.len() as u64;
                     taken.extend(batch);
                 }
             }
             2 => drop(taken.pop()),
             3 => taken.drain(..).for_each(|item| item.succeed(0)),
             4 if round > 250 => submitter.close(),
+            // Its caller leaves at once.
+            5 => _ = submitter.call_blocking_timeout(round, Duration::ZERO),
             _ => _ = submitter.submit_with_context(round, &context(1 + random.below(5))),
         }
         let mut values = metered.read();
         let finished = durations(&mut values, "a");
         let stats = submitter.stats();
         assert_eq!(values, expected_of("a", &stats), "round {round}");
-        assert_eq!((batches, items), (stats.queue().batches(), stats.queue().received()));
+        assert_eq!(items(&values), stats.queue().received() as f64);
+        let received = batched + stats.canceled();
+        assert_eq!((batches, received), (stats.queue().batches(), stats.queue().received()));
         if taken.is_empty() {
             assert_eq!(finished, batches);
         }
     }
     let stats = submitter.stats();
-    for reached in [stats.succeeded(), stats.failed(), stats.queue().rejected_full()] {
+    let refused = stats.queue().rejected_full();
+    for reached in [stats.succeeded(), stats.failed(), stats.canceled(), refused] {
         assert!(reached > 0, "{stats:?}");
     }
 }
