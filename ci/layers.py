@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "collector": "links link_set meter queue sync error panic stats",
     "processor": "collector links link_set meter queue sync error panic span stats",
     "patterns": "links link_set error panic span stats",
-    "messaging": "links link_set error panic stats",
+    "messaging": "links link_set patterns error panic span stats",
     "carrier": "panic",
     "bridges": "collector processor links link_set error panic span stats",
 }

@@ -88,6 +88,15 @@ fn without_span(parent: &Context, base: &Context) -> Context {
     base.with_remote_span_context(parent.span().span_context().clone())
 }
 
+/// Has the span of this context count links that it was not given, as
+/// [`LinkBatch::start`](crate::LinkBatch::start) does.
+pub(crate) fn count_dropped_links(context: &Context, links: u64) {
+    let span = context.span();
+    if links > 0 && span.is_recording() {
+        let _ = caught(|| (0..links).for_each(|_| span.add_link(SpanContext::NONE, vec![])));
+    }
+}
+
 /// What the user set on a span. It stays (invariant `status-unset-or-error`).
 #[derive(Debug, Default)]
 struct SetByUser {

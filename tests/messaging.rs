@@ -6,7 +6,7 @@ mod exporting;
 
 use batchlink::messaging::{BatchSpan, KAFKA_OFFSET, Message, Operation, batch_span};
 use batchlink::patterns::SpanGuard;
-use batchlink::{Dedup, LinkBatch, LinkPolicy, LinkSet, links};
+use batchlink::{Dedup, LinkBatch, LinkPolicy, LinkSet, Overflow, Parent, links};
 use common::*;
 use exporting::{Exporter, attribute, attributes, error, leads_to};
 use opentelemetry::trace::{Link, Span, SpanBuilder, SpanKind, Status};
@@ -282,6 +282,92 @@ fn guard_fails_batch_span() {
     assert_eq!(attribute(&spans[1].attributes, "error.type"), "dropped".into());
     assert_eq!(spans[2].status, Status::Unset);
     assert!(spans[2].attributes.iter().all(|attribute| attribute.key.as_str() != "error.type"));
+}
+
+const PAGES: Overflow = Overflow::Spans { max_pages: 8 };
+
+/// Twelve contexts of one topic, in pages of five.
+fn paged() -> LinkBatch {
+    let policy = LinkPolicy::new().with_overflow(PAGES).with_max_links(5);
+    let mut set = LinkSet::builder().with_link_policy(policy).build().expect("valid");
+    set.extend((1..=12).map(|number| link(number, &[("topic", 7)])));
+    set.finish().hoist()
+}
+
+fn process() -> BatchSpan {
+    BatchSpan::new("kafka", Operation::PROCESS).with_destination("orders")
+}
+
+/// Returns the links of each page by the numbers of their contexts, and checks the pages' spans.
+fn pages(exporter: &Exporter, name: &str) -> Vec<Vec<u64>> {
+    let mut spans = exporter.spans();
+    spans.sort_by_key(|span| attribute(&span.attributes, "batch.page").as_str().into_owned());
+    for (page, span) in (1..).zip(&spans) {
+        assert_eq!(attribute(&span.attributes, "batch.page"), Value::I64(page));
+        assert_eq!(attribute(&span.attributes, "batch.pages"), Value::I64(3));
+        let links = span.links.links.len() as i64;
+        assert_eq!(attribute(&span.attributes, "batch.links"), Value::I64(links));
+        if page > 1 {
+            assert_eq!(span.name, format!("{name} links"));
+            assert_eq!(span.parent_span_id, spans[0].span_context.span_id());
+        }
+    }
+    assert_eq!(spans[0].name, name);
+    let number = |link: &Link| u64::from_be_bytes(link.span_context.span_id().to_bytes());
+    spans.iter().map(|span| span.links.links.iter().map(number).collect()).collect()
+}
+
+/// The span of a batch of messages has its further pages, as that of a collector's batch has. The
+/// guard ends it alone.
+#[test]
+fn batch_span_starts_pages() {
+    let exporter = Exporter::default();
+    process().start(&exporter.tracer(), paged(), 12).fail_as("timeout", "no answer");
+    let expected: Vec<Vec<u64>> = vec![(1..=5).collect(), (6..=10).collect(), vec![11, 12]];
+    assert_eq!(pages(&exporter, "process orders"), expected);
+
+    let own = Exporter::default();
+    drop(paged().start(&own.tracer(), "process orders"));
+    assert_eq!(pages(&own, "process orders"), expected);
+
+    let topic = KeyValue::new("topic", 7);
+    for span in exporter.spans() {
+        let is_page = span.name.ends_with(" links");
+        assert_eq!(span.attributes.contains(&topic), !is_page);
+        let on_links = span.links.links.iter().filter(|link| link.attributes.contains(&topic));
+        assert_eq!(on_links.count(), if is_page { span.links.links.len() } else { 0 });
+        assert_eq!(span.status == Status::error("no answer"), !is_page);
+    }
+}
+
+/// Pages that were taken before are started once: by the code that took them.
+#[test]
+fn taken_pages_start_once() {
+    let exporter = Exporter::default();
+    let tracer = exporter.tracer();
+    let mut batch = paged();
+    let taken = batch.take_pages().named("own");
+    let span = process().start(&tracer, batch, 12);
+    assert_eq!(exporter.spans().len(), 0);
+    taken.start(&tracer, &span.span_context());
+    span.succeed();
+    let lengths: Vec<_> = exporter.spans().iter().map(|span| span.links.links.len()).collect();
+    assert_eq!(lengths, [5, 2, 5]);
+    assert_eq!(exporter.spans()[1].name, "own links");
+}
+
+/// Parent and the SDK's own count are those of any batch span.
+#[test]
+fn batch_span_follows_policy() {
+    let exporter = Exporter::default();
+    let policy = LinkPolicy::new().with_parent(Parent::First).with_span_link_limit(128);
+    let mut set = LinkSet::builder().with_link_policy(policy).build().unwrap();
+    set.extend((1..=300).map(context));
+    process().start(&exporter.tracer(), set.finish(), 300).succeed();
+    let span = exporter.span("process orders");
+    assert_eq!(span.parent_span_id, context(1).span_id());
+    assert_eq!((span.links.links.len(), span.links.dropped_count), (128, 172));
+    assert_eq!(span.status, Status::Unset);
 }
 
 #[test]

@@ -124,9 +124,13 @@ pub enum Overflow {
     /// The batch span has the first page. Each further page is on a child of it that ends at once,
     /// named `<name> links`, with the attributes `batch.page` (from 2), `batch.pages` and
     /// `batch.links`. No page is empty. [`LinkBatch::start`](crate::LinkBatch::start),
-    #[cfg_attr(feature = "processor", doc = "[`BatchProcessor`](crate::processor::BatchProcessor)")]
-    #[cfg_attr(not(feature = "processor"), doc = "`BatchProcessor`")]
-    /// and [`FanOut`](crate::patterns::FanOut) start these spans. For a batch span that you start
+    #[cfg_attr(
+        feature = "processor",
+        doc = "[`BatchProcessor`](crate::processor::BatchProcessor),"
+    )]
+    #[cfg_attr(not(feature = "processor"), doc = "`BatchProcessor`,")]
+    /// [`messaging::BatchSpan::start`](crate::messaging::BatchSpan::start) and
+    /// [`FanOut`](crate::patterns::FanOut) start these spans. For a batch span that you start
     /// yourself, see [`LinkBatch::take_pages`](crate::LinkBatch::take_pages).
     ///
     /// The sampler of the batch span sees the links of the first page. If the batch span is not

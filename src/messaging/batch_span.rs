@@ -7,7 +7,9 @@ use super::{
 };
 use crate::link_set::batch::{LinkBatch, add_new};
 use crate::links::int;
-use opentelemetry::trace::SpanBuilder;
+use crate::patterns::SpanGuard;
+use crate::span::count_dropped_links;
+use opentelemetry::trace::{SpanBuilder, Tracer};
 use opentelemetry::{KeyValue, StringValue};
 use std::borrow::Cow;
 
@@ -19,9 +21,8 @@ use std::borrow::Cow;
 /// those of reply queues, give a template: the name of a span must be one of few.
 ///
 /// All of this is set when the span is created, so that samplers see it. `error.type` and the
-/// status are for the end: start the span with
-/// [`SpanGuard::start`](crate::patterns::SpanGuard::start), which sets them if the work fails,
-/// panics or is dropped.
+/// status are for the end: the [`SpanGuard`] that [`start`](Self::start) returns sets them if the
+/// work fails, panics or is dropped.
 ///
 /// ```
 /// use batchlink::LinkSet;
@@ -144,6 +145,11 @@ impl BatchSpan {
     /// The kind is that of the [operation](Operation), and can be changed by
     /// [`with_kind`](SpanBuilder::with_kind).
     ///
+    /// A builder starts one span, in the context that it is given: start it in
+    /// [`LinkBatch::parent`] if the policy names one, and with
+    /// [`Overflow::Spans`](crate::Overflow) call [`take_pages`](LinkBatch::take_pages) before.
+    /// [`start`](Self::start) does both.
+    ///
     /// ```
     /// use batchlink::{LinkSet, messaging::{BATCH_MESSAGE_COUNT, BatchSpan, Operation}};
     /// use opentelemetry::KeyValue;
@@ -155,12 +161,59 @@ impl BatchSpan {
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
     pub fn build(&self, batch: LinkBatch, messages: usize) -> SpanBuilder {
+        let attributes = self.batch_attributes(messages);
+        self.describe(batch.for_messages(messages, &attributes), attributes)
+    }
+
+    /// Starts the span of a batch, as [`build`](Self::build) describes it: as
+    /// [`LinkBatch::start`] does, with the [`Parent`](crate::Parent) of the policy, the truncated
+    /// contexts in the span's own count of dropped links if the SDK's limit was told, and the spans
+    /// of further pages with [`Overflow::Spans`](crate::Overflow). Pages that were
+    /// [taken](LinkBatch::take_pages) before are not started.
+    ///
+    /// The guard ends the span with status and `error.type` if the work fails.
+    ///
+    /// ```
+    /// use batchlink::{LinkPolicy, LinkSet, Overflow};
+    /// use batchlink::messaging::{BatchSpan, Operation};
+    /// use opentelemetry::global;
+    ///
+    /// let policy = LinkPolicy::new().with_overflow(Overflow::Spans { max_pages: 8 });
+    /// let mut set = LinkSet::builder().with_link_policy(policy).build()?;
+    /// // ... a link for each message of a poll ...
+    /// let process = BatchSpan::new("kafka", Operation::PROCESS).with_destination("orders");
+    /// let span = process.start(&global::tracer("consumer"), set.finish().hoist(), 0);
+    /// let _ = span.run(|_cx| Ok::<_, String>(())); // the work
+    /// # Ok::<(), batchlink::ConfigError>(())
+    /// ```
+    pub fn start<T>(&self, tracer: &T, batch: LinkBatch, messages: usize) -> SpanGuard
+    where
+        T: Tracer,
+        T::Span: Send + Sync + 'static,
+    {
+        let attributes = self.batch_attributes(messages);
+        let mut batch = batch.for_messages(messages, &attributes);
+        let (parent, pages) = (batch.parent(), batch.take_pages());
+        let uncounted = batch.uncounted();
+        let span = self.describe(batch, attributes);
+        let pages = pages.named(&span.name);
+        let guard = SpanGuard::start_in(tracer, span, &parent);
+        count_dropped_links(guard.context(), uncounted);
+        pages.start(tracer, &guard.span_context());
+        guard
+    }
+
+    fn batch_attributes(&self, messages: usize) -> Vec<KeyValue> {
         let mut attributes = self.attributes(&self.operation);
         if self.operation.is_batch() {
             set(&mut attributes, KeyValue::new(BATCH_MESSAGE_COUNT, int(messages)));
         }
+        attributes
+    }
+
+    /// Builds the span of a batch whose own attributes hold for all messages.
+    fn describe(&self, batch: LinkBatch, mut attributes: Vec<KeyValue>) -> SpanBuilder {
         let kind = self.operation.span_kind(batch.received() > 0);
-        let batch = batch.for_messages(messages, &attributes);
         add_new(&mut attributes, batch.attributes());
         let span = batch.span_builder(name(&self.operation, &attributes)).with_kind(kind);
         span.with_attributes(attributes)

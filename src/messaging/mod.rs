@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use batchlink::messaging::{BatchSpan, KAFKA_OFFSET, Message, Operation};
-//! use batchlink::{Dedup, LinkPolicy, LinkSet, patterns::SpanGuard};
+//! use batchlink::{Dedup, LinkPolicy, LinkSet};
 //! use opentelemetry::global;
 //! # use opentelemetry::trace::SpanContext;
 //! # struct Record { context: Option<SpanContext>, partition: &'static str, offset: i64 }
@@ -31,11 +31,9 @@
 //!     Some(message.link(record.context.as_ref()?)) // some records come without a context
 //! }));
 //! // If all are of one partition, and each is linked, the partition moves to the span.
-//! let span = process.build(set.finish().hoist(), records.len());
-//!
-//! // Failures set the status and `error.type`.
-//! let span = SpanGuard::start(&global::tracer("consumer"), span); // "process orders"
-//! let _ = span.run(|_cx| insert(&records));
+//! let tracer = global::tracer("consumer");
+//! let span = process.start(&tracer, set.finish().hoist(), records.len()); // "process orders"
+//! let _ = span.run(|_cx| insert(&records)); // failures set the status and `error.type`
 //! # Ok::<(), batchlink::ConfigError>(())
 //! ```
 //!
@@ -58,9 +56,9 @@
 //!     carrier::inject(create.span_context(), &mut carrier::HeadersMut::new(&mut record.headers));
 //!     set.insert_link(message.link(create.span_context()));
 //! }
-//! let span = send.build(set.finish(), records.len()).start(&tracer); // "send orders"
+//! let span = send.start(&tracer, set.finish(), records.len()); // "send orders"
 //! // ... send the records ...
-//! # drop(span);
+//! span.succeed();
 //! # Ok::<(), batchlink::ConfigError>(())
 //! ```
 
@@ -110,7 +108,8 @@ pub const KAFKA_MESSAGE_KEY: &str = "messaging.kafka.message.key";
 /// `true` for a record without a value: `messaging.kafka.message.tombstone`.
 pub const KAFKA_MESSAGE_TOMBSTONE: &str = "messaging.kafka.message.tombstone";
 
-/// Builds the span of a batch of messages, with one destination: the short form of [`BatchSpan`].
+/// Builds the span of a batch of messages, with one destination: the short form of
+/// [`BatchSpan::build`].
 ///
 /// `messages` counts those without a context too, which [`LinkBatch::received`] does not. An empty
 /// `destination` (none in particular, or several) is left out.

@@ -65,7 +65,16 @@ impl SpanGuard {
         T: Tracer,
         T::Span: Span + Send + Sync + 'static,
     {
-        Self::start_with(tracer, span, &Context::current(), |_, _| None)
+        Self::start_in(tracer, span, &Context::current())
+    }
+
+    /// Starts a span as a child of `parent`.
+    pub(crate) fn start_in<T>(tracer: &T, span: SpanBuilder, parent: &Context) -> Self
+    where
+        T: Tracer,
+        T::Span: Span + Send + Sync + 'static,
+    {
+        Self::start_with(tracer, span, parent, |_, _| None)
     }
 
     /// Starts a span as a child of `parent`. `ended` is called with the result, before the span

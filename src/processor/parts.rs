@@ -4,12 +4,12 @@ use super::Item;
 use super::batch::{Batch, BatchItem, Made};
 use super::keys::Part;
 use super::run::BatchProcessor;
-use super::span::{BatchSpan, ItemSpan, count_dropped_links, start_pages};
+use super::span::{BatchSpan, ItemSpan, start_pages};
 use crate::links::{ITEM_INDEX, int};
 use crate::panic::{caught, discard};
 use crate::queue::progress::{Progress, Ticket};
 use crate::queue::receiver::Due;
-use crate::span::OwnSpan;
+use crate::span::{OwnSpan, count_dropped_links};
 use crate::stats::{Trigger, Wait};
 use crate::sync::{Arc, Ordering};
 use opentelemetry::baggage::BaggageExt;
@@ -125,7 +125,7 @@ where
             true => OwnSpan::suppressed(&current),
             false => (self.start)(builder, &parent, &current),
         };
-        count_dropped_links(&span, uncounted);
+        count_dropped_links(span.context(), uncounted);
         start_pages(&self.start, pages, &span);
         enter(&items, &span.span_context(), &parent);
         let size = items.len() as u64;

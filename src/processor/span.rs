@@ -11,7 +11,7 @@ use crate::panic::{caught, unpoisoned};
 use crate::queue::progress::Ticket;
 use crate::span::OwnSpan;
 use crate::sync::{Arc, AtomicU64, Ordering};
-use opentelemetry::trace::{SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer};
+use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
 use std::borrow::Cow;
@@ -62,15 +62,6 @@ impl<T> Shape<T> {
             add_new(attributes, caught(|| describe(first)).unwrap_or_default());
         }
         builder
-    }
-}
-
-/// Has the span count links that it was not given, as
-/// [`LinkBatch::start`](crate::LinkBatch::start) does.
-pub(super) fn count_dropped_links(span: &OwnSpan, links: u64) {
-    let span = span.context().span();
-    if links > 0 && span.is_recording() {
-        let _ = caught(|| (0..links).for_each(|_| span.add_link(SpanContext::NONE, vec![])));
     }
 }
 
