@@ -7,7 +7,7 @@ mod common;
 #[path = "common/log.rs"]
 mod log;
 
-use batchlink::{ConfigError, LinkCollector, LinkCollectorBuilder, LinkSet};
+use batchlink::{ConfigError, FlushPolicy, LinkCollector, LinkCollectorBuilder, LinkSet};
 use common::*;
 use std::ffi::OsString;
 use std::process::Command;
@@ -154,6 +154,13 @@ fn with_warnings<R>(work: impl FnOnce() -> R) -> (R, Vec<String>) {
 
 fn answer(builder: LinkCollectorBuilder) -> Result<String, ConfigError> {
     let debug = format!("{builder:?}");
+    if std::env::var_os(ASKED).is_some_and(|asked| asked == "policy") {
+        let policy = |debug: &str| debug.split("flush_policy: ").nth(1).unwrap().to_owned();
+        let later = builder.with_flush_policy(FlushPolicy::Balanced { min_size: 1 });
+        let (env, later) = (policy(&debug), policy(&format!("{later:?}")));
+        let of = |text: String| text.strip_suffix(" }").unwrap().to_owned();
+        return Ok(format!("policy {}, balanced:1: {}", of(env), of(later)));
+    }
     let delay = debug.split("max_delay: ").nth(1).and_then(|rest| rest.split(", queue").next());
     drop(builder.clone().build()?);
     let (collector, mut flusher) = builder.clone().with_max_delay(NEVER).with_shards(1).build()?;
@@ -244,6 +251,60 @@ fn wrong_variable_is_named() {
     }
 }
 
+const POLICY: &str = "BATCHLINK_FLUSH_POLICY";
+
+/// What is no policy is an error, and so is one whose number does not fit.
+#[test]
+fn wrong_policy_is_named() {
+    let syntax = "delay, immediate, balanced:MIN_SIZE or idle_restart:MILLISECONDS";
+    for value in [
+        "Delay",
+        "delay:5",
+        "immediate:",
+        "balanced",
+        "balanced:",
+        "balanced:-1",
+        "balanced: 32",
+        "balanced:99999999999999999999999",
+        "idle_restart",
+        "idle_restart:5ms",
+        "idle_restart:18446744073709551616",
+        "idle_restart:5:5",
+        " ",
+        "sometimes",
+    ] {
+        let expected = format!("invalid {POLICY}: {value:?} (allowed: {syntax})");
+        assert_eq!(from_env(&[(POLICY, value.into())]), expected);
+    }
+    for (size, value, range) in [
+        ("", "balanced:0", "1 to max_batch_size = 128"),
+        ("", "balanced:129", "1 to max_batch_size = 128"),
+        ("64", "balanced:65", "1 to BATCHLINK_MAX_BATCH_SIZE = 64"),
+    ] {
+        let expected = format!("invalid {POLICY}: {value} (allowed: a min_size of {range})");
+        assert_eq!(from_env(&[(NAMES[0], size.into()), (POLICY, value.into())]), expected);
+    }
+}
+
+/// A policy is the same from the environment and in code, which overrides it.
+#[test]
+fn environment_sets_policy() {
+    let idle = Duration::from_millis(5);
+    for (value, policy) in [
+        ("", FlushPolicy::Delay),
+        ("delay", FlushPolicy::Delay),
+        ("immediate", FlushPolicy::Immediate),
+        (" balanced:32 ", FlushPolicy::Balanced { min_size: 32 }),
+        ("balanced:128", FlushPolicy::Balanced { min_size: 128 }),
+        ("idle_restart:5", FlushPolicy::IdleRestart { idle }),
+        ("idle_restart:0", FlushPolicy::IdleRestart { idle: Duration::ZERO }),
+    ] {
+        let expected = format!("policy {policy:?}, balanced:1: Balanced {{ min_size: 1 }}");
+        let variables = [(POLICY, value.into()), (ASKED, "policy".into())];
+        assert_eq!(in_child(&variables), (expected, String::new()));
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn non_unicode_variable_is_named() {
@@ -302,6 +363,9 @@ fn build_error_names_the_variable() {
     // Set in code, the field is named.
     let error = LinkCollectorBuilder::new().with_queue_capacity(100).build().unwrap_err();
     assert_eq!(error.field(), "queue_capacity");
+    let policy = FlushPolicy::Balanced { min_size: 129 };
+    let error = LinkCollectorBuilder::new().with_flush_policy(policy).build().unwrap_err();
+    assert_eq!((error.field(), error.value()), ("min_size", "129"));
 }
 
 /// By OpenTelemetry's specification: a wrong value is ignored. 0 is a limit of the SDK's; here it

@@ -48,7 +48,7 @@ pub struct LinkCollectorBuilder {
     pub(super) links: LinkPolicy,
     pub(super) meter: MeterConfig,
     pub(super) wait_times: bool,
-    pub(super) flush_policy: FlushPolicy,
+    pub(super) flush_policy: Setting<FlushPolicy>,
 }
 
 impl LinkCollectorBuilder {
@@ -66,6 +66,7 @@ impl LinkCollectorBuilder {
     /// | `BATCHLINK_QUEUE_CAPACITY` | contexts | [`with_queue_capacity`] |
     /// | `BATCHLINK_SHARDS` | shards | [`with_shards`] |
     /// | `BATCHLINK_MAX_LINKS` | links | [`with_max_links`] |
+    /// | `BATCHLINK_FLUSH_POLICY` | see below | [`with_flush_policy`] |
     /// | `OTEL_SPAN_LINK_COUNT_LIMIT` | links | its default, because the SDK cuts there |
     ///
     /// [`with_max_batch_size`]: Self::with_max_batch_size
@@ -73,6 +74,10 @@ impl LinkCollectorBuilder {
     /// [`with_queue_capacity`]: Self::with_queue_capacity
     /// [`with_shards`]: Self::with_shards
     /// [`with_max_links`]: Self::with_max_links
+    /// [`with_flush_policy`]: Self::with_flush_policy
+    ///
+    /// `BATCHLINK_FLUSH_POLICY` is `delay`, `immediate`, `balanced:32` with the `min_size` in
+    /// contexts, or `idle_restart:5` with the time in milliseconds.
     ///
     /// A variable that is unset or empty is not used. One that begins with `BATCHLINK_` and is not
     /// in the table is logged (feature `internal-logs`).
@@ -92,8 +97,8 @@ impl LinkCollectorBuilder {
     /// # Errors
     ///
     /// [`ConfigError`] for a `BATCHLINK_` variable that is not a whole number in the allowed
-    /// range, with its name, value and range. How values fit together is checked in
-    /// [`build`](Self::build), whose error names the variable too.
+    /// range, or not a policy, with its name, value and what is allowed. How values fit together is
+    /// checked in [`build`](Self::build), whose error names the variable too.
     pub fn from_env() -> Result<Self, ConfigError> {
         env::read()
     }
@@ -127,19 +132,19 @@ impl LinkCollectorBuilder {
     /// assert_eq!(error.to_string(), "invalid min_size: 0 (allowed: 1 to max_batch_size = 128)");
     /// ```
     pub fn with_flush_policy(mut self, policy: FlushPolicy) -> Self {
-        self.flush_policy = policy;
+        self.flush_policy = policy.into();
         self
     }
 
     #[cfg(feature = "processor")]
     pub(crate) fn flush_policy(&self) -> FlushPolicy {
-        self.flush_policy
+        self.flush_policy.value
     }
 
     /// Sets the delay, unless one was set before or the policy needs one.
     #[cfg(feature = "processor")]
     pub(crate) fn or_max_delay(mut self, delay: Duration) -> Self {
-        if !self.flush_policy.waits() {
+        if !self.flush_policy.value.waits() {
             self.max_delay.get_or_insert(delay);
         }
         self

@@ -1,7 +1,7 @@
 //! The validated configuration.
 
 use crate::collector::builder::LinkCollectorBuilder;
-use crate::collector::flush_policy::FlushPolicy;
+use crate::collector::flush_policy::{self, FlushPolicy};
 use crate::error::{ConfigError, within};
 use crate::link_set::policy::LinkPolicy;
 use crate::meter::MeterConfig;
@@ -44,7 +44,7 @@ impl Config {
 }
 
 /// A value, and where it came from, for errors.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Setting<T> {
     pub(super) value: T,
     /// The environment variable; `None` for a value set in code.
@@ -88,7 +88,7 @@ impl LinkCollectorBuilder {
             // Threads are spread evenly over a power of two.
             1 << wanted.next_power_of_two().min(most).ilog2()
         };
-        let early = self.flush_policy.validate(size_name, size)?;
+        let early = flush_policy::validate(self.flush_policy, size_name, size)?;
         let (shards_name, shards) = named("shards", self.shards, default_shards);
         within(shards_name, shards, 1..=MAX_SHARDS)?;
         let (name, capacity) = named("queue_capacity", self.queue_capacity, || {
@@ -114,7 +114,7 @@ impl LinkCollectorBuilder {
             // Both are at most MAX_SLOTS.
             max_batch_size: size as u32,
             slots_per_shard: slots_per_shard as u32,
-            max_delay: match self.flush_policy {
+            max_delay: match self.flush_policy.value {
                 FlushPolicy::Immediate => Duration::MAX,
                 _ => self.max_delay.unwrap_or(Duration::from_millis(200)),
             },

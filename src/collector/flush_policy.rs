@@ -1,5 +1,6 @@
 //! When to flush, beside size and delay.
 
+use crate::collector::config::Setting;
 use crate::error::ConfigError;
 use crate::queue::rules::Early;
 use std::time::Duration;
@@ -70,19 +71,43 @@ impl FlushPolicy {
         matches!(self, Self::Balanced { .. } | Self::IdleRestart { .. })
     }
 
-    pub(super) fn validate(self, size_name: &str, size: usize) -> Result<Early, ConfigError> {
-        Ok(match self {
-            Self::Delay => Early::Never,
-            Self::Immediate => Early::Enough(1),
-            // At most the batch size, which fits.
-            Self::Balanced { min_size } if (1..=size).contains(&min_size) => {
-                Early::Enough(min_size as u32)
+    /// Reads a value of `BATCHLINK_FLUSH_POLICY`; `None` if it is none. The least and the greatest
+    /// `min_size` are checked by [`validate`].
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Some(match text.split_once(':') {
+            None if text == "delay" => Self::Delay,
+            None if text == "immediate" => Self::Immediate,
+            Some(("balanced", size)) => Self::Balanced { min_size: size.parse().ok()? },
+            Some(("idle_restart", idle)) => {
+                Self::IdleRestart { idle: Duration::from_millis(idle.parse().ok()?) }
             }
-            Self::Balanced { min_size } => {
-                let allowed = format!("1 to {size_name} = {size}");
-                return Err(ConfigError::new("min_size", min_size.to_string(), allowed));
-            }
-            Self::IdleRestart { idle } => Early::Quiet(crate::queue::receiver::nanos(idle)),
+            _ => return None,
         })
     }
+}
+
+pub(super) fn validate(
+    policy: Setting<FlushPolicy>,
+    size_name: &str,
+    size: usize,
+) -> Result<Early, ConfigError> {
+    Ok(match policy.value {
+        FlushPolicy::Delay => Early::Never,
+        FlushPolicy::Immediate => Early::Enough(1),
+        // At most the batch size, which fits.
+        FlushPolicy::Balanced { min_size } if (1..=size).contains(&min_size) => {
+            Early::Enough(min_size as u32)
+        }
+        FlushPolicy::Balanced { min_size } => {
+            let range = format!("1 to {size_name} = {size}");
+            return Err(match policy.variable {
+                None => ConfigError::new("min_size", min_size.to_string(), range),
+                Some(variable) => {
+                    let allowed = format!("a min_size of {range}");
+                    ConfigError::new(variable, format!("balanced:{min_size}"), allowed)
+                }
+            });
+        }
+        FlushPolicy::IdleRestart { idle } => Early::Quiet(crate::queue::receiver::nanos(idle)),
+    })
 }
