@@ -136,9 +136,11 @@ impl LinkCollectorBuilder {
         self
     }
 
+    /// Returns the policy, with the name that an error gives to the field.
     #[cfg(feature = "processor")]
-    pub(crate) fn flush_policy(&self) -> FlushPolicy {
-        self.flush_policy.value
+    pub(crate) fn flush_policy(&self) -> (&'static str, FlushPolicy) {
+        let Setting { value, variable } = self.flush_policy;
+        (variable.unwrap_or("flush_policy"), value)
     }
 
     /// Sets the delay, unless one was set before or the policy needs one.

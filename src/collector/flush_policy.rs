@@ -57,7 +57,8 @@ pub enum FlushPolicy {
     /// The flusher finds out by polling, four times in `idle` while anything is pending. So a batch
     /// is due no sooner than `idle` after its last context as the flusher saw it, and up to a
     /// quarter of `idle` later. What was pushed while the flusher was busy counts as pushed when it
-    /// became free.
+    /// became free. A processor's batches by key (`BatchProcessorBuilder::with_key_batches`) go by
+    /// the submission of each key's last item instead, exactly.
     IdleRestart {
         /// How long no context must have come.
         idle: Duration,

@@ -38,6 +38,8 @@ pub(super) struct Limits {
     pub(super) weight: u64,
     /// Nanoseconds.
     pub(super) max_delay: u64,
+    /// Nanoseconds without a further item of the key; `u64::MAX` if that is no trigger.
+    pub(super) quiet: u64,
     /// What is held is due as soon as the consumer is free.
     pub(super) immediate: bool,
     /// The most items that are held.
@@ -48,21 +50,24 @@ impl Limits {
     pub(super) fn new(
         config: &Config,
         max_weight: Option<u64>,
-        policy: FlushPolicy,
+        (field, policy): (&'static str, FlushPolicy),
     ) -> Result<Self, ConfigError> {
         let Rules { max_delay, early, .. } = config.rules();
-        let immediate = match early {
-            Early::Never => false,
-            Early::Enough(1) => true,
-            _ => {
-                let allowed = "Delay or Immediate, with batches by key".to_owned();
-                return Err(ConfigError::new("flush_policy", format!("{policy:?}"), allowed));
+        let (quiet, immediate) = match early {
+            Early::Never => (u64::MAX, false),
+            Early::Quiet(quiet) => (quiet, false),
+            Early::Enough(1) => (u64::MAX, true),
+            Early::Enough(_) => {
+                let allowed = "Delay, Immediate or IdleRestart with batches by key, as the load is \
+                               that of all keys together";
+                return Err(ConfigError::new(field, format!("{policy:?}"), allowed.to_owned()));
             }
         };
         Ok(Self {
             size: config.max_batch_size as usize,
             weight: max_weight.unwrap_or(u64::MAX),
             max_delay,
+            quiet,
             immediate,
             capacity: config.shards * config.slots_per_shard as usize,
         })
@@ -105,6 +110,9 @@ struct Group<T, R, E> {
     id: u64,
     items: VecDeque<Item<T, R, E>>,
     weight: u64,
+    /// When the first and the last of the items were submitted, which need not be at the ends: they
+    /// come shard by shard. `None`: to be found again.
+    times: Option<(u64, u64)>,
     /// The ticket of the first item, and so not newer than those of the others: a flush that waits
     /// for any of them waits for this.
     ticket: Arc<Ticket>,
@@ -188,7 +196,7 @@ impl<T, R, E> Held<T, R, E> {
                     self.keys.renew(&item.payload, next);
                 }
                 let (items, ticket) = (VecDeque::new(), Arc::clone(ticket));
-                self.groups.push(Group { id: next, items, weight: 0, ticket });
+                self.groups.push(Group { id: next, items, weight: 0, times: None, ticket });
                 self.groups.len() - 1
             });
             let group = &mut self.groups[index];
@@ -198,6 +206,8 @@ impl<T, R, E> Held<T, R, E> {
                 group.ticket.grow(1);
             }
             group.weight += item.weight();
+            let at = item.submitted_at;
+            group.times = group.times.map(|(oldest, newest)| (oldest.min(at), newest.max(at)));
             group.items.push_back(item);
         }
         ticket.resize(own);
@@ -206,25 +216,26 @@ impl<T, R, E> Held<T, R, E> {
     /// Takes what is due out of the groups. `all` makes all items due, for this reason.
     pub(super) fn due(&mut self, now: u64, all: Option<Trigger>) -> VecDeque<Part<T, R, E>> {
         let mut due = VecDeque::new();
-        let Limits { size, weight, max_delay, immediate, capacity } = self.limits;
+        let Limits { size, weight, max_delay, quiet, immediate, capacity } = self.limits;
         let all = all.or(immediate.then_some(Trigger::Policy));
         for group in &mut self.groups {
-            loop {
-                let oldest = group.items.front().map_or(u64::MAX, |item| item.submitted_at);
+            while !group.items.is_empty() {
                 let trigger = if group.items.len() >= size {
                     Trigger::Size
                 } else if group.weight >= weight {
                     Trigger::Weight
                 } else if let Some(trigger) = all {
                     trigger
-                } else if now >= oldest.saturating_add(max_delay) {
-                    Trigger::Timeout
                 } else {
-                    break;
+                    let (oldest, newest) = group.times();
+                    if now >= oldest.saturating_add(max_delay) {
+                        Trigger::Timeout
+                    } else if now >= newest.saturating_add(quiet) {
+                        Trigger::Policy
+                    } else {
+                        break;
+                    }
                 };
-                if group.items.is_empty() {
-                    break;
-                }
                 self.len -= group.take(&self.limits, trigger, now, &mut due);
             }
         }
@@ -241,10 +252,14 @@ impl<T, R, E> Held<T, R, E> {
         due
     }
 
-    /// Returns when the first of the items held is due by its delay; `None` if none is held.
-    pub(super) fn deadline(&self) -> Option<u64> {
-        let first = self.groups.iter().filter_map(|group| group.items.front());
-        first.map(|item| item.submitted_at.saturating_add(self.limits.max_delay)).min()
+    /// Returns when the first key is due by time; `None` if nothing is held.
+    pub(super) fn deadline(&mut self) -> Option<u64> {
+        let Limits { max_delay, quiet, .. } = self.limits;
+        let due = |group: &mut Group<T, R, E>| {
+            let (oldest, newest) = group.times();
+            oldest.saturating_add(max_delay).min(newest.saturating_add(quiet))
+        };
+        self.groups.iter_mut().map(due).min()
     }
 
     /// Passes all items to `each`, which must not panic.
@@ -257,6 +272,15 @@ impl<T, R, E> Held<T, R, E> {
 }
 
 impl<T, R, E> Group<T, R, E> {
+    /// Returns when the first and the last of the items were submitted.
+    fn times(&mut self) -> (u64, u64) {
+        *self.times.get_or_insert_with(|| {
+            self.items.iter().fold((u64::MAX, 0), |(oldest, newest), item| {
+                (oldest.min(item.submitted_at), newest.max(item.submitted_at))
+            })
+        })
+    }
+
     /// Takes the items of one batch, by size and weight. Returns how many.
     fn take(
         &mut self,
@@ -275,6 +299,7 @@ impl<T, R, E> Group<T, R, E> {
             (weight, self.weight) = (heavier, self.weight - item.weight());
             items.push(item);
         }
+        self.times = None;
         let oldest = items.iter().filter_map(|item| item.wait(now)).max();
         let wait = Wait { bound: oldest.unwrap_or(Duration::ZERO), exact: true };
         let (taken, ticket) = (items.len(), Arc::clone(&self.ticket));

@@ -63,9 +63,13 @@ where
     /// key's oldest item.
     ///
     /// Costs a wake-up of the processor for each submission while it waits, one reading of the
-    /// clock per submission, and for each wake-up a look at every key that has items. The flush
-    /// policy can be [`FlushPolicy::Delay`] or [`FlushPolicy::Immediate`]; others are an error of
-    /// [`build`](Self::build).
+    /// clock per submission, and for each wake-up a look at every key that has items.
+    ///
+    /// The flush policy can be [`FlushPolicy::Delay`], [`FlushPolicy::Immediate`] or
+    /// [`FlushPolicy::IdleRestart`]: a key is then due when none of its items was submitted for
+    /// `idle`, exactly, as no polling is needed. [`FlushPolicy::Balanced`] is an error of
+    /// [`build`](Self::build). It waits for more items if there is load, which the processor has
+    /// for all keys together: that says nothing of the items that one key still gets.
     ///
     /// ```
     /// use batchlink::{Trigger, processor::BatchProcessor};

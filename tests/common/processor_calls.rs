@@ -81,8 +81,11 @@ impl Setup {
             key_batches: choices.below(4) == 3,
         };
         if setup.key_batches {
-            let policy = one_of(choices, &[FlushPolicy::Delay, FlushPolicy::Immediate]);
-            (setup.by_key, setup.flush) = (true, policy);
+            setup.by_key = true;
+            // The load is of no key.
+            if matches!(setup.flush, FlushPolicy::Balanced { .. }) {
+                setup.flush = FlushPolicy::Delay;
+            }
         }
         setup
     }
@@ -433,8 +436,8 @@ struct Held {
     size: usize,
     capacity: usize,
     max_weight: u64,
-    no_delay: bool,
-    immediate: bool,
+    /// What makes all items due as they come.
+    early: Option<Trigger>,
 }
 
 impl Held {
@@ -518,8 +521,12 @@ impl Session {
             size,
             capacity: capacity.next_power_of_two(),
             max_weight: max_weight.unwrap_or(u64::MAX),
-            no_delay: no_delay && flush == FlushPolicy::Delay,
-            immediate: flush == FlushPolicy::Immediate,
+            early: match flush {
+                FlushPolicy::Immediate => Some(Trigger::Policy),
+                _ if no_delay => Some(Trigger::Timeout),
+                FlushPolicy::IdleRestart { idle } if idle.is_zero() => Some(Trigger::Policy),
+                _ => None,
+            },
         });
         let queue = match key_batches {
             true => oracle::Collector::new(usize::MAX, capacity.next_power_of_two(), 1)
@@ -1029,8 +1036,7 @@ impl Model {
         }
         let weight = |id: usize| payload(id).weight.min(1 << 38);
         let all = matches!(trigger, Trigger::Manual | Trigger::Shutdown).then_some(trigger);
-        let all = all.or(held.immediate.then_some(Trigger::Policy));
-        let all = all.or(held.no_delay.then_some(Trigger::Timeout));
+        let all = all.or(held.early);
         let (size, max_weight) = (held.size, held.max_weight);
         let take = |group: &mut VecDeque<usize>| {
             let mut heavy = 0;

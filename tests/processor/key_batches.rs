@@ -82,6 +82,25 @@ async fn keys_have_own_delays() {
     }
 }
 
+/// The delay counts from the oldest item of a key, also if its shard is read after another's.
+#[tokio::test(start_paused = true)]
+async fn delay_spans_shards() {
+    for first in [0, 1] {
+        let builder = of_three().with_shards(2).with_queue_capacity(16);
+        let (submitter, mut processor) = builder.build(Exporter::default().tracer()).unwrap();
+        let shards = [submitter.producer(), submitter.producer()];
+        submit(&shards[first], &[(1, 1)]);
+        time::advance(4 * SECOND).await;
+        submit(&shards[1 - first], &[(1, 2)]);
+        assert_eq!(due(&mut processor).await, None);
+        time::advance(6 * SECOND - Duration::from_nanos(1)).await;
+        assert_eq!(due(&mut processor).await, None);
+        time::advance(Duration::from_nanos(1)).await;
+        let (trigger, items) = due(&mut processor).await.expect("its oldest item waited for long");
+        assert_eq!((trigger, items.len()), (Trigger::Timeout, 2));
+    }
+}
+
 /// A caller that leaves while its item is held by key is skipped when the key's batch is due: its
 /// item counted for the trigger of its key, and is counted as canceled once.
 #[tokio::test(start_paused = true)]
@@ -223,14 +242,63 @@ async fn panicking_key_stands_alone() {
     assert_eq!(rest.iter().map(Batch::len).collect::<Vec<_>>(), [1, 1]);
 }
 
-/// The policies that wait for a number of items are for the queue as a whole.
+/// Each item starts the idle time of its own key again, whichever shard it is in, and the delay
+/// counts from the key's first: to the nanosecond, and without a poll between.
+#[tokio::test(start_paused = true)]
+async fn keys_restart_own_idle() {
+    let policy = FlushPolicy::IdleRestart { idle: 4 * SECOND };
+    let builder = of_three().with_shards(2).with_max_batch_size(4).with_queue_capacity(16);
+    let builder = builder.with_flush_policy(policy);
+    let (submitter, mut processor) = builder.build(Exporter::default().tracer()).unwrap();
+    let shards = [submitter.producer(), submitter.producer()];
+    submit(&shards[0], &[(1, 1), (2, 1)]);
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(3 * SECOND).await;
+    // Seen after a while, in the order of the shards.
+    submit(&shards[1], &[(2, 2)]);
+    time::advance(SECOND - Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, Some((Trigger::Policy, vec![(1, 1)])));
+    time::advance(3 * SECOND - Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, Some((Trigger::Policy, vec![(2, 1), (2, 2)])));
+    // One that is submitted in time and found too late restarts it, too; the delay ends it.
+    submit(&submitter, &[(3, 1)]);
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(4 * SECOND - Duration::from_nanos(1)).await;
+    submit(&submitter, &[(3, 2)]);
+    time::advance(Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(4 * SECOND - Duration::from_nanos(2)).await;
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, Some((Trigger::Policy, vec![(3, 1), (3, 2)])));
+    // It goes on and on, until the first has waited for `max_delay`.
+    for number in 1..=2 {
+        submit(&submitter, &[(4, number)]);
+        assert_eq!(due(&mut processor).await, None);
+        time::advance(7 * SECOND / 2).await;
+        assert_eq!(due(&mut processor).await, None);
+    }
+    submit(&submitter, &[(4, 3)]);
+    time::advance(3 * SECOND - Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(Duration::from_nanos(1)).await;
+    let (trigger, items) = due(&mut processor).await.unwrap();
+    assert_eq!((trigger, items.len()), (Trigger::Timeout, 3));
+}
+
+/// `Balanced` goes by the load, which is that of all keys together.
 #[test]
-fn waiting_policies_are_refused() {
+fn load_policy_is_refused() {
     for (policy, accepted) in [
         (FlushPolicy::Delay, true),
         (FlushPolicy::Immediate, true),
+        (FlushPolicy::IdleRestart { idle: SECOND }, true),
+        (FlushPolicy::Balanced { min_size: 1 }, true), // needs no load
         (FlushPolicy::Balanced { min_size: 2 }, false),
-        (FlushPolicy::IdleRestart { idle: SECOND }, false),
     ] {
         let built = of_three().with_flush_policy(policy).build(Exporter::default().tracer());
         match built {
@@ -238,8 +306,8 @@ fn waiting_policies_are_refused() {
             Err(error) => {
                 assert!(!accepted, "{policy:?}");
                 let text = format!(
-                    "invalid flush_policy: {policy:?} (allowed: Delay or Immediate, with batches \
-                     by key)"
+                    "invalid flush_policy: {policy:?} (allowed: Delay, Immediate or IdleRestart \
+                     with batches by key, as the load is that of all keys together)"
                 );
                 assert_eq!(error.to_string(), text);
             }
