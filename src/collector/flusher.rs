@@ -12,7 +12,7 @@ use crate::panic::caught;
 use crate::queue::Queue;
 use crate::queue::progress::{Progress, Ticket};
 use crate::queue::receiver::{Due, Receiver};
-use crate::queue::ring::Consumer;
+use crate::queue::ring::{Consumer, Take};
 use crate::stats::{Stats, StatsHandle};
 use crate::sync::Arc;
 use std::time::Duration;
@@ -146,7 +146,8 @@ impl Flusher {
         let ticket = Progress::begin(&self.receiver.queue().progress, count);
         let set = &mut self.set;
         set.reserve(count as usize);
-        let wait = self.receiver.drain.take(count, |records| set.insert_records(records));
+        let wait =
+            self.receiver.drain.take(count, |records| set.insert_records(records, Take::beside));
         let batch = self.set.finish_as(trigger).with_wait(wait, self.wait_times);
         let queue = self.receiver.queue();
         queue.totals.add_batch(&batch.counts(), trigger);

@@ -4,6 +4,7 @@ use crate::collector::log::logged;
 use crate::error::ShutdownError;
 use crate::panic::caught;
 use crate::queue::Queue;
+use crate::queue::ring::Entry;
 use crate::queue::watch::Watch;
 use crate::stats::Stats;
 use crate::sync::thread::{self, ThreadId};
@@ -74,7 +75,7 @@ pub(crate) trait Control: Send + Sync {
     fn in_flight(&self) -> u64;
 }
 
-impl<T: Send> Control for Arc<Queue<T>> {
+impl<T: Entry + Send> Control for Arc<Queue<T>> {
     fn close(&self) {
         Queue::close(self);
     }

@@ -5,8 +5,10 @@
 use crate::collector::LinkCollector;
 use crate::collector::producer::Producer;
 use crate::error::PushError;
+#[cfg(batchlink_hooks)]
+use crate::link_set::record::Plain;
 use crate::link_set::record::Record;
-use crate::queue::Shard;
+use crate::queue::{Shard, Whole};
 #[cfg(batchlink_hooks)]
 use crate::sync::Ordering;
 use opentelemetry::trace::SpanContext;
@@ -17,7 +19,7 @@ use opentelemetry::trace::SpanContext;
 pub struct StalledPush<'a> {
     shard: Shard<'a, Record>,
     claim: crate::queue::ring::Claim<'a, Record>,
-    record: Record,
+    whole: Whole<Record>,
 }
 
 #[cfg(any(batchlink_loom, batchlink_hooks))]
@@ -29,8 +31,11 @@ impl Producer {
     /// As [`push`](Self::push).
     pub fn push_stalled(&self, context: &SpanContext) -> Result<StalledPush<'_>, PushError> {
         let shard = self.inlet().shard;
-        let claim = shard.claim()?;
-        Ok(StalledPush { shard, claim, record: Record::from_context(context) })
+        let whole = Record::from_context(context);
+        if whole.1.is_some() {
+            shard.prepare_beside();
+        }
+        Ok(StalledPush { shard, claim: shard.claim()?, whole })
     }
 }
 
@@ -38,7 +43,9 @@ impl Producer {
 impl StalledPush<'_> {
     /// Publishes, and reports if that is due.
     pub fn resume(self) {
-        self.shard.finish(self.claim, || self.record);
+        let (record, beside) = self.whole;
+        beside.into_iter().for_each(|beside| self.claim.put_beside(|| beside));
+        self.shard.finish(self.claim, || record);
     }
 }
 
@@ -58,7 +65,7 @@ impl Producer {
         &self,
         context: &SpanContext,
     ) -> Result<Option<StalledReport<'_>>, PushError> {
-        let (shard, record) = (self.inlet().shard, Record::from_context(context));
+        let (shard, record) = (self.inlet().shard, Record::Plain(Plain::of(context)));
         Ok(shard.push_unscanned(|| record)?.then_some(StalledReport(shard)))
     }
 }

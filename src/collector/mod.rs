@@ -113,7 +113,10 @@ impl LinkCollector {
         self.inlet().push(context)
     }
 
-    /// Pushes a link. Its attributes are boxed, which is one allocation. Does not block.
+    /// Pushes a link. Does not block.
+    ///
+    /// Allocates nothing, but for the first link with trace state or attributes in a shard: that
+    /// allocates 96 bytes for each slot of it.
     ///
     /// ```
     /// use batchlink::{LinkCollector, links};

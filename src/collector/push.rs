@@ -2,9 +2,10 @@
 
 use crate::error::{PushError, RejectedLink};
 use crate::link_set::policy::Invalid;
-use crate::link_set::record::Record;
+use crate::link_set::record::{Bounded, Plain, Record, cut_state};
 use crate::panic::caught;
-use crate::queue::Shard;
+use crate::queue::ring::Entry;
+use crate::queue::{Shard, Whole};
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use std::time::{Duration, Instant};
 
@@ -28,24 +29,28 @@ impl Inlet<'_> {
                 _ => push_invalid(shard, context, invalid),
             };
         }
-        if Record::is_plain(context) {
-            return shard.push(|| Record::plain(context, false));
+        if Plain::is_enough(context) {
+            return shard.push(|| Record::Plain(Plain::of(context)));
         }
         push_with_state(shard, context)
     }
 
-    pub(super) fn push_link(self, link: Link) -> Result<(), RejectedLink> {
+    pub(super) fn push_link(self, mut link: Link) -> Result<(), RejectedLink> {
         if !link.span_context.is_valid() && !self.invalid.keeps(&link) {
             return self.count_invalid();
         }
-        let (record, original) = Record::from_link(link);
-        match self.shard.claim() {
-            Ok(claim) => {
-                self.shard.finish(claim, || record);
-                Ok(())
+        let original = cut_state(&mut link);
+        let state_cut = original.is_some();
+        let refused = match Plain::of_link(&link, state_cut) {
+            Some(plain) => {
+                self.shard.push(|| Record::Plain(plain)).map_err(|reason| (link, reason))
             }
-            Err(reason) => Err(RejectedLink::new(record.into_original(original), reason)),
-        }
+            None => self.shard.push_beside(link, |link| link, || Record::Beside { state_cut }),
+        };
+        refused.map_err(|(mut link, reason)| {
+            link.span_context = original.unwrap_or(link.span_context);
+            RejectedLink::new(link, reason)
+        })
     }
 
     pub(super) fn push_current(self) -> Result<(), PushError> {
@@ -55,7 +60,7 @@ impl Inlet<'_> {
             || opentelemetry::Context::map_current(|cx| self.record(cx.span().span_context()));
         // Caught: reading the current context panics on a thread that has dropped its locals.
         let Some(record) = caught(read).flatten() else { return self.count_invalid() };
-        self.shard.push(|| record)
+        push_whole(self.shard, record)
     }
 
     pub(super) fn push_all(self, contexts: &[SpanContext]) -> usize {
@@ -67,7 +72,7 @@ impl Inlet<'_> {
             let run = rest
                 .iter()
                 .take(most)
-                .take_while(|cx| cx.is_valid() && Record::is_plain(cx))
+                .take_while(|cx| cx.is_valid() && Plain::is_enough(cx))
                 .count();
             let (reason, refused) = if run == 0 {
                 match self.push(next) {
@@ -79,7 +84,7 @@ impl Inlet<'_> {
                     Err(reason) => (reason, others.len()),
                 }
             } else {
-                match self.shard.push_run(&rest[..run], |cx| Record::plain(cx, false)) {
+                match self.shard.push_run(&rest[..run], |cx| Record::Plain(Plain::of(cx))) {
                     Ok(count) => {
                         rest = &rest[count..];
                         continue;
@@ -109,16 +114,15 @@ impl Inlet<'_> {
         self.shard.push_wait_async(record).await.map_err(|(_, reason)| reason)
     }
 
-    /// The record to push; `None` if the context is invalid and not kept.
-    fn record(self, context: &SpanContext) -> Option<Record> {
-        if context.is_valid() {
-            return Some(Record::from_context(context));
+    /// What to push; `None` if the context is invalid and not kept.
+    fn record(self, context: &SpanContext) -> Option<Whole<Record>> {
+        if !context.is_valid() {
+            let link = Link::with_context(context.clone());
+            if !self.invalid.keeps(&link) {
+                return None;
+            }
         }
-        if self.invalid == Invalid::Drop {
-            return None;
-        }
-        let link = Link::with_context(context.clone());
-        self.invalid.keeps(&link).then(|| Record::from_link(link).0)
+        Some(Record::from_context(context))
     }
 
     fn count_invalid<E>(self) -> Result<(), E> {
@@ -143,6 +147,18 @@ fn push_invalid(
 // Invariant: bare-claim.
 #[cold]
 fn push_with_state(shard: Shard<'_, Record>, context: &SpanContext) -> Result<(), PushError> {
-    let record = Record::from_context(context);
-    shard.push(|| record)
+    let Bounded { context, state_cut } = Bounded::new(context);
+    let pushed = shard.push_beside(context, Link::with_context, || Record::Beside { state_cut });
+    pushed.map_err(|(_, reason)| reason)
+}
+
+fn push_whole(shard: Shard<'_, Record>, whole: Whole<Record>) -> Result<(), PushError> {
+    shard.offer(whole).map_err(|(_, reason)| {
+        shard.count_refused(reason, 1);
+        reason
+    })
+}
+
+impl Entry for Record {
+    type Beside = Link;
 }

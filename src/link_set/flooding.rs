@@ -107,12 +107,9 @@ fn attacks_work_without_a_key() {
 /// Returns what a set's key decides: the slots of eight ids.
 fn layout(set: &mut LinkSet) -> Vec<u32> {
     for number in 1..=8 {
-        set.insert_record(Record::Plain {
-            ids: ids(1, number),
-            flags: 1,
-            remote: true,
-            state_cut: false,
-        });
+        let Ids { trace, span } = ids(1, number);
+        let (trace, span) = (TraceId::from_bytes(trace), SpanId::from_bytes(span));
+        set.insert(&SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE));
     }
     set.table.slots.to_vec()
 }

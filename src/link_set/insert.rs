@@ -1,6 +1,6 @@
 //! From a context to a link of the set, or to the count of its outcome.
 
-use super::record::{Ids, PackedBox, Record, plain_link};
+use super::record::{Ids, Plain, Record, cut_state};
 use super::selection::Parts;
 use super::table::Probe;
 use super::{DEFAULT_MAX_LINKS, Dedup, LinkSet, Outcome, Unsampled};
@@ -33,55 +33,55 @@ impl Admitted {
 }
 
 impl LinkSet {
-    /// Adds contexts that are valid or to be kept.
-    pub(crate) fn insert_records(&mut self, records: impl Iterator<Item = Record>) {
-        // Decided once for all of them.
-        if self.selection.is_none() {
-            for record in records {
-                self.insert_simple(record);
-            }
-        } else {
-            for record in records {
-                self.insert_record(record);
+    /// Adds what slots held of contexts that are valid or to be kept. `beside` takes the link beside
+    /// the slot of the last one.
+    pub(crate) fn insert_records<R: Iterator<Item = Record>>(
+        &mut self,
+        mut records: R,
+        beside: impl Fn(&mut R) -> Option<Link>,
+    ) {
+        while let Some(record) = records.next() {
+            match record {
+                Record::Plain(plain) => _ = self.insert_plain(plain),
+                Record::Beside { state_cut } => {
+                    if let Some(link) = beside(&mut records) {
+                        self.insert_bounded_link(link, state_cut);
+                    }
+                }
             }
         }
     }
 
-    #[inline(never)]
-    pub(super) fn insert_record(&mut self, record: Record) -> Outcome {
-        if self.selection.is_none() {
-            return self.insert_simple(record);
+    #[inline(always)]
+    pub(super) fn insert_plain(&mut self, plain: Plain) -> Outcome {
+        // Out of line, so that the usual way keeps nothing on the stack for it.
+        if self.selection.is_some() {
+            return self.insert_bounded_link(plain.into_link(), plain.state_cut);
         }
-        let (link, state_cut) = record.into_link();
+        let Plain { ids, flags, state_cut, .. } = plain;
+        let sampled = TraceFlags::new(flags).is_sampled();
+        let context = Admitted { ids, sampled, identified: true, state_cut };
+        self.admit(context, || plain.into_link())
+    }
+
+    /// Adds a link whose trace state fits and whose context is valid or to be kept.
+    #[inline(never)]
+    pub(super) fn insert_bounded_link(&mut self, link: Link, state_cut: bool) -> Outcome {
         let context = Admitted::of(&link.span_context, state_cut);
+        if self.selection.is_none() {
+            return self.admit(context, || link);
+        }
         self.count(&context).unwrap_or_else(|| self.select(&context, link))
     }
 
-    /// Adds a context to a set without a selection.
-    #[inline(always)]
-    pub(super) fn insert_simple(&mut self, record: Record) -> Outcome {
-        match record {
-            Record::Plain { ids, flags, remote, state_cut } => {
-                let sampled = TraceFlags::new(flags).is_sampled();
-                let context = Admitted { ids, sampled, identified: true, state_cut };
-                self.admit(context, || plain_link(ids, flags, remote))
-            }
-            Record::Boxed(PackedBox(link), state_cut) => self.insert_boxed(link, state_cut),
-        }
-    }
-
     #[cold]
-    fn insert_boxed(&mut self, link: Box<Link>, state_cut: bool) -> Outcome {
-        self.admit(Admitted::of(&link.span_context, state_cut), || *link)
-    }
-
-    #[cold]
-    pub(super) fn insert_invalid(&mut self, link: Link) -> Outcome {
+    pub(super) fn insert_invalid(&mut self, mut link: Link) -> Outcome {
         if !self.policy.invalid.keeps(&link) {
             return self.count_invalid();
         }
         self.reserve(self.last.max(DEFAULT_MAX_LINKS));
-        self.insert_record(Record::from_link(link).0)
+        let state_cut = cut_state(&mut link).is_some();
+        self.insert_bounded_link(link, state_cut)
     }
 
     /// Counts a context; returns its outcome if it is dropped as unsampled.

@@ -34,9 +34,7 @@ use crate::links::MaybeContext;
 use crate::stats::{Counts, Trigger};
 use insert::Admitted;
 use opentelemetry::trace::{Link, SpanContext};
-use record::Record;
-#[cfg(feature = "processor")]
-use record::{Bounded, PackedBox};
+use record::{Bounded, Plain, cut_state};
 use selection::{Parts, Selection};
 use table::Table;
 
@@ -118,10 +116,11 @@ impl LinkSet {
             };
         }
         self.reserve(self.last.max(DEFAULT_MAX_LINKS));
-        if self.selection.is_none() && Record::is_plain(context) {
-            return self.insert_simple(Record::plain(context, false));
+        if Plain::is_enough(context) {
+            return self.insert_plain(Plain::of(context));
         }
-        self.insert_record(Record::from_context(context))
+        let Bounded { context, state_cut } = Bounded::new(context);
+        self.insert_bounded_link(Link::with_context(context), state_cut)
     }
 
     /// Adds a link to a context that waited beside a payload. Call [`reserve`](Self::reserve)
@@ -133,16 +132,12 @@ impl LinkSet {
             return self.insert(context);
         }
         if context.is_valid() {
-            let context = context.clone();
-            return self.insert_record(Record::from_bounded(Bounded { context, state_cut: true }));
+            return self.insert_bounded_link(Link::with_context(context.clone()), true);
         }
         // It had a trace state, for which all but one of the policies keep it.
         match self.policy.invalid {
             Invalid::Drop => self.count_invalid(),
-            _ => {
-                let link = Box::new(Link::with_context(context.clone()));
-                self.insert_record(Record::Boxed(PackedBox(link), true))
-            }
+            _ => self.insert_bounded_link(Link::with_context(context.clone()), true),
         }
     }
 
@@ -159,12 +154,13 @@ impl LinkSet {
     /// assert_eq!(set.insert_link(links::batch_item(&context(1), 0)), Outcome::Linked);
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
-    pub fn insert_link(&mut self, link: Link) -> Outcome {
+    pub fn insert_link(&mut self, mut link: Link) -> Outcome {
         if !link.span_context.is_valid() {
             return self.insert_invalid(link);
         }
         self.reserve(self.last.max(DEFAULT_MAX_LINKS));
-        self.insert_record(Record::from_link(link).0)
+        let state_cut = cut_state(&mut link).is_some();
+        self.insert_bounded_link(link, state_cut)
     }
 
     /// Adds a link to a context that may be missing, such as an `Option<SpanContext>` or a

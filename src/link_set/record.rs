@@ -1,4 +1,5 @@
-//! One context as it travels: 28 bytes, 32 with the slot's sequence number.
+//! One context as it travels: 28 bytes, 32 with the slot's sequence number. A link with trace state
+//! or attributes travels beside its slot.
 
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::cmp::Reverse;
@@ -12,18 +13,23 @@ const MAX_TRACE_STATE: usize = 512;
 /// [W3C Trace Context](https://www.w3.org/TR/trace-context/#tracestate-limits) asks.
 const LONG_MEMBER: usize = 128;
 
-/// A link on its way. The common case is stored in place, the rare rest (trace state,
-/// attributes) in a box.
+/// What a slot holds of a link.
 pub(crate) enum Record {
-    Plain {
-        ids: Ids,
-        flags: u8,
-        remote: bool,
-        /// The context had trace state over [`MAX_TRACE_STATE`].
+    Plain(Plain),
+    /// The link is beside the slot.
+    Beside {
         state_cut: bool,
     },
-    /// The link, and whether its trace state was cut.
-    Boxed(PackedBox, bool),
+}
+
+/// A valid context without trace state.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain {
+    pub(super) ids: Ids,
+    pub(super) flags: u8,
+    remote: bool,
+    /// The context had trace state over [`MAX_TRACE_STATE`].
+    pub(super) state_cut: bool,
 }
 
 /// The ids of a context. Invariant: ids-are-the-key. (`SpanContext`'s own equality adds flags,
@@ -34,10 +40,6 @@ pub(crate) struct Ids {
     pub(super) span: [u8; 8],
 }
 
-/// A box without its alignment, which would add 4 bytes to every record.
-#[repr(Rust, packed)]
-pub(crate) struct PackedBox(pub(super) Box<Link>);
-
 impl Ids {
     #[inline(always)]
     pub(crate) fn of(context: &SpanContext) -> Self {
@@ -47,8 +49,13 @@ impl Ids {
 
 /// Returns the length of a header of these members without building it.
 fn header_len<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
-    // key=value, and a comma before every one but the first
-    members.map(|(key, value)| key.len() + value.len() + 2).sum::<usize>().saturating_sub(1)
+    let mut bytes: usize = 0;
+    // Not a sum: its fold of a short deque costs as much as the clone of a member.
+    for (key, value) in members {
+        // key=value, and a comma before every one but the first
+        bytes += key.len() + value.len() + 2;
+    }
+    bytes.saturating_sub(1)
 }
 
 /// Returns what is left of a trace state over [`MAX_TRACE_STATE`]; `None` if it fits.
@@ -96,7 +103,7 @@ fn with_state(context: &SpanContext, state: TraceState) -> SpanContext {
 pub(crate) struct Bounded {
     pub(crate) context: SpanContext,
     /// Its trace state was too long, and lost members.
-    pub(super) state_cut: bool,
+    pub(crate) state_cut: bool,
 }
 
 impl Bounded {
@@ -107,7 +114,7 @@ impl Bounded {
     #[inline]
     pub(crate) fn new(context: &SpanContext) -> Self {
         // Without a state there is nothing to clone, and a clone is a call into another crate.
-        if Record::is_plain(context) {
+        if Plain::is_enough(context) {
             return Self { context: with_state(context, TraceState::NONE), state_cut: false };
         }
         match shorten(context.trace_state()) {
@@ -117,89 +124,61 @@ impl Bounded {
     }
 }
 
-impl Record {
-    /// Copies a context. Clones trace state, up to the limit, and allocates only then.
-    #[inline]
-    pub(crate) fn from_context(context: &SpanContext) -> Self {
-        if Self::is_plain(context) {
-            return Self::plain(context, false);
-        }
-        Self::from_bounded(Bounded::new(context))
-    }
-
-    #[cold]
-    pub(super) fn from_bounded(Bounded { context, state_cut }: Bounded) -> Self {
-        if Self::is_plain(&context) {
-            return Self::plain(&context, state_cut);
-        }
-        Self::Boxed(PackedBox(Box::new(Link::with_context(context))), state_cut)
-    }
-
-    /// Returns whether [`plain`](Self::plain) loses nothing of the context.
+impl Plain {
+    /// Returns whether [`of`](Self::of) loses nothing of a valid context.
     #[inline(always)]
-    pub(crate) fn is_plain(context: &SpanContext) -> bool {
+    pub(crate) fn is_enough(context: &SpanContext) -> bool {
         *context.trace_state() == TraceState::NONE
     }
 
     #[inline(always)]
-    pub(crate) fn plain(context: &SpanContext, state_cut: bool) -> Self {
-        Self::Plain {
+    pub(crate) fn of(context: &SpanContext) -> Self {
+        Self {
             ids: Ids::of(context),
             flags: context.trace_flags().to_u8(),
             remote: context.is_remote(),
-            state_cut,
+            state_cut: false,
         }
     }
 
-    /// Returns the record and, if trace state had to be cut, the context as it was, for
-    /// [`into_original`](Self::into_original). An invalid context is always boxed, so that the
-    /// others are unpacked without a check.
-    pub(crate) fn from_link(mut link: Link) -> (Self, Option<SpanContext>) {
-        let original = shorten(link.span_context.trace_state()).map(|short| {
-            let bounded = with_state(&link.span_context, short);
-            std::mem::replace(&mut link.span_context, bounded)
-        });
-        let cut = original.is_some();
+    /// Returns the context of a link that is valid and has nothing else.
+    pub(crate) fn of_link(link: &Link, state_cut: bool) -> Option<Self> {
         let bare = link.attributes.is_empty() && link.dropped_attributes_count == 0;
-        let cx = &link.span_context;
-        let record = if bare && Self::is_plain(cx) && cx.is_valid() {
-            Self::plain(&link.span_context, cut)
-        } else {
-            Self::Boxed(PackedBox(Box::new(link)), cut)
-        };
-        (record, original)
+        let context = &link.span_context;
+        let plain = bare && Self::is_enough(context) && context.is_valid();
+        plain.then(|| Self { state_cut, ..Self::of(context) })
     }
 
-    /// Undoes [`from_link`](Self::from_link).
-    pub(crate) fn into_original(self, context: Option<SpanContext>) -> Link {
-        let (mut link, _) = self.into_link();
-        if let Some(context) = context {
-            link.span_context = context;
-        }
-        link
+    #[inline(always)]
+    pub(super) fn into_link(self) -> Link {
+        Link::with_context(SpanContext::new(
+            TraceId::from_bytes(self.ids.trace),
+            SpanId::from_bytes(self.ids.span),
+            TraceFlags::new(self.flags),
+            self.remote,
+            TraceState::NONE,
+        ))
     }
+}
 
-    /// Returns the link, and whether its trace state was cut.
-    pub(super) fn into_link(self) -> (Link, bool) {
-        match self {
-            Self::Plain { ids, flags, remote, state_cut } => {
-                (plain_link(ids, flags, remote), state_cut)
-            }
-            Self::Boxed(PackedBox(link), state_cut) => (*link, state_cut),
+impl Record {
+    /// Copies a context, with its trace state up to the limit. Returns the link that goes
+    /// beside the slot, if there is one.
+    pub(crate) fn from_context(context: &SpanContext) -> (Self, Option<Link>) {
+        let Bounded { context, state_cut } = Bounded::new(context);
+        let link = Link::with_context(context);
+        match Plain::of_link(&link, state_cut) {
+            Some(plain) => (Self::Plain(plain), None),
+            None => (Self::Beside { state_cut }, Some(link)),
         }
     }
 }
 
-/// Returns the link of a plain record.
-#[inline(always)]
-pub(crate) fn plain_link(ids: Ids, flags: u8, remote: bool) -> Link {
-    Link::with_context(SpanContext::new(
-        TraceId::from_bytes(ids.trace),
-        SpanId::from_bytes(ids.span),
-        TraceFlags::new(flags),
-        remote,
-        TraceState::NONE,
-    ))
+/// Cuts a link's trace state to what fits. Returns the context as it was if that cut something.
+pub(crate) fn cut_state(link: &mut Link) -> Option<SpanContext> {
+    let short = shorten(link.span_context.trace_state())?;
+    let bounded = with_state(&link.span_context, short);
+    Some(std::mem::replace(&mut link.span_context, bounded))
 }
 
 #[cfg(test)]
@@ -257,33 +236,49 @@ mod tests {
     }
 
     #[test]
-    fn plain_contexts_are_not_boxed() {
-        let plain = [context(true, TraceState::NONE), context(false, TraceState::NONE)];
-        for context in &plain {
-            assert!(matches!(Record::from_context(context), Record::Plain { .. }));
-            assert_eq!(Record::from_context(context).into_link().0.span_context, *context);
+    fn plain_context_fits_its_slot() {
+        for context in [context(true, TraceState::NONE), context(false, TraceState::NONE)] {
+            let (Record::Plain(plain), None) = Record::from_context(&context) else {
+                panic!("beside its slot");
+            };
+            assert_eq!(plain.into_link(), Link::with_context(context));
         }
         let stateful = context(true, state(300));
-        assert!(matches!(Record::from_context(&stateful), Record::Boxed(..)));
-        assert_eq!(Record::from_context(&stateful).into_link().0.span_context, stateful);
+        let (record, beside) = Record::from_context(&stateful);
+        assert!(matches!(record, Record::Beside { state_cut: false }));
+        assert_eq!(beside, Some(Link::with_context(stateful)));
     }
 
     #[test]
-    fn link_comes_back_unchanged() {
+    fn only_bare_links_are_plain() {
+        let bare = || Link::with_context(context(true, TraceState::NONE));
+        assert_eq!(Plain::of_link(&bare(), false).unwrap().into_link(), bare());
+        let attributes = vec![KeyValue::new("a", 1)];
+        let contexts = [SpanContext::NONE, context(true, state(300))];
+        let others = [
+            Link::new(bare().span_context, attributes, 0),
+            Link::new(bare().span_context, Vec::new(), 2),
+        ];
+        for link in contexts.map(Link::with_context).into_iter().chain(others) {
+            assert!(Plain::of_link(&link, false).is_none(), "{link:?}");
+        }
+    }
+
+    #[test]
+    fn cut_state_is_returned() {
         let long =
             TraceState::from_key_value((0..9).map(|n| (format!("k{n}"), "v".repeat(99)))).unwrap();
         let unfit = TraceState::from_key_value([("k".repeat(256), "v".repeat(256))]).unwrap();
-        for state in [TraceState::NONE, state(300), long, unfit] {
-            for (attributes, dropped) in
-                [(vec![], 0), (vec![], 2), (vec![KeyValue::new("a", 1)], 0)]
-            {
-                let link = Link::new(context(true, state.clone()), attributes, dropped);
-                let (record, original) = Record::from_link(link.clone());
-                assert_eq!(record.into_original(original), link);
-                let (Record::Plain { state_cut, .. } | Record::Boxed(_, state_cut)) =
-                    Record::from_link(link).0;
-                assert_eq!(state_cut, state.header().len() > MAX_TRACE_STATE);
-            }
+        for (state, cut) in
+            [(TraceState::NONE, false), (state(300), false), (long, true), (unfit, true)]
+        {
+            let link = Link::with_context(context(true, state));
+            let mut bounded = link.clone();
+            let original = cut_state(&mut bounded);
+            assert_eq!(original.is_some(), cut);
+            assert_eq!(bounded == link, !cut);
+            bounded.span_context = original.unwrap_or(bounded.span_context);
+            assert_eq!(bounded, link);
         }
     }
 }

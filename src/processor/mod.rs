@@ -70,10 +70,12 @@ pub use weak::WeakSubmitter;
 
 use crate::link_set::record::Bounded;
 use crate::meter::{Items, Measured};
+use crate::queue::ring::Entry;
 use crate::stats::Stats;
 use crate::sync::{AtomicU64, Ordering};
 use reply::Caller;
 use request::Extra;
+use std::convert::Infallible;
 use std::time::Duration;
 
 /// A payload on its way to its batch.
@@ -90,6 +92,10 @@ struct Item<T, R, E> {
     submitted_at: u64,
     /// `None` if the item was only submitted.
     caller: Option<Caller<R, E>>,
+}
+
+impl<T, R, E> Entry for Item<T, R, E> {
+    type Beside = Infallible;
 }
 
 impl<T, R, E> Item<T, R, E> {

@@ -297,7 +297,8 @@ impl<T, R, E> Submitter<T, R, E> {
             return self.put(item);
         }
         let weight = item.weight();
-        self.shard().push_wait(deadline, item)?;
+        let waited = self.shard().push_wait(deadline, (item, None));
+        waited.map_err(|((item, _), reason)| (item, reason))?;
         self.weigh(weight);
         Ok(())
     }
@@ -310,7 +311,8 @@ impl<T, R, E> Submitter<T, R, E> {
             return self.put(item);
         }
         let weight = item.weight();
-        self.shard().push_wait_async(item).await?;
+        let waited = self.shard().push_wait_async((item, None)).await;
+        waited.map_err(|((item, _), reason)| (item, reason))?;
         self.weigh(weight);
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Does not wait; [`Action`] says what to wait for.
 
 use crate::queue::Queue;
-use crate::queue::ring::{Consumer, Take};
+use crate::queue::ring::{Consumer, Entry, Take};
 use crate::queue::rules::{Early, QUIET_POLLS, Rules};
 use crate::stats::{Trigger, Wait};
 use crate::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) enum Action {
 }
 
 /// Decides what is due, and takes it.
-pub(crate) struct Drain<T> {
+pub(crate) struct Drain<T: Entry> {
     queue: Arc<Queue<T>>,
     shards: Vec<ShardState<T>>,
     rules: Rules,
@@ -53,7 +53,7 @@ pub(crate) struct Drain<T> {
 }
 
 /// What the consumer knows of one shard.
-struct ShardState<T> {
+struct ShardState<T: Entry> {
     consumer: Consumer<T>,
     /// Entries below this position are due without waiting for size or timeout.
     flush_to: u64,
@@ -79,7 +79,7 @@ struct Found {
     closed: bool,
 }
 
-impl<T> ShardState<T> {
+impl<T: Entry> ShardState<T> {
     /// Keeps the checkpoint ahead of the entries taken. `polled_at` is a time before the last poll.
     // Invariant: checkpoint.
     fn move_checkpoint(&mut self, polled_at: u64, armed_at: u64) {
@@ -102,7 +102,7 @@ impl<T> ShardState<T> {
     }
 }
 
-impl<T> Drain<T> {
+impl<T: Entry> Drain<T> {
     pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, rules: Rules) -> Self {
         let now = queue.trigger.clock.now();
         let shard = |consumer: Consumer<T>| {
@@ -323,7 +323,7 @@ impl<T> Drain<T> {
     }
 }
 
-impl<T> Drop for Drain<T> {
+impl<T: Entry> Drop for Drain<T> {
     fn drop(&mut self) {
         self.queue.close();
         self.queue.consumer_gone(true);

@@ -1,20 +1,20 @@
 //! The counted handles through which producers reach a queue.
 
 use crate::queue::Queue;
-use crate::queue::ring::Ring;
+use crate::queue::ring::{Entry, Ring};
 use crate::queue::shard::Shard;
 use crate::sync::{Arc, Ordering, thread_key};
 use std::ops::Deref;
 
 /// A counted handle for producers. Dropping the last one closes the queue.
 // Invariant: last-handle-closes.
-pub(crate) struct Handle<T> {
+pub(crate) struct Handle<T: Entry> {
     /// The queue's, here too: a push reaches its shard's word by one load less.
     rings: Arc<[Ring<T>]>,
     queue: Arc<Queue<T>>,
 }
 
-impl<T> Handle<T> {
+impl<T: Entry> Handle<T> {
     /// The one handle of a queue that was just made.
     pub(super) fn first(queue: Queue<T>) -> Self {
         Self { rings: Arc::clone(&queue.rings), queue: Arc::new(queue) }
@@ -49,7 +49,7 @@ impl<T> Handle<T> {
     }
 }
 
-impl<T> Deref for Handle<T> {
+impl<T: Entry> Deref for Handle<T> {
     type Target = Queue<T>;
 
     #[inline(always)]
@@ -58,7 +58,7 @@ impl<T> Deref for Handle<T> {
     }
 }
 
-impl<T> Clone for Handle<T> {
+impl<T: Entry> Clone for Handle<T> {
     fn clone(&self) -> Self {
         // Relaxed: this handle is counted, so the count is not 0 and cannot become 0 meanwhile.
         self.queue.handles.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +66,7 @@ impl<T> Clone for Handle<T> {
     }
 }
 
-impl<T> Drop for Handle<T> {
+impl<T: Entry> Drop for Handle<T> {
     fn drop(&mut self) {
         // AcqRel: pairs with itself in the other handles' drops. A push through a handle happens
         // before the close by the last one, and so cannot be refused because of it.

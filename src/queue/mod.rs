@@ -21,7 +21,7 @@ mod weight;
 mod word;
 
 pub(crate) use handle::Handle;
-pub(crate) use shard::Shard;
+pub(crate) use shard::{Shard, Whole};
 #[cfg_attr(not(feature = "processor"), expect(unused_imports))]
 pub(crate) use weight::MAX_WEIGHT;
 
@@ -29,13 +29,13 @@ use crate::stats::{Source, Stats, Totals};
 use crate::sync::unmodelled::{AtomicU32, AtomicU64};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use progress::Progress;
-use ring::{Consumer, Ring};
+use ring::{Consumer, Entry, Ring};
 use trigger::TriggerState;
 use waiters::Waiters;
 use weight::Weight;
 
 /// What producers and the consumer share.
-pub(crate) struct Queue<T> {
+pub(crate) struct Queue<T: Entry> {
     pub(crate) rings: Arc<[Ring<T>]>,
     pub(crate) trigger: TriggerState,
     /// The number of [`Handle`]s; dropping the last one closes the queue.
@@ -51,7 +51,7 @@ pub(crate) struct Queue<T> {
     pub(crate) progress: Arc<Progress>,
 }
 
-impl<T> Queue<T> {
+impl<T: Entry> Queue<T> {
     /// Makes a queue with one handle, and the consumers of its shards.
     #[expect(clippy::new_ret_no_self)] // a queue is reached through handles only
     pub(crate) fn new(
@@ -131,7 +131,7 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T: Send> Source<Stats> for Arc<Queue<T>> {
+impl<T: Entry + Send> Source<Stats> for Arc<Queue<T>> {
     fn stats(&self) -> Stats {
         Queue::stats(self)
     }

@@ -4,6 +4,7 @@ use crate::panic::caught;
 use crate::queue::coop;
 use crate::queue::drain::Action;
 use crate::queue::receiver::{AWAIT_PUBLISH_NANOS, Due, Receiver};
+use crate::queue::ring::Entry;
 use crate::queue::timer::Timer;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -61,7 +62,7 @@ impl Drop for Alarm {
     }
 }
 
-impl<T: Send + 'static> Receiver<T> {
+impl<T: Entry + Send + 'static> Receiver<T> {
     /// Waits as [`wait`](Self::wait) does, for a task.
     // Invariant: register-before-poll.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {

@@ -5,6 +5,7 @@
 
 use crate::error::FlushError;
 use crate::queue::Queue;
+use crate::queue::ring::Entry;
 use crate::queue::watch::Watch;
 use crate::sync::Arc;
 use std::time::Duration;
@@ -101,7 +102,7 @@ struct Flush {
 
 impl Flush {
     /// Entries in the rings that were there when the flush was asked for.
-    fn pending<T>(&self, queue: &Queue<T>, last_heads: Option<&Vec<u64>>) -> u64 {
+    fn pending<T: Entry>(&self, queue: &Queue<T>, last_heads: Option<&Vec<u64>>) -> u64 {
         let heads = queue.rings.iter().enumerate().map(|(index, ring)| {
             // Entries that are left to a consumer's drop are not delivered by it.
             last_heads.map_or_else(|| ring.snapshot().head, |heads| heads[index])
@@ -109,7 +110,11 @@ impl Flush {
         self.tails.iter().zip(heads).map(|(tail, head)| tail.saturating_sub(head)).sum()
     }
 
-    fn check<T>(&mut self, queue: &Queue<T>, state: &State) -> Option<Result<(), FlushError>> {
+    fn check<T: Entry>(
+        &mut self,
+        queue: &Queue<T>,
+        state: &State,
+    ) -> Option<Result<(), FlushError>> {
         if self.last_batch.is_none() {
             match (self.pending(queue, state.last_heads.as_ref()), &state.last_heads) {
                 (0, _) => self.last_batch = Some(state.next),
@@ -122,7 +127,7 @@ impl Flush {
     }
 }
 
-impl<T> Queue<T> {
+impl<T: Entry> Queue<T> {
     /// Asks the consumer to take what is pending, and waits until all of it was taken and the
     /// batches that hold it are finished. Blocks the thread.
     pub(crate) fn flush_and_wait(&self, timeout: Duration) -> Result<(), FlushError> {

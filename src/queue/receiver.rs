@@ -3,7 +3,7 @@
 use crate::error::Timeout;
 use crate::queue::Queue;
 use crate::queue::drain::{Action, Drain};
-use crate::queue::ring::Consumer;
+use crate::queue::ring::{Consumer, Entry};
 use crate::queue::rules::Rules;
 use crate::stats::Trigger;
 use crate::sync::{Arc, Backoff, Parker, thread};
@@ -19,7 +19,7 @@ pub(super) const AWAIT_PUBLISH_NANOS: u64 = 1_000_000;
 const YIELDS: u32 = if cfg!(any(batchlink_loom, batchlink_shuttle)) { 1 } else { 4 };
 
 /// The consumer's end of a queue.
-pub(crate) struct Receiver<T> {
+pub(crate) struct Receiver<T: Entry> {
     pub(crate) drain: Drain<T>,
     #[cfg(feature = "tokio")]
     pub(super) wait: crate::queue::poll::AsyncWait,
@@ -32,7 +32,7 @@ pub(crate) struct Due {
     pub(crate) trigger: Trigger,
 }
 
-impl<T> Receiver<T> {
+impl<T: Entry> Receiver<T> {
     pub(crate) fn new(queue: Arc<Queue<T>>, consumers: Vec<Consumer<T>>, rules: Rules) -> Self {
         Self {
             drain: Drain::new(queue, consumers, rules),

@@ -29,6 +29,7 @@ use crate::queue::word::{MASK, Word, distance};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled};
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 /// Set in `seq` so that a slot that was never used matches no position.
 const PUBLISHED: u32 = 1 << 31;
@@ -43,6 +44,12 @@ pub(crate) const MAX_CAPACITY: u32 = 1 << 30;
 
 /// How many claims ahead a line is prefetched.
 const AHEAD: u32 = 16;
+
+/// What a ring holds.
+pub(crate) trait Entry {
+    /// What few entries have besides. It is kept beside the slot, so that the others stay small.
+    type Beside: Send;
+}
 
 /// 32-byte alignment keeps a 32-byte slot within one cache line, two to the line.
 #[repr(align(32))]
@@ -89,11 +96,16 @@ fn prefetch_ahead<T>(slot: &Slot<T>) {
     let _ = line;
 }
 
+/// A cell for what an entry has besides. Invariant `one-owner` holds for it as for its slot.
+type Aside<T> = UnsafeCell<Option<<T as Entry>::Beside>>;
+
 /// One shard.
-pub(crate) struct Ring<T> {
+pub(crate) struct Ring<T: Entry> {
     /// Never written, so both sides cache it: it must not share a line with a field that is
     /// written.
     slots: Box<[Slot<T>]>,
+    /// A cell for each slot, made before the first claim that needs one.
+    beside: OnceLock<Box<[Aside<T>]>>,
     /// The packed [`Word`]; written by producers, on a line of its own.
     word: CachePadded<AtomicU64>,
     /// Position of the next entry to take; all bits, so that it also counts what was taken.
@@ -103,14 +115,15 @@ pub(crate) struct Ring<T> {
 }
 
 // SAFETY: invariant `one-owner`:
-// - values of `T` move from producer threads to the consumer thread, which needs `T: Send`;
-// - no `&T` is shared between threads, so `T: Sync` is not needed;
-// - a slot's value is accessed by one thread at a time: by its claimant before the Release store of
+// - values of `T` and `T::Beside`, which is `Send`, move from producer threads to the consumer
+//   thread, which needs `T: Send`;
+// - no reference to one is shared between threads, so `Sync` is not needed;
+// - a slot's value, and the cell beside it, is accessed by one thread at a time: by its claimant before the Release store of
 //   `seq`, by the one `Consumer` after the Acquire load of it, and by the next claimant after the
 //   consumer moved `head` past it.
-unsafe impl<T: Send> Sync for Ring<T> {}
+unsafe impl<T: Entry + Send> Sync for Ring<T> {}
 // SAFETY: as above; owning a ring is owning the values in it.
-unsafe impl<T: Send> Send for Ring<T> {}
+unsafe impl<T: Entry + Send> Send for Ring<T> {}
 
 /// Head and tail of one shard, as they were at one moment; all 64 bits of both positions.
 #[derive(Clone, Copy)]
@@ -131,7 +144,7 @@ impl Snapshot {
     }
 }
 
-impl<T> Ring<T> {
+impl<T: Entry> Ring<T> {
     /// Makes `shards` rings of `capacity` slots each (a power of two up to [`MAX_CAPACITY`]), and
     /// the one consumer of each.
     ///
@@ -158,6 +171,7 @@ impl<T> Ring<T> {
         let first = FIRST as u32 & MASK;
         Self {
             slots,
+            beside: OnceLock::new(),
             word: CachePadded::new(AtomicU64::new(Word::new(first, first).0)),
             head: CachePadded::new(AtomicU64::new(FIRST)),
             refusals: CachePadded::default(),
@@ -173,6 +187,13 @@ impl<T> Ring<T> {
     fn slot(&self, position: u32) -> &Slot<T> {
         let slots = &self.slots;
         &slots[position as usize & (slots.len() - 1)]
+    }
+
+    /// Returns the cells beside the slots. Allocates them at the first call: a claim that needs one
+    /// comes after it (invariant `bare-claim`).
+    pub(crate) fn beside(&self) -> &[Aside<T>] {
+        let cells = || (0..self.capacity()).map(|_| UnsafeCell::new(None)).collect();
+        self.beside.get_or_init(cells)
     }
 
     /// Claims up to `wanted` (at least 1) consecutive positions.
@@ -348,7 +369,7 @@ impl<T> Ring<T> {
 }
 
 // Invariant: drop-once.
-impl<T> Drop for Ring<T> {
+impl<T: Entry> Drop for Ring<T> {
     fn drop(&mut self) {
         // Relaxed: `&mut self` came through the last `Arc`, whose drop acquires all others'.
         let head = self.head.load(Ordering::Relaxed) as u32 & MASK;
@@ -375,7 +396,7 @@ impl<T> Drop for Ring<T> {
 /// Nothing that can panic, block or allocate may come between claim and publish (invariant
 /// `bare-claim`): every later entry of this shard waits for it.
 #[must_use = "a claim that is never published holds up its shard"]
-pub(crate) struct Claim<'a, T> {
+pub(crate) struct Claim<'a, T: Entry> {
     ring: &'a Ring<T>,
     first: u32,
     count: u32,
@@ -384,7 +405,7 @@ pub(crate) struct Claim<'a, T> {
     prefetch: bool,
 }
 
-impl<T> Claim<'_, T> {
+impl<T: Entry> Claim<'_, T> {
     /// Returns the number of positions; at least 1.
     pub(crate) fn len(&self) -> usize {
         self.count as usize
@@ -400,6 +421,23 @@ impl<T> Claim<'_, T> {
         debug_assert_eq!(self.count, 1);
         self.put(self.first, make);
         self.report
+    }
+
+    /// Writes the cell beside the slot, for a claim of one that is published next.
+    ///
+    /// `make` is as for [`publish`](Self::publish).
+    #[inline(always)]
+    pub(crate) fn put_beside(&self, make: impl FnOnce() -> T::Beside) {
+        debug_assert_eq!(self.count, 1);
+        let cells = self.ring.beside();
+        let cell = &cells[self.first as usize & (cells.len() - 1)];
+        // SAFETY: as in `put`, by the same claim; the consumer reads the cell after it has acquired
+        // the slot, and before it frees that.
+        cell.with_mut(|cell| unsafe {
+            // The consumer takes what it reads, so this drops nothing.
+            *cell = None;
+            cell.write(Some(make()));
+        });
     }
 
     /// Publishes what `make` returns for each of `values`, of which there are [`len`](Self::len).
@@ -433,7 +471,7 @@ impl<T> Claim<'_, T> {
 }
 
 /// The one consumer of a ring: made with it, not clonable.
-pub(crate) struct Consumer<T> {
+pub(crate) struct Consumer<T: Entry> {
     rings: Arc<[Ring<T>]>,
     /// Which of `rings`.
     index: usize,
@@ -447,7 +485,7 @@ pub(crate) struct Consumer<T> {
     closed: bool,
 }
 
-impl<T> Consumer<T> {
+impl<T: Entry> Consumer<T> {
     /// Reads how far producers have come. Does not wait.
     ///
     /// The tail is read once, so a producer that keeps pushing cannot prolong this.
@@ -507,7 +545,7 @@ impl<T> Consumer<T> {
 }
 
 /// See [`Consumer::take`]. Positions are kept here until the drop, where they fit in registers.
-pub(crate) struct Take<'a, T> {
+pub(crate) struct Take<'a, T: Entry> {
     ring: &'a Ring<T>,
     /// The position of the next entry to yield.
     next: u64,
@@ -517,10 +555,22 @@ pub(crate) struct Take<'a, T> {
     claimed: &'a mut u32,
 }
 
-impl<T> Take<'_, T> {
+impl<T: Entry> Take<'_, T> {
     #[inline(always)]
     fn slot(&self) -> &Slot<T> {
         self.ring.slot(self.next as u32 & MASK)
+    }
+
+    /// Takes what is beside the slot of the entry that [`next`](Iterator::next) returned last.
+    pub(crate) fn beside(&mut self) -> Option<T::Beside> {
+        if self.next == *self.head {
+            return None;
+        }
+        let cells = self.ring.beside.get()?;
+        let cell = &cells[(self.next - 1) as usize & (cells.len() - 1)];
+        // SAFETY: as in `next`: its slot was read by this iterator and is not freed before the store
+        // of `head` in `drop`.
+        cell.with_mut(|cell| unsafe { (*cell).take() })
     }
 
     /// Returns the next entry, if there is one and `wanted` returns true for it.
@@ -536,7 +586,7 @@ impl<T> Take<'_, T> {
     }
 }
 
-impl<T> Iterator for Take<'_, T> {
+impl<T: Entry> Iterator for Take<'_, T> {
     type Item = T;
 
     #[inline(always)]
@@ -555,7 +605,7 @@ impl<T> Iterator for Take<'_, T> {
     }
 }
 
-impl<T> Drop for Take<'_, T> {
+impl<T: Entry> Drop for Take<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // At most `published`.

@@ -2,27 +2,30 @@
 
 use crate::error::PushError;
 use crate::queue::Queue;
-use crate::queue::ring::{Claim, Ring};
+use crate::queue::ring::{Claim, Entry, Ring};
 use crate::sync::Ordering;
 use std::time::Instant;
+
+/// An entry with what it has besides.
+pub(crate) type Whole<T> = (T, Option<<T as Entry>::Beside>);
 
 /// One shard of a queue, to push to.
 ///
 /// Borrowed from a [`Handle`](super::Handle), which keeps the queue open meanwhile.
-pub(crate) struct Shard<'a, T> {
+pub(crate) struct Shard<'a, T: Entry> {
     pub(super) queue: &'a Queue<T>,
     pub(super) ring: &'a Ring<T>,
 }
 
-impl<T> Clone for Shard<'_, T> {
+impl<T: Entry> Clone for Shard<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Shard<'_, T> {}
+impl<T: Entry> Copy for Shard<'_, T> {}
 
-impl<'a, T> Shard<'a, T> {
+impl<'a, T: Entry> Shard<'a, T> {
     /// Slots of this shard.
     pub(crate) fn capacity(self) -> usize {
         self.ring.capacity() as usize
@@ -36,6 +39,33 @@ impl<'a, T> Shard<'a, T> {
         let claim = self.claim()?;
         self.finish(claim, make);
         Ok(())
+    }
+
+    /// As [`push`](Self::push), with what the entry has besides, which `wrap` makes of `beside`. A
+    /// refusal returns that.
+    // Invariant: bare-claim.
+    #[inline(always)]
+    pub(crate) fn push_beside<B>(
+        self,
+        beside: B,
+        wrap: impl FnOnce(B) -> T::Beside,
+        make: impl FnOnce() -> T,
+    ) -> Result<(), (B, PushError)> {
+        self.prepare_beside();
+        match self.claim() {
+            Ok(claim) => {
+                claim.put_beside(|| wrap(beside));
+                self.finish(claim, make);
+                Ok(())
+            }
+            Err(reason) => Err((beside, reason)),
+        }
+    }
+
+    /// Allocates the cells beside the slots, if that was not done yet: not between claim and
+    /// publish.
+    pub(crate) fn prepare_beside(self) {
+        self.ring.beside();
     }
 
     /// Pushes as many of `values` as one claim covers, and returns how many: at least one. A
@@ -59,18 +89,21 @@ impl<'a, T> Shard<'a, T> {
     pub(crate) fn push_wait(
         self,
         deadline: Option<Instant>,
-        value: T,
-    ) -> Result<(), (T, PushError)> {
+        value: Whole<T>,
+    ) -> Result<(), (Whole<T>, PushError)> {
         let mut value = Some(value);
-        let pushed = self.queue.waiters.wait(self.index(), deadline, || self.offer(&mut value));
+        let pushed = self.queue.waiters.wait(self.index(), deadline, || self.retry(&mut value));
         self.outcome(pushed, value)
     }
 
     /// Pushes `value` as soon as a slot is free, for tasks of any executor. A refusal is counted
     /// and returns the value. Cancel-safe: nothing is claimed before it is ready.
-    pub(crate) async fn push_wait_async(self, value: T) -> Result<(), (T, PushError)> {
+    pub(crate) async fn push_wait_async(
+        self,
+        value: Whole<T>,
+    ) -> Result<(), (Whole<T>, PushError)> {
         let mut value = Some(value);
-        let pushed = self.queue.waiters.wait_async(self.index(), || self.offer(&mut value)).await;
+        let pushed = self.queue.waiters.wait_async(self.index(), || self.retry(&mut value)).await;
         self.outcome(pushed, value)
     }
 
@@ -110,27 +143,38 @@ impl<'a, T> Shard<'a, T> {
         self.ring.refusals.invalid.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Pushes the value, unless it is refused. Claims and publishes in one step: the waiter is
-    /// removed afterwards, which takes a lock and drops the user's waker.
-    // Invariant: publish-before-leave.
-    fn offer(self, value: &mut Option<T>) -> Result<(), PushError> {
-        let Some(offered) = value.take() else { return Ok(()) };
-        match self.ring.claim(1) {
-            Ok(claim) => self.finish(claim, || offered),
-            Err(reason) => {
-                *value = Some(offered);
-                return Err(reason);
-            }
+    /// Pushes a value, or returns it. A refusal is not counted. Claims and publishes in one step: a
+    /// waiter is removed afterwards, which takes a lock and drops the user's waker.
+    // Invariants: publish-before-leave, bare-claim.
+    pub(crate) fn offer(self, (value, beside): Whole<T>) -> Result<(), (Whole<T>, PushError)> {
+        if beside.is_some() {
+            self.prepare_beside();
         }
-        Ok(())
+        match self.ring.claim(1) {
+            Ok(claim) => {
+                beside.into_iter().for_each(|beside| claim.put_beside(|| beside));
+                self.finish(claim, || value);
+                Ok(())
+            }
+            Err(reason) => Err(((value, beside), reason)),
+        }
+    }
+
+    /// Offers what `value` holds, and leaves it there if it is refused.
+    fn retry(self, value: &mut Option<Whole<T>>) -> Result<(), PushError> {
+        let Some(offered) = value.take() else { return Ok(()) };
+        self.offer(offered).map_err(|(refused, reason)| {
+            *value = Some(refused);
+            reason
+        })
     }
 
     /// The result of the last offer, which left `value`.
     fn outcome(
         self,
         offered: Result<(), PushError>,
-        value: Option<T>,
-    ) -> Result<(), (T, PushError)> {
+        value: Option<Whole<T>>,
+    ) -> Result<(), (Whole<T>, PushError)> {
         match (offered, value) {
             (Err(reason), Some(value)) => {
                 self.count_refused(reason, 1);

@@ -22,7 +22,7 @@
 //! *fired*.
 
 use crate::panic::caught;
-use crate::queue::ring::{Ring, Snapshot};
+use crate::queue::ring::{Entry, Ring, Snapshot};
 use crate::queue::steps::{Counter, count};
 use crate::sync::unmodelled;
 use crate::sync::{AtomicBool, AtomicU8, AtomicWaker, Clock, Ordering};
@@ -91,7 +91,7 @@ impl Signal {
 }
 
 impl TriggerState {
-    pub(crate) fn new<T>(size: u32, rings: &[Ring<T>]) -> Self {
+    pub(crate) fn new<T: Entry>(size: u32, rings: &[Ring<T>]) -> Self {
         let shares = rings.iter().map(|ring| Share {
             rate: unmodelled::AtomicU32::new(0),
             tail: unmodelled::AtomicU64::new(ring.snapshot().tail),
@@ -112,7 +112,7 @@ impl TriggerState {
     /// Reports a claim past its limit, after its publication.
     #[cold]
     #[inline(never)]
-    pub(crate) fn report<T>(&self, rings: &[Ring<T>]) {
+    pub(crate) fn report<T: Entry>(&self, rings: &[Ring<T>]) {
         if self.announce() {
             self.coordinate(rings, true);
         }
@@ -150,7 +150,7 @@ impl TriggerState {
     /// Reports that the flusher has drained and is about to poll again. If `timed`, it will not
     /// sleep for longer than the delay before it drains again, or reports that it is not timed.
     // Invariant: timed-sleep.
-    pub(crate) fn drained<T>(&self, rings: &[Ring<T>], timed: bool) {
+    pub(crate) fn drained<T: Entry>(&self, rings: &[Ring<T>], timed: bool) {
         count(Counter::Coordination);
         // Relaxed: published by the flag. A coordinator that reads it before the flag acts on a
         // later intent of the flusher, which is awake now and will set the flag.
@@ -175,7 +175,7 @@ impl TriggerState {
 
     /// The second half of a report, for the one thread whose flag found none set.
     // Invariant: one-coordinator.
-    pub(super) fn coordinate<T>(&self, rings: &[Ring<T>], wake: bool) {
+    pub(super) fn coordinate<T: Entry>(&self, rings: &[Ring<T>], wake: bool) {
         loop {
             // The swap below and the exchange at the end.
             count(Counter::Coordination);
@@ -203,7 +203,7 @@ impl TriggerState {
 
     /// Scans once. Returns false if a claim has passed a limit unreported meanwhile.
     // Invariants: raise-before-limits, limits-sum, rescan-if-passed.
-    fn scan<T>(&self, rings: &[Ring<T>], wake: bool, drained: bool) -> bool {
+    fn scan<T: Entry>(&self, rings: &[Ring<T>], wake: bool, drained: bool) -> bool {
         count(Counter::Scan);
         let snapshots: ArrayVec<Snapshot, MAX_SHARDS> =
             rings.iter().map(|ring| ring.snapshot()).collect();

@@ -1,8 +1,10 @@
-//! Claim, publish, take, and the reuse of slots: `src/ring.rs`.
+//! Claim, publish, take, and the reuse of slots: `src/queue/ring.rs`.
 
 use batchlink::PushError;
 use batchlink_loom_tests::{NEVER, check, collector, cx, drain, ids, sorted, spawn};
 use loom::thread;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::Link;
 
 /// Publish and take: what a slot held is seen whole, and written again only after it was read;
 /// the claim goes past the limit and learns from `head` that the slot is free.
@@ -19,6 +21,25 @@ fn slot_is_published_and_reused() {
         assert_eq!(ids(&flusher.next_batch().unwrap()), [2]);
         let (second, _collector) = producer.join().unwrap();
         assert_eq!(drain(&mut flusher), if second.is_ok() { vec![3] } else { vec![] });
+    });
+}
+
+/// What is beside a slot is seen whole by its reader, and written again only after it was read.
+#[test]
+fn cell_beside_slot_is_reused() {
+    let link = |id| Link::new(cx(id), vec![KeyValue::new("id", id as i64)], 0);
+    check(3, move || {
+        let (collector, mut flusher) = collector(1, 1, 1, NEVER);
+        collector.push_link(link(1)).unwrap();
+        assert_eq!(flusher.next_batch().unwrap().links(), [link(1)]);
+        let producer = spawn(collector, move |collector| {
+            collector.push_link(link(2)).unwrap();
+            collector.push_link(link(3)).is_ok()
+        });
+        assert_eq!(flusher.next_batch().unwrap().links(), [link(2)]);
+        let (second, _collector) = producer.join().unwrap();
+        let left = flusher.try_next().map(|batch| batch.into_links());
+        assert_eq!(left, second.then(|| vec![link(3)]));
     });
 }
 

@@ -2,6 +2,15 @@ use super::*;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use std::{cell::Cell, rc::Rc};
 
+macro_rules! entries {
+    ($($type:ty),*) => {$(
+        impl Entry for $type {
+            type Beside = Box<u32>;
+        }
+    )*};
+}
+entries!((), u32, Cell<u8>, Rc<u8>, std::sync::Arc<()>);
+
 // A value in a ring changes threads and is never shared.
 assert_impl_all!(Ring<Cell<u8>>: Send, Sync);
 assert_impl_all!(Consumer<Cell<u8>>: Send);
@@ -69,4 +78,31 @@ fn closed_ring_stays_closed() {
     assert_eq!(ring.claim(1).err(), Some(PushError::Closed));
     consumers[0].poll();
     assert_eq!((consumers[0].closed(), consumers[0].claimed()), (true, 1));
+}
+
+/// What is beside the slots comes with its own entry, over the wrap-around of positions too, and
+/// what is left is dropped with the ring.
+#[test]
+fn beside_comes_with_its_entry() {
+    let (rings, mut consumers) = Ring::<u32>::shards(1, 4);
+    rings[0].allow(FIRST + 4);
+    for round in 0..10 {
+        for value in [round, round + 100] {
+            let claim = rings[0].claim(1).expect("a free slot");
+            if value % 3 == 0 {
+                claim.put_beside(|| Box::new(value));
+            }
+            let _ = claim.publish(|| value);
+        }
+        consumers[0].poll();
+        let mut take = consumers[0].take(2);
+        assert_eq!(take.beside(), None);
+        while let Some(value) = take.next() {
+            assert_eq!(take.beside(), (value % 3 == 0).then(|| Box::new(value)));
+            assert_eq!(take.beside(), None);
+        }
+    }
+    let claim = rings[0].claim(1).expect("a free slot");
+    claim.put_beside(|| Box::new(1));
+    let _ = claim.publish(|| 1);
 }
