@@ -279,7 +279,7 @@ MUTANTS = [
      [("caught(|| self.put(Err(CallError::Closed)))", "caught(|| drop(self.0.take()))")],
      "caller_races_the_end", None),
     ("first poll without a waker not looked at",
-     [("let $registered = $waker.is_some(); let $cell", "let $registered = true; let $cell")],
+     [("let $registered = $waker.is_some();", "let $registered = true;")],
      "caller_gets_its_answer", None),
     ("second waker not kept",
      [("State::Waiting($former) => { swap($former, &mut $waker); None }",

@@ -40,12 +40,14 @@ impl Inlet<'_> {
             return self.count_invalid();
         }
         let original = cut_state(&mut link);
-        let state_cut = original.is_some();
-        let refused = match Plain::of_link(&link, state_cut) {
+        let refused = match Plain::of_link(&link, original.is_some()) {
             Some(plain) => {
                 self.shard.push(|| Record::Plain(plain)).map_err(|reason| (link, reason))
             }
-            None => self.shard.push_beside(link, |link| link, || Record::Beside { state_cut }),
+            None => {
+                let record = || Record::Beside { state_cut: original.is_some() };
+                self.shard.push_beside(link, |link| link, record)
+            }
         };
         refused.map_err(|(mut link, reason)| {
             link.span_context = original.unwrap_or(link.span_context);

@@ -33,8 +33,8 @@ impl Admitted {
 }
 
 impl LinkSet {
-    /// Adds what slots held of contexts that are valid or to be kept. `beside` takes the link beside
-    /// the slot of the last one.
+    /// Adds what slots held of contexts that are valid or to be kept. `beside` takes the link
+    /// beside the slot of the last one.
     pub(crate) fn insert_records<R: Iterator<Item = Record>>(
         &mut self,
         mut records: R,

@@ -118,9 +118,9 @@ pub(crate) struct Ring<T: Entry> {
 // - values of `T` and `T::Beside`, which is `Send`, move from producer threads to the consumer
 //   thread, which needs `T: Send`;
 // - no reference to one is shared between threads, so `Sync` is not needed;
-// - a slot's value, and the cell beside it, is accessed by one thread at a time: by its claimant before the Release store of
-//   `seq`, by the one `Consumer` after the Acquire load of it, and by the next claimant after the
-//   consumer moved `head` past it.
+// - a slot's value, and the cell beside it, is accessed by one thread at a time: by its claimant
+//   before the Release store of `seq`, by the one `Consumer` after the Acquire load of it, and by
+//   the next claimant after the consumer moved `head` past it.
 unsafe impl<T: Entry + Send> Sync for Ring<T> {}
 // SAFETY: as above; owning a ring is owning the values in it.
 unsafe impl<T: Entry + Send> Send for Ring<T> {}
@@ -568,8 +568,8 @@ impl<T: Entry> Take<'_, T> {
         }
         let cells = self.ring.beside.get()?;
         let cell = &cells[(self.next - 1) as usize & (cells.len() - 1)];
-        // SAFETY: as in `next`: its slot was read by this iterator and is not freed before the store
-        // of `head` in `drop`.
+        // SAFETY: as in `next`: its slot was read by this iterator and is not freed before the
+        // store of `head` in `drop`.
         cell.with_mut(|cell| unsafe { (*cell).take() })
     }
 
