@@ -220,8 +220,14 @@ impl TriggerState {
                 within &= ring.allow(shard.tail);
             }
         } else if pending >= u64::from(self.size) {
-            for (ring, shard) in rings.iter().zip(&snapshots) {
-                within &= ring.allow(shard.head + u64::from(ring.capacity()));
+            // The others keep their limits, and their lines: a push there reports once.
+            let in_use = |(share, shard): (&Share, &Snapshot)| {
+                shard.pending() > 0 || share.rate.load(Ordering::Relaxed) > 0
+            };
+            for ((ring, shard), share) in rings.iter().zip(&snapshots).zip(&self.shares) {
+                if in_use((share, shard)) {
+                    within &= ring.allow(shard.head + u64::from(ring.capacity()));
+                }
             }
         } else {
             // Below `size`, so it fits.

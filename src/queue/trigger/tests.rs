@@ -95,3 +95,22 @@ fn rate_counts_between_drains() {
         assert_eq!(trigger.rates(), rates);
     }
 }
+
+/// While a batch waits, shards in use are open to their capacity. The others stay at their limit,
+/// where one push reports and opens them.
+#[test]
+fn complete_batch_opens_used_shards() {
+    let (rings, _consumers) = Ring::<()>::shards(2, 64);
+    let trigger = TriggerState::new(2, &rings);
+    let push = |ring: &Ring<()>| {
+        let reports = ring.claim(1).expect("a free slot").publish(|| ());
+        if reports {
+            trigger.report(&rings);
+        }
+        reports
+    };
+    let (used, other) = (&rings[0], &rings[1]);
+    assert_eq!([used, used].map(push), [true, true]);
+    assert_eq!(trigger.level.load(Ordering::Relaxed), FIRED);
+    assert_eq!([used, other, other, used].map(push), [false, true, false, false]);
+}
