@@ -106,15 +106,21 @@ impl LinkBatch {
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
     ///
-    /// [`with_parent`](crate::LinkPolicy::with_parent) does not apply: the span's parent is the one
-    /// that `tracing` gave it.
+    /// The span's parent is the one that `tracing` gave it, unless the policy
+    /// ([`with_parent`](crate::LinkPolicy::with_parent)) names a request or none. A span that was
+    /// started before keeps its parent.
     pub fn link_tracing(self, span: &Span) -> bool {
         let (attributes, uncounted) = (self.attributes(), self.uncounted());
+        let parent = self.chosen_parent();
         let mut links = self.into_links();
         // These go by the OpenTelemetry span: `add_link_with_attributes` drops invalid contexts.
         let invalid = links.iter().position(|link| !link.span_context.is_valid());
         let late = links.split_off(invalid.unwrap_or(links.len()));
         let link = || {
+            if let Some(parent) = parent {
+                // Refused if the span was started before.
+                let _ = span.set_parent(parent);
+            }
             for attribute in attributes {
                 span.set_attribute(attribute.key, attribute.value);
             }

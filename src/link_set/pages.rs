@@ -1,6 +1,7 @@
 //! Links beyond those of the batch span, on spans of their own.
 
 use super::batch::{LinkBatch, page_attributes};
+use super::parent::Parent;
 use crate::links::int;
 use crate::panic::caught;
 use opentelemetry::trace::{Link, Span, SpanBuilder, SpanContext, TraceContextExt, Tracer};
@@ -44,6 +45,10 @@ impl LinkBatch {
     /// links, of which the SDK keeps as many as its limit allows.
     pub fn take_pages(&mut self) -> LinkPages {
         let page = self.page.unwrap_or(usize::MAX);
+        if self.parent == Parent::Only && self.only().is_none() {
+            // The links that are left may all be of one span.
+            self.parent = Parent::Current;
+        }
         let mut links = self.links.split_off(page.min(self.links.len()));
         if !links.is_empty() {
             self.pages = 1 + links.len().div_ceil(page);

@@ -79,21 +79,23 @@ impl LinkBatch {
     /// # Ok::<(), batchlink::ConfigError>(())
     /// ```
     pub fn parent(&self) -> Context {
-        let current = Context::current();
+        self.chosen_parent().unwrap_or_else(Context::current)
+    }
+
+    /// Returns the context to start the batch span in; `None` if the policy leaves the parent to
+    /// the place where the span starts.
+    pub(crate) fn chosen_parent(&self) -> Option<Context> {
         let link = match self.parent {
             Parent::Current => None,
-            Parent::None => return without_span(&current),
+            Parent::None => return Some(without_span(&Context::current())),
             Parent::First => self.links.iter().find(|link| link.span_context.is_valid()),
             Parent::Only => self.only(),
         };
-        match link {
-            Some(link) => current.with_remote_span_context(link.span_context.clone()),
-            None => current,
-        }
+        link.map(|link| Context::current().with_remote_span_context(link.span_context.clone()))
     }
 
     /// Returns the first link if every context received is that of its span.
-    fn only(&self) -> Option<&Link> {
+    pub(super) fn only(&self) -> Option<&Link> {
         let first = self.links.first().filter(|link| link.span_context.is_valid())?;
         let ids = |link: &Link| Ids::of(&link.span_context);
         let all = self.counts.linked + self.counts.duplicates == self.counts.received;

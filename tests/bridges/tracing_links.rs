@@ -3,8 +3,12 @@
 use crate::common::{context, state_of, with_flags, with_state};
 use crate::exported::attributes;
 use crate::tracing::Traces;
-use batchlink::{Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, Overflow, links};
-use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt, TraceFlags, TraceId};
+use batchlink::{
+    Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, LinkSetBuilder, Overflow, Parent, links,
+};
+use opentelemetry::trace::{
+    Link, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId,
+};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample, SpanData};
 use std::sync::{Arc, Mutex};
@@ -217,6 +221,44 @@ fn user_settings_are_kept() {
         assert!(attributes.iter().any(|one| one == expected), "{expected} in {attributes:?}");
     }
     assert_eq!(traces.span("child").parent_span_id, batch_id);
+}
+
+/// The parent is the one that the policy chooses, else the one that `tracing` gave the span. A span
+/// that was started keeps its own.
+#[test]
+fn policy_chooses_parent() {
+    let outer_id = context(7).span_id();
+    let none = SpanId::INVALID;
+    let id = |number| context(number).span_id();
+    for (parent, of_two, of_twice, of_none) in [
+        (Parent::Current, outer_id, outer_id, outer_id),
+        (Parent::None, none, none, none),
+        (Parent::First, id(1), id(1), outer_id),
+        (Parent::Only, outer_id, id(1), outer_id),
+    ] {
+        let cases = [(&[1, 2][..], of_two), (&[1, 1], of_twice), (&[], of_none)];
+        for ((numbers, expected), started) in
+            cases.into_iter().flat_map(|case| [(case, false), (case, true)])
+        {
+            let traces = Traces::all();
+            let _default = traces.install();
+            let span = info_span!("batch");
+            // As `tracing` would give it, and not the current one: that is span 9.
+            span.set_parent(Context::new().with_remote_span_context(context(7))).unwrap();
+            if started {
+                span.in_scope(|| ());
+            }
+            let _current = Context::new().with_remote_span_context(context(9)).attach();
+            let builder = policy(LinkPolicy::new().with_parent(parent));
+            assert!(set(builder, numbers.iter().copied().map(context)).link_tracing(&span));
+            drop(span);
+            let batch = traces.span("batch");
+            let expected = if started { outer_id } else { expected };
+            assert_eq!(batch.parent_span_id, expected, "{parent:?} of {numbers:?}, {started}");
+            let trace = batch.span_context.trace_id();
+            assert_eq!(trace == context(1).trace_id(), expected != none, "of its parent");
+        }
+    }
 }
 
 /// `false` if no exported span has the links, `true` if one has.

@@ -1,7 +1,7 @@
 //! The parent of a batch span, by policy.
 
 use super::common::*;
-use batchlink::{Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, Parent, Unsampled};
+use batchlink::{Dedup, Invalid, LinkBatch, LinkPolicy, LinkSet, Overflow, Parent, Unsampled};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry::{Context, KeyValue};
@@ -64,6 +64,19 @@ fn unlinked_context_is_no_parent() {
     let kept = only.with_dedup(Dedup::Off);
     assert_eq!(parent_of(kept.clone(), &[context(1), context(1)]), 1);
     assert_eq!(parent_of(kept, &[context(1), context(1), context(2)]), 9);
+}
+
+/// The only request is that of all pages, also after the further ones were taken.
+#[test]
+fn pages_keep_only_request() {
+    let policy = LinkPolicy::new().with_parent(Parent::Only).with_dedup(Dedup::Off);
+    let policy = policy.with_overflow(Overflow::Spans { max_pages: 2 }).with_max_links(2);
+    for (last, expected) in [(1, context(1)), (2, SpanContext::NONE)] {
+        let mut batch = batch(policy.clone(), &[1, 1, last].map(context));
+        assert_eq!(*batch.parent().span().span_context(), expected);
+        drop(batch.take_pages());
+        assert_eq!(*batch.parent().span().span_context(), expected);
+    }
 }
 
 /// Flags, remoteness and trace state are the link's; baggage and other values stay the current
