@@ -37,6 +37,9 @@ pub(super) struct PerBatch {
     size: Histogram<u64>,
     wait: Histogram<f64>,
     duration: Histogram<f64>,
+    /// `None` for a collector.
+    #[cfg_attr(not(feature = "processor"), expect(dead_code))]
+    item_wait: Option<Histogram<f64>>,
     name: [KeyValue; 1],
 }
 
@@ -62,15 +65,25 @@ impl Target {
         caught(|| {
             self.observe_queue(stats);
             self.observe_counters(stats);
-            if stats.stats().items().is_some() {
+            let has_items = stats.stats().items().is_some();
+            if has_items {
                 self.observe_items(stats);
             }
-            Arc::new(self.per_batch())
+            Arc::new(self.per_batch(has_items))
         })
     }
 
-    fn per_batch(self) -> PerBatch {
+    fn per_batch(self, has_items: bool) -> PerBatch {
+        let item_wait = || {
+            self.meter
+                .f64_histogram("batchlink.item.wait")
+                .with_unit("s")
+                .with_description("The time from submitting an item until its batch is made.")
+                .with_boundaries(SECONDS.into())
+                .build()
+        };
         PerBatch {
+            item_wait: has_items.then(item_wait),
             size: self
                 .meter
                 .u64_histogram("batchlink.batch.size")
@@ -247,6 +260,14 @@ impl Running {
             let _ = caught(|| waits.record(wait.as_secs_f64(), name));
         }
         Self { instruments: Arc::clone(instruments), since: Instant::now() }
+    }
+}
+
+#[cfg(feature = "processor")]
+impl PerBatch {
+    pub(super) fn record_item_waits(&self, waits: impl Iterator<Item = Duration>) {
+        let Some(histogram) = &self.item_wait else { return };
+        let _ = caught(|| waits.for_each(|wait| histogram.record(wait.as_secs_f64(), &self.name)));
     }
 }
 

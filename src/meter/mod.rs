@@ -74,6 +74,19 @@ pub(crate) struct BatchTimer {
 }
 
 impl BatchMeter {
+    /// Measures how long each item of a batch has waited. Cost without metrics: as
+    /// [`begin`](Self::begin).
+    #[cfg(feature = "processor")]
+    #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self))]
+    pub(crate) fn item_waits(&self, waits: impl Iterator<Item = Duration>) {
+        #[cfg(not(feature = "metrics"))]
+        let _ = waits;
+        #[cfg(feature = "metrics")]
+        if let Some(instruments) = &self.instruments {
+            instruments.record_item_waits(waits);
+        }
+    }
+
     /// Measures a batch that was taken, and whose oldest entry has waited this long at most. Cost
     /// without metrics: none, or a look at an `Option`.
     #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self))]

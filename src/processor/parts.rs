@@ -130,6 +130,9 @@ where
         enter(&items, &span.span_context(), &parent);
         let size = items.len() as u64;
         let timer = self.meter.begin(size, Some(wait.bound));
+        if self.options.states_wait {
+            self.meter.item_waits(items.iter().filter_map(|item| item.wait(now)));
+        }
         let span = BatchSpan::new(span, size, Arc::clone(&self.outcomes), timer, ticket);
         let made = Made { counts, trigger, number: self.number, wait, at: now };
         Some(Batch::new(items.into_iter(), span, made))

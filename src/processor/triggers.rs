@@ -33,7 +33,9 @@ where
 
     /// Measures how long each item waits, from its submission to its batch:
     /// [`BatchItem::wait`](super::BatchItem::wait). The batch span then has `batch.oldest_wait`,
-    /// and an item's own span `item.wait`, both in seconds.
+    /// and an item's own span `item.wait`, both in seconds. With metrics each wait is recorded in
+    /// `batchlink.item.wait`. A link does not state it, as one link stands for all items of its
+    /// span.
     ///
     /// Costs one reading of the clock per submission and one per batch.
     ///

@@ -130,3 +130,40 @@ fn measured_processor_ends() {
     let stats = handle.shutdown_with_timeout(NEVER).unwrap();
     assert_eq!(stats.received(), 5);
 }
+
+/// The wait of every item of a batch is recorded, as the item has it, and none of a canceled one.
+/// Without the option none is.
+#[test]
+fn waits_equal_items() {
+    let key = |part| format!("batchlink.item.wait:{part}{{batchlink.name=a}}");
+    for measured in [true, false] {
+        let metered = Metered::new();
+        let builder = small(&metered, "a").with_skip_canceled(true).with_key_batches(|n| n % 2);
+        let builder = if measured { builder.with_wait_times() } else { builder };
+        let (submitter, mut processor) = builder.build(NoopTracer::new()).unwrap();
+        let (mut count, mut waited) = (0, 0.0);
+        for number in 1..=20 {
+            submitter.submit(number).unwrap();
+            submitter.submit(number / 2).unwrap();
+            let left = submitter.call_blocking_timeout(number, Duration::ZERO);
+            assert!(left.is_err());
+            while let Some(batch) = processor.try_next() {
+                for item in batch {
+                    count += 1;
+                    waited += item.wait().unwrap().as_secs_f64();
+                    item.succeed(0);
+                }
+            }
+        }
+        assert_eq!((count, submitter.stats().canceled()), (40, 20));
+        let values = metered.read();
+        let found = [key("count"), key("sum")].map(|key| values.get(&key).copied());
+        if measured {
+            let [Some(items), Some(sum)] = found else { panic!("{values:?}") };
+            assert_eq!(items, f64::from(count));
+            assert!((sum - waited).abs() < 1e-9 && sum > 0.0, "{sum}, {waited}");
+        } else {
+            assert_eq!(found, [None, None]);
+        }
+    }
+}

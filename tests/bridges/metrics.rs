@@ -368,7 +368,7 @@ fn documentation_lists_instruments() {
 
     let metered = Metered::new();
     let builder = BatchProcessor::<u64, (), String>::builder("batch");
-    let builder = builder.with_metrics(&metered.meter(), "a");
+    let builder = builder.with_metrics(&metered.meter(), "a").with_wait_times();
     let (submitter, mut processor) = builder.build(NoopTracer::new()).unwrap();
     submitter.submit(1).unwrap();
     processor.next_batch().unwrap().succeed_all(|_| ());
