@@ -20,7 +20,7 @@
 //! starts before the pushes. And it stops exploring at a number of preemptions, given per model;
 //! `LOOM_MAX_PREEMPTIONS` overrides all of them.
 
-use batchlink::{Flusher, LinkBatch, LinkCollector, LinkPolicy};
+use batchlink::{FlushPolicy, Flusher, LinkBatch, LinkCollector, LinkPolicy};
 use loom::model::Builder;
 use loom::sync::Notify;
 use loom::thread;
@@ -65,7 +65,19 @@ pub fn collector(
     shards: usize,
     delay: Duration,
 ) -> (LinkCollector, Flusher) {
+    with_policy(FlushPolicy::Delay, size, capacity, shards, delay)
+}
+
+/// As [`collector`], with a flush policy.
+pub fn with_policy(
+    policy: FlushPolicy,
+    size: usize,
+    capacity: usize,
+    shards: usize,
+    delay: Duration,
+) -> (LinkCollector, Flusher) {
     LinkCollector::builder()
+        .with_flush_policy(policy)
         .with_max_batch_size(size)
         .with_max_delay(delay)
         .with_queue_capacity((capacity * shards).max(size))

@@ -110,6 +110,29 @@ async fn idle_restarts_with_each_push() {
     assert_eq!(due(&mut flusher).await, Some((3, Trigger::Timeout)));
 }
 
+/// A push is seen at the next quarter of the idle time, without a wake-up of its own, and starts it
+/// again from there.
+#[tokio::test(start_paused = true)]
+async fn idle_polls_in_quarters() {
+    let _watchdog = watchdog();
+    let (collector, mut flusher) = with_policy(FlushPolicy::IdleRestart { idle: 4 * SECOND });
+    let run = tokio::spawn(async move {
+        while let Some(batch) = flusher.next().await {
+            assert_eq!((batch.received(), batch.trigger()), (2, Trigger::Policy));
+        }
+    });
+    time::sleep(SECOND).await;
+    for wait in [SECOND / 2, 9 * SECOND / 2 - Duration::from_millis(1)] {
+        push(&collector, 1);
+        time::sleep(wait).await;
+    }
+    assert_eq!(collector.stats().batches(), 0);
+    time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(collector.stats().batches(), 1, "five seconds after the first push");
+    drop(collector);
+    run.await.unwrap();
+}
+
 /// Under every policy timers and wake-ups deliver by themselves what is due, and an idle collector
 /// is not woken, however long.
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 mod closing;
 mod dropping;
 mod flushing;
+mod policies;
 mod replies;
 mod ring;
 mod trigger;
