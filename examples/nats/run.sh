@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Publishers, consumers, a NATS server, an OpenTelemetry collector and a receiver behind it, each in
 # a process of its own on 127.0.0.1. On the way one consumer is killed, one paused, the broker
-# restarted and a consumer added. Ends all of them and prints a report; see README.md.
+# restarted, a consumer added and another ended. Ends all of them and prints a report; see README.md.
 #
 #   ./run.sh                  # 100,000 messages
 #   MESSAGES=5000 ./run.sh    # a short one
@@ -181,12 +181,17 @@ run_nats() {
 
     until_true "$limit" "three fifths of the messages" stored_at_least $((messages * 3 / 5))
     start_consumer "c$((consumers + 1))"
-    say "started one more consumer after $(stored) messages"
+    say "started consumer c$((consumers + 1)) after $(stored) messages"
+
+    until_true "$limit" "four fifths of the messages" stored_at_least $((messages * 4 / 5))
+    stop "consumer-c$consumers" || fail "consumer-c$consumers"
+    say "ended consumer c$consumers (SIGTERM) by $(stored) messages"
 
     publishers_end
     until_true "$limit" "last message" stored_at_least "$messages"
     until_true "$limit" "last acknowledgement" drained
     for ((i = 2; i <= consumers + 1; i++)); do
+        ((i != consumers)) || continue # has left
         stop "consumer-c$i" || fail "consumer-c$i"
     done
     stop nats || true
