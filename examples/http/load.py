@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import pathlib
 import random
@@ -19,7 +20,7 @@ import rotel
 
 HERE = pathlib.Path(__file__).resolve().parent
 SERVICE, DIRECTORY = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-PAIRS, ROUND = int(os.environ.get("PAIRS", 10)), float(os.environ.get("ROUND", 2))
+PAIRS, ROUND = int(os.environ.get("PAIRS", 40)), float(os.environ.get("ROUND", 1))
 LOAD, CONNECTIONS = float(os.environ.get("LOAD", 20)), int(os.environ.get("CONNECTIONS", 64))
 # In memory if possible: the disk's moods are not what is measured.
 SCRATCH = pathlib.Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else DIRECTORY)
@@ -124,15 +125,9 @@ class Service:
         self.process = start(name, [
             SERVICE, "--listen", f"127.0.0.1:{self.port}", "--database", self.database, *flags], {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.http}",
-                "OTEL_BSP_MAX_QUEUE_SIZE": "500000", "OTEL_BSP_SCHEDULE_DELAY": "500",
+                "OTEL_BSP_MAX_QUEUE_SIZE": "500000", "OTEL_BSP_SCHEDULE_DELAY": "100",
                 "OTEL_TRACES_SAMPLER": "always_on", "OTEL_SPAN_LINK_COUNT_LIMIT": "128"})
         listens(self.port)
-
-    def cpu(self):
-        """Seconds of processor time that it has used."""
-        stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def load(self, seconds):
         """Starts wrk; see `result`."""
@@ -161,6 +156,13 @@ class Service:
         code = stop(self.process)
         self.exit = code
         return numbers((SCRATCH / f"{self.name}.out").read_text())
+
+
+def cpu(process):
+    """Microseconds of processor time that its threads have used. /proc/PID/stat counts in ticks of
+    10 ms."""
+    tasks = pathlib.Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1000
 
 
 def numbers(scrape):
@@ -192,56 +194,75 @@ def result(wrk):
 
 
 def overhead():
-    """Two services, one with links and one without, in turns: each round has a new one."""
+    """Two services, one with links and one without, take turns of ROUND seconds: A B, B A, and so
+    on, with new ones after every 8 pairs. The other one idles meanwhile, and all that a turn made
+    is exported before the next."""
     collector = Collector()
     kinds = {"links": (), "none": ("--no-links",)}
     path = DIRECTORY / "rounds.jsonl"
     before = path.read_text() if os.environ.get("KEEP") and path.exists() else ""
     pairs = [json.loads(line) for line in before.splitlines()]
     bad = collections.Counter()
+
+    def turn(service):
+        start = service.metrics(), cpu(service.process), cpu(collector.process)
+        it = result(service.load(ROUND))
+        service.drain()
+        end = service.metrics(), cpu(service.process), cpu(collector.process)
+        requests, linked = (end[0][what] - start[0][what]
+                            for what in ("submitted", "links_exported"))
+        bad["failed"] += it["status"] + it["socket"]
+        bad["links"] += linked != (requests if service.kind == "links" else 0)
+        return {"rps": it["requests"] / it["seconds"], "p50": it["p50"], "p99": it["p99"],
+                "cpu": (end[1] - start[1]) / requests, "collector": (end[2] - start[2]) / requests}
+
     for number in range(PAIRS):
-        pair = {}
-        for kind in ("links", "none") if number % 2 else ("none", "links"):
-            service = Service(f"{kind}-{number}", collector, *kinds[kind])
-            it = result(service.load(ROUND))
-            service.drain()
-            cpu = service.cpu()
-            counters = service.stop()
-            requests, linked = counters["submitted"], counters["links_exported"]
-            bad["failed"] += it["status"] + it["socket"]
-            bad["links"] += linked != (requests if kind == "links" else 0)
-            pair[kind] = {"rps": it["requests"] / it["seconds"], "p50": it["p50"], "p99": it["p99"],
-                          "cpu": 1e6 * cpu / requests,
-                          "batch": requests / counters["batches"]}
-            for file in SCRATCH.glob(f"{service.name}.db*"):
-                file.unlink()
-        pairs.append(pair)
+        if number % 8 == 0:
+            services = {}
+            for kind in kinds:
+                services[kind] = Service(f"{kind}-{number}", collector, *kinds[kind])
+                services[kind].kind = kind
+                turn(services[kind])  # warms up
+        order = ("links", "none") if number % 2 else ("none", "links")
+        pairs.append({kind: turn(services[kind]) for kind in order})
+        if number % 8 == 7 or number == PAIRS - 1:
+            for service in services.values():
+                service.stop()
+                for file in SCRATCH.glob(f"{service.name}.db*"):
+                    file.unlink()
     collector.stop()
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
 
-    say(f"{len(pairs)} pairs of rounds, {CONNECTIONS} connections")
+    say(f"{len(pairs)} pairs of turns, {CONNECTIONS} connections; medians:")
     for kind in kinds:
         of = {what: statistics.median(pair[kind][what] for pair in pairs)
-              for what in ("rps", "p50", "p99", "cpu")}
+              for what in pairs[0][kind]}
         say(f"  {kind:5} {of['rps']:6.0f} requests/s, p50 {of['p50']:.2f} ms, p99 {of['p99']:.2f} "
-            f"ms, {of['cpu']:.2f} µs of processor a request, export included (medians)")
-    for what, word in (("rps", "requests/s"), ("cpu", "processor time a request")):
-        ratios = [pair["links"][what] / pair["none"][what] for pair in pairs]
-        low, high = interval(ratios)
-        say(f"  with/without links, {word}: median {statistics.median(ratios):.4f}, "
-            f"95 % of it between {low:.4f} and {high:.4f}")
-    ratio = statistics.median(pair["links"]["rps"] / pair["none"]["rps"] for pair in pairs)
-    check(ratio >= 0.98, f"links cost {100 * (1 - ratio):.2f} % of the requests per second (<= 2 %)")
+            f"ms; processor time a request: service {of['cpu']:.2f} µs, export included, "
+            f"collector {of['collector']:.2f} µs")
+    for what, word in (("cpu", "processor time of the service"),
+                       ("collector", "processor time of the collector"),
+                       ("rps", "time a request, by requests/s")):
+        logs = [math.log(pair["links"][what] / pair["none"][what]) for pair in pairs]
+        low, cost, high = sorted(
+            100 * math.expm1(-it if what == "rps" else it) for it in typical(logs))
+        say(f"  links cost {cost:.2f} % of the {word} "
+            f"(95 % confidence: {low:.2f} to {high:.2f} %)")
+    verdict = "shown" if high <= 2 else "refuted" if low > 2 else "neither shown nor refuted"
+    check(low <= 2, f"links cost at most 2 % of the requests per second: {verdict}")
     check(bad["failed"] == 0, f"{bad['failed']} requests failed")
     check(bad["links"] == 0, f"each request was exported with one link, or without: "
-          f"{bad['links']} rounds differ")
+          f"{bad['links']} turns differ")
 
 
-def interval(ratios):
-    """Of the median, by resampling."""
-    draw = random.Random(1)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(4000))
-    return medians[100], medians[3899]
+def typical(differences):
+    """The Hodges-Lehmann estimate of paired differences between the ends of its 95 % confidence
+    interval, which is that of Wilcoxon's signed-rank test."""
+    n = len(differences)
+    walsh = sorted((a + b) / 2 for i, a in enumerate(differences) for b in differences[i:])
+    spread = 1.96 * math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
+    low = max(0, round(len(walsh) / 2 - spread))
+    return walsh[low], statistics.median(walsh), walsh[len(walsh) - 1 - low]
 
 
 def received(path):

@@ -7,7 +7,7 @@
 #   ./load.sh counts      # every request is linked once at the receiver behind the collector
 #   ./load.sh outage      # the collector is killed during the load, and started again
 #
-# Settings, as environment variables: PAIRS, ROUND (seconds of each half of a pair), LOAD (seconds
+# Settings, as environment variables: PAIRS, ROUND (seconds of each half of one), LOAD (seconds
 # of the other parts), CONNECTIONS, KEEP=1 (adds the rounds to those of the runs before). Needs
 # Rust, a C compiler, Python 3.10 or later with venv, and PyPI. Installs the packages of
 # requirements.txt into target/http/venv, and Debian's wrk if there is none.
