@@ -87,7 +87,7 @@ MUTANTS = [
      [("self.timed.store($timed, Ordering::Relaxed); if self.coordinator.fetch_or(DRAINED, Ordering::Release) == 0 {",
        "let flags = self.coordinator.fetch_or(DRAINED, Ordering::Release);"
        "self.timed.store($timed, Ordering::Relaxed); if flags == 0 {")],
-     "timed_sleep_ends", None),
+     "intent_precedes_its_flag", None),
     ("report without read-modify-write if a note is there",
      [("let $notes = self.coordinator.fetch_or(REPORTED, Ordering::AcqRel);",
        "if self.coordinator.load(Ordering::Acquire) & REPORTED != 0 { return false; }"

@@ -2,6 +2,7 @@
 
 use batchlink::{Timeout, Trigger};
 use batchlink_loom_tests::{Alarm, NEVER, check, collector, cx, ids, sorted, spawn};
+use loom::thread::yield_now;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -76,6 +77,29 @@ fn timed_sleep_ends() {
             let _handles = (first, pushing.join().unwrap());
         });
     }
+}
+
+/// A producer that coordinates while the flusher reports a batch below the threshold does not take
+/// the timed sleep before it for one to come: the next context wakes the flusher.
+#[test]
+fn intent_precedes_its_flag() {
+    check(2, || {
+        let (collector, mut flusher) = collector(2, 4, 1, Duration::ZERO);
+        let (first, second) = (collector.producer(), collector.producer());
+        drop(collector);
+        let _ = [1, 2].map(|id| first.push(&cx(id)).unwrap());
+        assert_eq!(sorted(&flusher.next_batch().unwrap()), [1, 2]);
+        let pushing = spawn(second, |second| second.push(&cx(3)).unwrap());
+        // Lets the push begin without a preemption.
+        yield_now();
+        assert_eq!(sorted(&flusher.next_batch().unwrap()), [3]);
+        let _second = pushing.join().unwrap();
+        let alarm = Alarm::new();
+        let waker = Arc::clone(&alarm).into();
+        assert!(flusher.poll_next_batch(&mut Context::from_waker(&waker)).is_pending());
+        first.push(&cx(4)).unwrap();
+        assert!(alarm.rung());
+    });
 }
 
 /// Pending flags: a report that finds a coordinator at work is handled by it before it leaves,
