@@ -1,5 +1,6 @@
 //! The way back: every caller gets exactly one answer.
 
+use super::coalesce::Callers;
 use super::failure::Failure;
 use super::reply::Caller;
 use super::span::BatchSpan;
@@ -8,6 +9,7 @@ use crate::sync::Arc;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Display};
+use std::mem::take;
 
 /// Why a [`call`](super::Submitter::call) has no result.
 ///
@@ -73,6 +75,9 @@ pub enum CallError<E> {
         /// Results given; `items + 1` stands for any number over `items`.
         results: usize,
     },
+    /// The item was coalesced with others of its key, and cloning their answer for this caller
+    /// panicked; see [`with_coalescing`](super::BatchProcessorBuilder::with_coalescing).
+    ClonePanicked,
     /// The timeout elapsed first. The item is processed all the same.
     Timeout,
     /// The call was made in the processor's own handler, which would wait for itself. The item was
@@ -97,6 +102,7 @@ impl<E> CallError<E> {
                 return format!("the handler gave {results}{or_more} results for {items} items")
                     .into();
             }
+            Self::ClonePanicked => "the clone of the coalesced items' answer panicked",
             Self::Timeout => "no answer within the given time",
             Self::OwnHandler => {
                 "the item was not submitted: the processor's own handler would wait for itself"
@@ -156,14 +162,14 @@ pub(super) type CallResult<R, E> = Result<R, CallError<E>>;
 /// ```
 #[must_use = "dropping it fails the item"]
 pub struct Answer<R, E> {
-    caller: Option<Caller<R, E>>,
+    pub(super) callers: Callers<R, E>,
     /// `None` once answered.
-    span: Option<Arc<BatchSpan>>,
+    pub(super) span: Option<Arc<BatchSpan>>,
 }
 
 impl<R, E> Answer<R, E> {
     pub(super) fn new(caller: Option<Caller<R, E>>, span: Arc<BatchSpan>) -> Self {
-        Self { caller, span: Some(span) }
+        Self { callers: caller.into(), span: Some(span) }
     }
 
     /// Reports success. Does not wait for the caller; one that has given up makes no difference.
@@ -200,7 +206,7 @@ impl<R, E> Answer<R, E> {
     /// Returns whether a caller waits for the answer. None does if the item was only submitted, or
     /// the caller has given up: work for it can be skipped.
     pub fn is_awaited(&self) -> bool {
-        self.caller.as_ref().is_some_and(Caller::is_awaited)
+        self.callers.is_awaited()
     }
 
     /// Counts the item, then answers its caller, then lets the span end
@@ -211,11 +217,16 @@ impl<R, E> Answer<R, E> {
         why: impl FnOnce(&CallError<E>) -> Failure,
     ) {
         let Some(span) = self.span.take() else { return };
+        let caller = match take(&mut self.callers) {
+            Callers::None => None,
+            Callers::One(caller) => Some(caller),
+            Callers::Many(group) => return group.answer(reply, &span, why),
+        };
         match &reply {
             Ok(_) => span.succeed(),
             Err(error) => span.fail(|| why(error)),
         }
-        send(self.caller.take(), reply);
+        send(caller, reply);
     }
 }
 
@@ -224,7 +235,7 @@ impl<R, E> Drop for Answer<R, E> {
         if self.span.is_some() {
             let panicking = std::thread::panicking();
             let error = if panicking { CallError::Panicked } else { CallError::Unanswered };
-            let answer = Self { caller: self.caller.take(), span: self.span.take() };
+            let answer = Self { callers: take(&mut self.callers), span: self.span.take() };
             answer.give(Err(error), Failure::of);
         }
     }
@@ -235,7 +246,7 @@ impl<R, E> Drop for Answer<R, E> {
 ///
 /// Dropping a reply and waking a caller are user code: a panic of theirs must not cost other
 /// callers their answers.
-fn send<R, E>(caller: Option<Caller<R, E>>, reply: CallResult<R, E>) {
+pub(super) fn send<R, E>(caller: Option<Caller<R, E>>, reply: CallResult<R, E>) {
     let _ = caught(|| match caller {
         Some(caller) => caller.answer(reply),
         None => drop(reply),

@@ -219,14 +219,14 @@ impl<T, R, E> fmt::Debug for Batch<T, R, E> {
 /// ```
 #[must_use = "dropping it fails the item"]
 pub struct BatchItem<T, R, E> {
-    payload: T,
+    pub(super) payload: T,
     pub(super) request: Bounded,
     /// It was submitted where telemetry is suppressed.
     pub(super) suppressed: bool,
     pub(super) extra: Option<Box<Extra>>,
-    index: usize,
-    wait: Option<Duration>,
-    answer: Answer<R, E>,
+    pub(super) index: usize,
+    pub(super) wait: Option<Duration>,
+    pub(super) answer: Answer<R, E>,
 }
 
 impl<T, R, E> BatchItem<T, R, E> {

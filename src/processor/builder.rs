@@ -1,6 +1,7 @@
 //! The configuration of a processor.
 
 use super::Outcomes;
+use super::coalesce::Coalescing;
 use super::keys::{Divide, Held, Keys, Limits, divide_by};
 use super::options::Options;
 use super::run::BatchProcessor;
@@ -47,6 +48,7 @@ pub struct BatchProcessorBuilder<T, R, E> {
     max_weight: Option<(u64, Weigh<T>)>,
     pub(super) divide: Option<Divide<T, R, E>>,
     pub(super) keys: Option<Box<dyn Keys<T>>>,
+    pub(super) coalescing: Option<Coalescing<T, R, E>>,
     pub(super) options: Options,
 }
 
@@ -66,6 +68,7 @@ where
             max_weight: None,
             divide: None,
             keys: None,
+            coalescing: None,
             options: Options::default(),
         }
     }
@@ -235,6 +238,7 @@ where
             meter,
         );
         processor.held = held;
+        processor.coalescing = self.coalescing;
         Ok((submitter, processor))
     }
 

@@ -39,6 +39,7 @@ impl Failure {
         let kind = match error {
             CallError::Panicked => PANICKED,
             CallError::ResultCount { .. } => "result_count",
+            CallError::ClonePanicked => "clone_panicked",
             _ => "unanswered",
         };
         Self { kind, text: error.reason().into_owned(), exception: None }

@@ -138,6 +138,9 @@ pub(super) trait Keys<T>: Send {
 
     /// Forgets the keys whose groups are gone.
     fn retain(&mut self, most: usize, lives: &dyn Fn(u64) -> bool);
+
+    /// Forgets all keys, also those after one whose drop panics.
+    fn clear(&mut self);
 }
 
 pub(super) struct KeyMap<K, F> {
@@ -168,6 +171,10 @@ where
         if self.ids.len() > most {
             let _ = caught(|| self.ids.retain(|_, id| lives(*id)));
         }
+    }
+
+    fn clear(&mut self) {
+        let _ = caught(|| self.ids.clear());
     }
 }
 

@@ -41,6 +41,7 @@ mod back_link;
 mod batch;
 mod builder;
 mod call;
+mod coalesce;
 mod failure;
 #[cfg(feature = "tokio")]
 mod in_flight;
@@ -131,6 +132,7 @@ struct Outcomes {
     succeeded: AtomicU64,
     failed: AtomicU64,
     canceled: AtomicU64,
+    coalesced: AtomicU64,
 }
 
 /// A snapshot of a processor's counters; see [`Submitter::stats`].
@@ -162,6 +164,7 @@ pub struct ProcessorStats {
     succeeded: u64,
     failed: u64,
     canceled: u64,
+    coalesced: u64,
 }
 
 impl ProcessorStats {
@@ -172,6 +175,7 @@ impl ProcessorStats {
             succeeded: get(&outcomes.succeeded),
             failed: get(&outcomes.failed),
             canceled: get(&outcomes.canceled),
+            coalesced: get(&outcomes.coalesced),
         }
     }
 
@@ -195,6 +199,13 @@ impl ProcessorStats {
     /// callers had left; see [`with_skip_canceled`](BatchProcessorBuilder::with_skip_canceled).
     pub fn canceled(&self) -> u64 {
         self.canceled
+    }
+
+    /// Returns the number of items that share the answer of another item of their batch; see
+    /// [`with_coalescing`](BatchProcessorBuilder::with_coalescing). They are counted when their
+    /// batch begins, and count as succeeded or failed besides.
+    pub fn coalesced(&self) -> u64 {
+        self.coalesced
     }
 
     /// Returns the number of items that were taken from the queue and have not ended.

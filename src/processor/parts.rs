@@ -3,8 +3,10 @@
 use super::Item;
 use super::batch::{Batch, BatchItem, Made};
 use super::keys::Part;
+use super::request::Extra;
 use super::run::BatchProcessor;
 use super::span::{BatchSpan, ItemSpan, start_pages};
+use crate::link_set::record::{Bounded, Ids};
 use crate::links::{ITEM_INDEX, int};
 use crate::panic::{caught, discard};
 use crate::queue::progress::{Progress, Ticket};
@@ -13,9 +15,10 @@ use crate::span::{OwnSpan, count_dropped_links};
 use crate::stats::{Trigger, Wait};
 use crate::sync::{Arc, Ordering};
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::{SpanBuilder, SpanContext, TraceContextExt};
+use opentelemetry::trace::{Link, SpanBuilder, SpanContext, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
+use std::collections::HashSet;
 use std::fmt::Display;
 
 /// What a handler panicked with.
@@ -120,7 +123,8 @@ where
         queue.totals.add_batch(&counts, trigger);
         self.log.check(|| queue.stats());
         let first = items.first().map(|item| &item.payload);
-        let builder = self.shape.batch(links, self.number, first);
+        let coalesced = self.coalescing.as_mut().map_or(0, |keys| keys.find(&items));
+        let builder = self.shape.batch(links, self.number, coalesced, first);
         let span = match items.iter().all(|item| item.is_suppressed()) {
             true => OwnSpan::suppressed(&current),
             false => (self.start)(builder, &parent, &current),
@@ -135,7 +139,12 @@ where
         }
         let span = BatchSpan::new(span, size, Arc::clone(&self.outcomes), timer, ticket);
         let made = Made { counts, trigger, number: self.number, wait, at: now };
-        Some(Batch::new(items.into_iter(), span, made))
+        let mut batch = Batch::new(items.into_iter(), span, made);
+        if let Some(keys) = self.coalescing.as_ref().filter(|_| coalesced > 0) {
+            self.outcomes.coalesced.fetch_add(coalesced as u64, Ordering::Relaxed);
+            keys.coalesce(&mut batch);
+        }
+        Some(batch)
     }
 
     /// Starts the span of an item.
@@ -144,7 +153,8 @@ where
         mut item: BatchItem<T, R, E>,
         batch: &Context,
     ) -> (T, ItemSpan<R, E>) {
-        let baggage = item.extra.take().and_then(|extra| extra.baggage);
+        let Extra { baggage, requests, .. } =
+            item.extra.take().map(|extra| *extra).unwrap_or_default();
         let parent = &match baggage {
             Some(baggage) => batch.with_baggage(baggage),
             // The processor's own is not the item's.
@@ -164,11 +174,25 @@ where
                 .map(|wait| KeyValue::new("item.wait", wait.as_secs_f64()));
             builder.attributes.get_or_insert_default().extend(wait);
             // `with_links` would drop what the set's policy keeps.
-            builder.links = self.set.link_to(&item.request, item.index()).map(|link| vec![link]);
+            builder.links = match requests.is_empty() {
+                true => self.set.link_to(&item.request, item.index()).map(|link| vec![link]),
+                false => Some(self.links_of(&item, &requests)),
+            };
             (self.start)(builder, parent, parent)
         };
         let (payload, answer) = item.into_parts();
         (payload, ItemSpan::new(span, answer))
+    }
+
+    /// Returns the links of an item that stands for others, one for each span, up to the bound.
+    fn links_of(&self, item: &BatchItem<T, R, E>, others: &[Bounded]) -> Vec<Link> {
+        let mut spans = HashSet::with_capacity(others.len() + 1);
+        std::iter::once(&item.request)
+            .chain(others)
+            .filter(|Bounded { context, .. }| !context.is_valid() || spans.insert(Ids::of(context)))
+            .filter_map(|request| self.set.link_to(request, item.index()))
+            .take(self.set.max_links())
+            .collect()
     }
 
     /// Answers an item by what its handler returned, or panicked with, and ends its span.

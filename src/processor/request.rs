@@ -39,6 +39,8 @@ pub(super) struct Extra {
     /// Where the item's batch is entered.
     pub(super) batches: Option<Arc<Batches>>,
     pub(super) baggage: Option<Baggage>,
+    /// Those of the items that this one stands for.
+    pub(super) requests: Vec<Bounded>,
 }
 
 impl<T> Inner<T> {

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::builder::BatchProcessorBuilder;
+use super::coalesce::Coalescing;
 use super::keys::{Divide, Held, Part};
 use super::options::Options;
 use super::span::{Shape, Start};
@@ -89,6 +90,7 @@ pub struct BatchProcessor<T, R, E> {
     pub(super) divide: Option<Divide<T, R, E>>,
     /// Items held by key, if keys have batches of their own.
     pub(super) held: Option<Held<T, R, E>>,
+    pub(super) coalescing: Option<Coalescing<T, R, E>>,
     pub(super) options: Options,
     pub(super) shape: Shape<T>,
     pub(super) outcomes: Arc<Outcomes>,
@@ -158,6 +160,7 @@ where
             shape,
             outcomes,
             held: None,
+            coalescing: None,
             parts: VecDeque::new(),
             number: 0,
             log: RefusalLog::new(log::Consumer::Processor),
@@ -317,7 +320,8 @@ impl<T, R, E> Drop for BatchProcessor<T, R, E> {
             drop(ticket);
         }
         let held = self.held.take();
-        held.into_iter().for_each(|held| held.discard(discard));
+        // Its keys are dropped last, by the user's code.
+        let _ = caught(|| held.into_iter().for_each(|held| held.discard(discard)));
         self.receiver.queue().held.store(0, Ordering::Relaxed);
         self.receiver.drain.held_until = None;
         self.receiver.discard(discard);

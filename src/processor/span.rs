@@ -52,12 +52,16 @@ impl<T> Shape<T> {
         &mut self,
         links: LinkBatch,
         number: u64,
+        coalesced: usize,
         first: Option<&T>,
     ) -> SpanBuilder {
         let mut builder = links.span_builder(self.name.clone());
         builder.span_kind = self.kind.clone();
         let attributes = builder.attributes.get_or_insert_default();
         attributes.push(KeyValue::new("batch.number", int(number)));
+        if coalesced > 0 {
+            attributes.push(KeyValue::new("batch.coalesced", int(coalesced as u64)));
+        }
         if let (Some(describe), Some(first)) = (&mut self.describe, first) {
             add_new(attributes, caught(|| describe(first)).unwrap_or_default());
         }

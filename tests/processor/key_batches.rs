@@ -314,3 +314,22 @@ fn load_policy_is_refused() {
         }
     }
 }
+
+/// Keys that a dropped processor holds are user code, too.
+#[test]
+fn panicking_key_drop_is_caught() {
+    #[derive(PartialEq, Eq, Hash)]
+    struct Key(u64);
+    impl Drop for Key {
+        fn drop(&mut self) {
+            super::support::on_purpose();
+        }
+    }
+    let builder = of_three().with_key_batches(|&(key, _)| Key(key));
+    let (submitter, mut processor) = builder.build(Exporter::default().tracer()).unwrap();
+    submit(&submitter, &[(1, 1), (2, 1)]);
+    assert!(processor.next().now_or_never().is_none());
+    drop(processor);
+    let stats = submitter.stats();
+    assert_eq!((stats.queue().pending(), stats.failed(), stats.in_flight()), (0, 2, 0));
+}

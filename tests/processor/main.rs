@@ -16,6 +16,9 @@ mod back_links;
 mod baggage;
 mod batches;
 mod canceled;
+mod coalescing;
+mod coalescing_panics;
+mod coalescing_spans;
 #[cfg(feature = "tokio")]
 mod concurrent;
 #[cfg(feature = "tokio")]
