@@ -15,7 +15,7 @@ use crate::span::{OwnSpan, count_dropped_links};
 use crate::stats::{Trigger, Wait};
 use crate::sync::{Arc, Ordering};
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::{Link, SpanBuilder, SpanContext, TraceContextExt};
+use opentelemetry::trace::{Link, SpanBuilder, SpanContext, TraceContextExt, TraceId};
 use opentelemetry::{Context, KeyValue};
 use std::any::Any;
 use std::collections::HashSet;
@@ -187,10 +187,14 @@ where
     /// Returns the links of an item that stands for others, one for each span, up to the bound.
     fn links_of(&self, item: &BatchItem<T, R, E>, others: &[Bounded]) -> Vec<Link> {
         let mut spans = HashSet::with_capacity(others.len() + 1);
+        // Without a trace id contexts cannot be told apart.
+        let mut is_new = |Link { span_context: cx, .. }: &Link| {
+            cx.trace_id() == TraceId::INVALID || spans.insert(Ids::of(cx))
+        };
         std::iter::once(&item.request)
             .chain(others)
-            .filter(|Bounded { context, .. }| !context.is_valid() || spans.insert(Ids::of(context)))
             .filter_map(|request| self.set.link_to(request, item.index()))
+            .filter(|link| is_new(link))
             .take(self.set.max_links())
             .collect()
     }

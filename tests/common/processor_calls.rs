@@ -9,7 +9,7 @@ use super::common::collector_calls::flush_policy;
 use super::common::{NEVER, by_size, oracle};
 use super::exported::Exporter;
 use batchlink::{
-    Counts, FlushPolicy, Parent, PushError, Trigger,
+    Counts, Dedup, FlushPolicy, Parent, PushError, Trigger, Truncation,
     processor::{Answer, Batch, BatchItem, BatchProcessor, CallError, SubmitError, Submitter},
 };
 use opentelemetry::trace::{Link, Span, SpanContext, SpanId, Status, TraceContextExt};
@@ -33,6 +33,13 @@ pub struct Payload {
     weight: u64,
 }
 
+impl Payload {
+    /// What is coalesced by.
+    fn group(&self) -> u64 {
+        self.weight % 3
+    }
+}
+
 /// The result of an item is its id, and so is its error.
 type Reply = Result<usize, CallError<usize>>;
 type Processor = BatchProcessor<Payload, usize, usize>;
@@ -48,6 +55,8 @@ pub struct Setup {
     by_key: bool,
     /// Keys fill batches of their own.
     key_batches: bool,
+    /// Items of a batch that agree in [`Payload::group`] share an answer.
+    coalesce: bool,
     places: bool,
     back_links: bool,
     skip_canceled: bool,
@@ -78,8 +87,11 @@ impl Setup {
             parent: one_of(choices, &[Parent::Current, Parent::None, Parent::First, Parent::Only]),
             flush: flush_policy(choices, size),
             at_once: 1 + choices.below(4) as usize,
-            key_batches: choices.below(4) == 3,
+            key_batches: false,
+            coalesce: false,
         };
+        let keys = choices.below(8);
+        (setup.key_batches, setup.coalesce) = (keys % 4 == 3, keys >= 4);
         if setup.key_batches {
             setup.by_key = true;
             // The load is of no key.
@@ -311,6 +323,9 @@ pub struct Seen {
     pub marked: u64,
     /// Items that were dropped, since their callers had left.
     pub canceled: u64,
+    /// Items that shared the answer of another, and of these the ones on spans of `run_each`.
+    pub coalesced: u64,
+    pub coalesced_links: u64,
     /// Batches with the only request as parent, and with the first of several.
     pub only_parents: u64,
     pub first_parents: u64,
@@ -334,6 +349,8 @@ struct Known {
     /// In which batch it came, by number from 0.
     batch: Option<usize>,
     reply: Option<Reply>,
+    /// Those that share its answer.
+    others: Vec<usize>,
     /// Its caller has left.
     left: bool,
     /// The span of the call, whether it was the current one, and the batch that it must lead to.
@@ -399,6 +416,8 @@ impl Wake for Woken {
 /// What a batch span must say in the end.
 struct Made {
     items: usize,
+    /// Of these, those that share another's answer.
+    coalesced: usize,
     links: Vec<Link>,
     counts: Counts,
     trigger: Trigger,
@@ -466,6 +485,7 @@ struct Model {
     places: bool,
     back_links: bool,
     skip_canceled: bool,
+    coalesce: bool,
     parent: Parent,
     canceled: u64,
     early_links: u64,
@@ -489,7 +509,7 @@ impl Session {
     pub fn new(setup: Setup) -> Self {
         let Setup { size, capacity, policy, no_delay, max_weight, by_key, .. } = setup;
         let Setup { key_batches, places, flush, at_once, back_links, .. } = setup;
-        let Setup { skip_canceled, parent, .. } = setup;
+        let Setup { skip_canceled, parent, coalesce, .. } = setup;
         let config = by_size(size).with_shards(1).with_queue_capacity(capacity);
         let config = config.with_max_delay(if no_delay { Duration::ZERO } else { NEVER });
         let links = match places {
@@ -510,6 +530,9 @@ impl Session {
             builder = builder.with_key_batches(|payload: &Payload| payload.key);
         } else if by_key {
             builder = builder.with_key(|payload| payload.key);
+        }
+        if coalesce {
+            builder = builder.with_coalescing(Payload::group);
         }
         let exporter = Exporter::default();
         let (submitter, processor) = builder.build(exporter.tracer()).expect("valid");
@@ -541,6 +564,7 @@ impl Session {
             places,
             back_links,
             skip_canceled,
+            coalesce,
             parent,
             canceled: 0,
             early_links: 0,
@@ -704,6 +728,11 @@ impl Session {
             marked: batches(|made| made.status != Status::Unset && made.first_failure.is_some()),
             invalid_links: invalid_links as u64,
             canceled: model.canceled,
+            coalesced: model.coalesced(),
+            coalesced_links: items
+                .iter()
+                .map(|item| model.items[item.id].others.len() as u64)
+                .sum(),
             only_parents: parents(Parent::Only, |made| made.items > 0),
             first_parents: parents(Parent::First, |made| made.links.len() > 1),
             back_links: back_links as u64,
@@ -733,6 +762,7 @@ impl Session {
             payload,
             batch: None,
             reply: None,
+            others: Vec::new(),
             left: false,
             span: Recorder { context: context.clone(), links: Arc::default() },
             is_current: item.is_some() && !matches!(how, How::WithContext | How::CallWithContext),
@@ -827,7 +857,7 @@ impl Session {
     }
 
     fn is_awaited(&self, id: usize) -> bool {
-        self.callers.iter().any(|caller| caller.id == id)
+        self.callers.iter().any(|caller| self.model.sharing(id).any(|of| of == caller.id))
     }
 
     fn finish(&mut self, number: usize, batch: Batch<Payload, usize, usize>, fate: &Fate) {
@@ -935,7 +965,7 @@ impl Session {
         };
         let model = &self.model;
         assert_eq!((stats.succeeded(), stats.failed()), (model.succeeded, model.failed));
-        assert_eq!(stats.canceled(), model.canceled);
+        assert_eq!((stats.canceled(), stats.coalesced()), (model.canceled, model.coalesced()));
         let queue = &model.queue;
         let pending = queue.pending() + model.held.as_ref().map_or(0, Held::len);
         let taken = queue.accepted - pending as u64;
@@ -970,6 +1000,20 @@ impl Session {
 }
 
 impl Model {
+    /// The items that have the answer of this one, itself the first.
+    fn sharing(&self, id: usize) -> impl Iterator<Item = usize> {
+        std::iter::once(id).chain(self.items[id].others.iter().copied())
+    }
+
+    /// Whether all of them were submitted where telemetry is suppressed.
+    fn is_suppressed(&self, id: usize) -> bool {
+        self.sharing(id).all(|id| self.items[id].suppressed)
+    }
+
+    fn coalesced(&self) -> u64 {
+        self.made.iter().map(|made| made.coalesced as u64).sum()
+    }
+
     fn push(&mut self, id: usize) -> Result<(), PushError> {
         let Known { context, payload, .. } = &self.items[id];
         self.queue.push_heavy(0, Link::with_context(context.clone()), payload.weight)?;
@@ -1118,7 +1162,7 @@ impl Model {
         self.early_links += u64::from(item.back_link.is_some() && item.reply.is_none());
     }
 
-    /// The items of the next batch.
+    /// The items of the next batch that its handler gets.
     fn make(&mut self) -> Vec<usize> {
         let (trigger, ids) = self.parts.pop_front().expect("one is due");
         for &id in &ids {
@@ -1129,8 +1173,17 @@ impl Model {
         if self.places {
             links.iter_mut().enumerate().for_each(|(place, link)| add_place(link, place));
         }
+        let mut handled: Vec<usize> = Vec::new();
+        for &id in &ids {
+            let group = |id: usize| self.items[id].payload.group();
+            match handled.iter().find(|&&first| self.coalesce && group(first) == group(id)) {
+                Some(&first) => self.items[first].others.push(id),
+                None => handled.push(id),
+            }
+        }
         self.made.push(Made {
             items: ids.len(),
+            coalesced: ids.len() - handled.len(),
             links,
             counts,
             trigger,
@@ -1140,7 +1193,7 @@ impl Model {
             status: Status::Unset,
             first_failure: None,
         });
-        ids
+        handled
     }
 
     /// The number of the batch, from 0.
@@ -1228,16 +1281,11 @@ impl Model {
             let (index, id) = left.pop_front().expect("a batch has items");
             let left = if left.is_empty() { expected.remove(&batch) } else { None };
             assert_eq!(payload, self.items[id].payload);
-            assert_eq!(cx.is_telemetry_suppressed(), self.items[id].suppressed);
+            assert_eq!(cx.is_telemetry_suppressed(), self.is_suppressed(id));
             let cancelled = matches!(how, HowToEnd::Cancel) && id % 4 == 1;
             let span = cx.span().span_context().span_id();
-            let mut span = (!self.items[id].suppressed).then_some(ItemSpan {
-                id,
-                index,
-                batch,
-                span,
-                cancelled,
-            });
+            let mut span =
+                (!self.is_suppressed(id)).then_some(ItemSpan { id, index, batch, span, cancelled });
             if !cancelled {
                 spans.extend(span.take());
             }
@@ -1311,18 +1359,19 @@ impl Model {
     }
 
     fn reply(&mut self, id: usize, reply: Reply, why: impl FnOnce() -> Failure) {
-        let item = &mut self.items[id];
-        let number = item.batch.expect("in a batch");
-        assert!(item.reply.replace(reply).is_none(), "answered twice");
+        let number = self.items[id].batch.expect("in a batch");
         let made = &mut self.made[number];
-        made.answered += 1;
-        if reply.is_ok() {
-            made.succeeded += 1;
-            self.succeeded += 1;
-        } else {
-            self.failed += 1;
+        if reply.is_err() {
             made.first_failure.get_or_insert_with(why);
         }
+        for id in self.sharing(id).collect::<Vec<_>>() {
+            assert!(self.items[id].reply.replace(reply).is_none(), "answered twice");
+            let made = &mut self.made[number];
+            made.answered += 1;
+            made.succeeded += usize::from(reply.is_ok());
+            *if reply.is_ok() { &mut self.succeeded } else { &mut self.failed } += 1;
+        }
+        let made = &self.made[number];
         if made.answered == made.items {
             self.ended.push(number);
         }
@@ -1380,9 +1429,13 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
     for (span, number) in batches.into_iter().zip(ended) {
         let Made { items, links, counts, trigger, succeeded, status, first_failure, .. } =
             &model.made[number];
+        let coalesced = model.made[number].coalesced;
         let (failed, rate) = (items - succeeded, *succeeded as f64 / *items as f64);
         let mut attributes = oracle::attributes(counts, trigger.as_str());
         attributes.push(KeyValue::new(NUMBER, number as i64 + 1));
+        if coalesced > 0 {
+            attributes.push(KeyValue::new("batch.coalesced", coalesced as i64));
+        }
         attributes.push(KeyValue::new("batch.succeeded", *succeeded as i64));
         attributes.push(KeyValue::new("batch.failed", failed as i64));
         attributes.push(KeyValue::new("batch.success_rate", rate));
@@ -1413,10 +1466,17 @@ fn check_spans(model: &Model, spans: &[SpanData], items: &[ItemSpan]) -> usize {
     for (span, expected) in item_spans.into_iter().zip(items) {
         let ItemSpan { id, index, batch, span: span_id, cancelled } = expected;
         assert_eq!((span.span_context.span_id(), span.parent_span_id), (*span_id, ids[batch]));
-        // It stands for one item.
-        let policy = oracle::Policy { link_count: false, ..model.policy.clone() };
+        // It stands for one item, or for those of a key: each span is linked once, the first stay.
+        let policy = oracle::Policy {
+            link_count: false,
+            dedup: Dedup::ByContext,
+            truncation: Truncation::KeepFirst,
+            ..model.policy.clone()
+        };
         let mut set = oracle::LinkSet::new(policy);
-        set.insert(Link::with_context(model.items[*id].context.clone()));
+        for id in model.sharing(*id) {
+            set.insert(Link::with_context(model.items[id].context.clone()));
+        }
         let mut links = set.finish().0;
         if model.places {
             links.iter_mut().for_each(|link| add_place(link, *index));

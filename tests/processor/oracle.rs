@@ -29,6 +29,8 @@ fn processor_matches_oracle() {
         ("of these dropped in flight", sum(|seen| seen.cancelled), 100),
         ("batches without a span", sum(|seen| seen.suppressed_batches), 100),
         ("items dropped, since their callers had left", sum(|seen| seen.canceled), 500),
+        ("items that shared an answer", sum(|seen| seen.coalesced), 1_000),
+        ("of these linked by the span of an item", sum(|seen| seen.coalesced_links), 100),
         ("calls linked to their batch", sum(|seen| seen.back_links), 2_000),
         ("of these without an answer yet", sum(|seen| seen.early_links), 300),
         ("batches with the only request as parent", sum(|seen| seen.only_parents), 500),
