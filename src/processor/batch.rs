@@ -76,7 +76,9 @@ impl<T, R, E> Batch<T, R, E> {
         Self { items, span, made }
     }
 
-    /// Returns the number of items, at least 1.
+    /// Returns the number of items, at least 1. With
+    /// [`with_coalescing`](super::BatchProcessorBuilder::with_coalescing) it is the number of keys,
+    /// and [`counts`](Self::counts) has the number of items that were submitted.
     #[expect(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         self.items.len()
@@ -108,7 +110,8 @@ impl<T, R, E> Batch<T, R, E> {
         self.made.number
     }
 
-    /// Returns how many of the items' contexts were linked, and why others were not.
+    /// Returns how many of the items' contexts were linked, and why others were not. All items
+    /// count that were submitted, coalesced or not.
     pub fn counts(&self) -> Counts {
         self.made.counts
     }
@@ -207,6 +210,11 @@ impl<T, R, E> fmt::Debug for Batch<T, R, E> {
 
 /// One item of a batch. Dropping it reports a failure, as dropping its [`Answer`] does.
 ///
+/// With [`with_coalescing`](super::BatchProcessorBuilder::with_coalescing) it is the first item of
+/// its key, with its payload, context and baggage. Its answer goes to the callers of all items of
+/// the key, its [`wait`](Self::wait) is the longest of theirs, and the span that `run_each` starts
+/// links all of their requests, up to `max_links`.
+///
 /// ```
 /// # fn handler(batch: batchlink::processor::Batch<String, usize, String>) {
 /// for item in batch {
@@ -260,7 +268,8 @@ impl<T, R, E> BatchItem<T, R, E> {
         self.wait
     }
 
-    /// Returns whether a caller waits for the result; see [`Answer::is_awaited`].
+    /// Returns whether a caller waits for the result, of any item that shares it; see
+    /// [`Answer::is_awaited`].
     pub fn is_awaited(&self) -> bool {
         self.answer.is_awaited()
     }

@@ -183,24 +183,24 @@ where
     /// callers with equal keys get the same answer, and the other items' payloads are dropped
     /// before the handler is called.
     ///
-    /// Each item counts as before, with its own link: for size, weight and queue capacity, as
-    /// received, and as succeeded or failed. [`Batch::len`] is the number of keys. How many items
-    /// got the answer of another is [`ProcessorStats::coalesced`](super::ProcessorStats::coalesced)
-    /// and, unless 0, `batch.coalesced` on the batch span. [`BatchItem`] says what it has of the
-    /// others.
+    /// Every item counts, for size, weight and queue capacity and in all counters, and has its own
+    /// link. [`Batch::len`] is the number of keys. The number of items that share the answer of
+    /// another is [`ProcessorStats::coalesced`](super::ProcessorStats::coalesced) and, unless it is
+    /// 0, `batch.coalesced` on the batch span. [`BatchItem`] tells what is known of the others.
     ///
     /// - **Batches:** a call that comes after its batch was taken is in the next. With
     ///   [`with_key`](Self::with_key) or [`with_key_batches`](Self::with_key_batches), items are
     ///   coalesced within the batch of a key.
-    /// - **Errors** are cloned too. An error that is not `Clone` can be an [`Arc`](std::sync::Arc)
-    ///   of it, which is an error as well; so can a result that is large.
+    /// - **Errors** are cloned, too. One that is not `Clone` can be wrapped in an
+    ///   [`Arc`](std::sync::Arc), which is an error as well, and so can a large result.
     /// - **Callers that left** get no clone. With [`with_skip_canceled`](Self::with_skip_canceled)
-    ///   the first item whose caller still waits stands for the others.
-    /// - **Panics:** an item for which `key`, or its `Hash` or `Eq`, panics stands alone. A caller
-    ///   for whom `Clone` panics gets [`CallError::ClonePanicked`](super::CallError), and its item
-    ///   has failed.
+    ///   the first item that is left is the one that is handled.
+    /// - **Panics:** an item for which `key`, or its `Hash` or `Eq`, panics stands alone. If the
+    ///   clone for a caller panics, that one gets
+    ///   [`CallError::ClonePanicked`](super::CallError::ClonePanicked), and its item has failed.
     ///
-    /// Costs a hash of each key, and two or three allocations per answer that several items share.
+    /// Costs a hash of each item's key, a few allocations per shared answer, and a clone of it for
+    /// each further caller.
     ///
     /// ```
     /// use batchlink::processor::BatchProcessor;

@@ -66,9 +66,9 @@ use std::time::{Duration, Instant};
 /// ends with `batch.succeeded`, `batch.failed` and `batch.success_rate`. An item counts as
 /// succeeded only if the handler said so (`succeed`, `complete`, `Ok` of `run_each`). If an item
 /// failed the status is `Error` with the first error's text, cut at 4096 bytes, and `error.type` is
-/// `_OTHER` for an error of the handler, or `panicked`, `dropped`, `unanswered`, `result_count`.
-/// The first error and every panic are `exception` events. A status or `error.type` that you set
-/// stays; success sets none.
+/// `_OTHER` for an error of the handler, or `panicked`, `dropped`, `unanswered`, `result_count`,
+/// `clone_panicked`. The first error and every panic are `exception` events. A status or
+/// `error.type` that you set stays; success sets none.
 ///
 /// # Suppressed telemetry
 ///
