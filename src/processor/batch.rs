@@ -212,8 +212,8 @@ impl<T, R, E> fmt::Debug for Batch<T, R, E> {
 ///
 /// With [`with_coalescing`](super::BatchProcessorBuilder::with_coalescing) it is the first item of
 /// its key, with its payload, context and baggage. Its answer goes to the callers of all items of
-/// the key, its [`wait`](Self::wait) is the longest of theirs, and the span that `run_each` starts
-/// links all of their requests, up to `max_links`.
+/// the key, its [`wait`](Self::wait) is the longest of theirs, and its [`index`](Self::index) is
+/// that of the key. The span that `run_each` starts links all of their requests, up to `max_links`.
 ///
 /// ```
 /// # fn handler(batch: batchlink::processor::Batch<String, usize, String>) {
@@ -247,6 +247,13 @@ impl<T, R, E> BatchItem<T, R, E> {
     /// of any span, or where telemetry is suppressed.
     pub fn span_context(&self) -> &SpanContext {
         &self.request.context
+    }
+
+    /// Returns the contexts of the requests that get its answer, for a span of your own that links
+    /// them: [`span_context`](Self::span_context), and those of items that were coalesced with it.
+    pub fn span_contexts(&self) -> impl Iterator<Item = &SpanContext> {
+        let others = self.extra.iter().flat_map(|extra| &extra.requests);
+        std::iter::once(&self.request).chain(others).map(|request| &request.context)
     }
 
     /// Returns the baggage of the context that it was submitted in; `None` if there was none, or

@@ -72,6 +72,8 @@ fn same_keys_share_answer() {
     assert!(batch.payloads().eq(&[(7, 0), (8, 1), (9, 3)]));
     assert!(batch.items().iter().map(|item| item.index()).eq(0..3));
     assert!(batch.items().iter().all(|item| item.is_awaited()));
+    assert!(batch.items()[0].span_contexts().eq(&[1, 3, 6].map(context)));
+    assert!(batch.items()[2].span_contexts().eq([batch.items()[2].span_context()]));
     assert_eq!((batch.counts().received, batch.counts().linked), (6, 6));
     assert_eq!((submitter.stats().in_flight(), submitter.stats().coalesced()), (6, 3));
     batch.succeed_all(load);
