@@ -1,11 +1,14 @@
 //! What spans say of items that share an answer.
 
 use super::coalescing::{Item, answer, call};
-use super::common::{NEVER, context, number};
+use super::common::{NEVER, context, number, with_flags};
 use super::support::{Text, account, spans, telemetry, text};
 use batchlink::processor::{BatchProcessor, BatchProcessorBuilder};
+use batchlink::{Invalid, LinkPolicy};
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::{Status, TraceContextExt, Tracer};
+use opentelemetry::trace::{
+    SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
+};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SpanData;
 
@@ -141,4 +144,26 @@ fn baggage_is_the_first() {
         Ok(key)
     });
     assert_eq!(tenants, ["blue", "red"]);
+}
+
+/// An unsampled context, which is not linked, does not stand for a sampled one of the same span.
+/// Contexts without a trace id are not taken for one span.
+#[test]
+fn unlinked_context_hides_none() {
+    let (_provider, tracer, exporter) = telemetry();
+    let policy = LinkPolicy::default().with_invalid(Invalid::Keep);
+    let builder = of_size(4).with_link_policy(policy);
+    let (submitter, mut processor) = builder.build(tracer).unwrap();
+    let (unsampled, id) = (with_flags(1, TraceFlags::NOT_SAMPLED), SpanId::from(2));
+    let traceless =
+        SpanContext::new(TraceId::INVALID, id, TraceFlags::SAMPLED, false, TraceState::NONE);
+    for request in [unsampled, context(1), traceless.clone(), traceless] {
+        submitter.submit_with_context((7, 0), &request).unwrap();
+    }
+    submitter.close();
+    processor.run_each(|(key, _), _| Ok(key));
+    let [item] = spans(&exporter, "process_item").try_into().unwrap();
+    assert_eq!(linked(&item), [1, 2, 2]);
+    let [batch] = spans(&exporter, "batch").try_into().unwrap();
+    assert_eq!(linked(&batch), [1, 2, 2]);
 }
