@@ -151,16 +151,12 @@ impl<R, E> Group<R, E> {
         let waiting = callers.len() + usize::from(last.is_some());
         (waiting as u64..items).for_each(|_| count(&reply));
         for caller in callers {
-            match caught(|| copy(&reply)) {
-                Some(copy) => {
-                    count(&reply);
-                    send(Some(caller), copy);
-                }
-                None => {
-                    span.fail(|| Failure::of(&CallError::<E>::ClonePanicked));
-                    send(Some(caller), Err(CallError::ClonePanicked));
-                }
+            let copy = caught(|| copy(&reply));
+            match (&copy, &reply) {
+                (None, Ok(_)) => span.fail(|| Failure::of(&CallError::<E>::ClonePanicked)),
+                _ => count(&reply),
             }
+            send(Some(caller), copy.unwrap_or(Err(CallError::ClonePanicked)));
         }
         if last.is_some() {
             count(&reply);

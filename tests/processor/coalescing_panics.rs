@@ -5,6 +5,7 @@ use super::common::NEVER;
 use super::support::{Text, account, on_purpose, spans, telemetry, text};
 use batchlink::processor::{Batch, BatchProcessor, BatchProcessorBuilder, CallError};
 use opentelemetry::trace::Status;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,6 +75,38 @@ fn panicking_clone_fails_one() {
     let why = CallError::<Text>::ClonePanicked.to_string();
     assert_eq!(span.status, Status::error(format!("1 item failed: {why}")));
     assert_eq!(text(&span.attributes, "error.type").unwrap(), "clone_panicked");
+}
+
+/// An item that the handler failed has failed for that reason, whatever its clone does.
+#[test]
+fn panicking_error_clone_keeps_text() {
+    struct Gone;
+    impl Clone for Gone {
+        fn clone(&self) -> Self {
+            on_purpose();
+            Self
+        }
+    }
+    impl fmt::Display for Gone {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("gone")
+        }
+    }
+    let (_provider, tracer, exporter) = telemetry();
+    let (submitter, mut processor) = BatchProcessor::<u64, u64, Gone>::builder("batch")
+        .with_max_batch_size(3)
+        .with_shards(1)
+        .with_coalescing(|key| *key)
+        .build(tracer)
+        .unwrap();
+    let calls = [7, 7, 7].map(|item| call(&submitter, item, 1));
+    processor.next_batch().unwrap().fail_all(|_| Gone);
+    let [one, two, last] = calls.map(|call| answer(call).unwrap_err());
+    assert!(matches!((one, two), (CallError::ClonePanicked, CallError::ClonePanicked)));
+    assert!(matches!(last, CallError::Failed(Gone)));
+    let [span] = spans(&exporter, "batch").try_into().unwrap();
+    assert_eq!(span.status, Status::error("3 items failed, first: gone"));
+    assert_eq!(text(&span.attributes, "error.type").unwrap(), "_OTHER");
 }
 
 /// A handler that panics answers every caller of every key.
