@@ -217,9 +217,11 @@ MUTANTS = [
      [("unpublished || closed || early", "unpublished || early")], "close_races_push_and_drain", None),
     ("flush request taken after the look",
      [("let $asked = $trigger.take_flush_request();", ""),
+      ("self.flushed |= $asked;", ""),
       ("if $asked { $$mark } $$sums $look.closed &= $shard.consumer.closed(); }",
        "$$sums $look.closed &= $shard.consumer.closed(); }"
-       "if self.queue.trigger.take_flush_request() { for $shard in &mut self.shards { $$mark } }")],
+       "if self.queue.trigger.take_flush_request() {"
+       "self.flushed = true; for $shard in &mut self.shards { $$mark } }")],
      "flush_follows_push", None),
     ("flush forgotten when one shard has delivered",
      [("=> flushed = true,", "=> flushed = self.shards.iter().all(ShardState::is_flushed),")],
