@@ -23,6 +23,8 @@ WEAKENED = {
     "Ring::load_consistent word.load Acquire->Relaxed": ("claim_publishes_freeing_head", None),
     "Ring::allow word.compare_exchange_weak Release->Relaxed":
         ("flusher_limit_reuses_slot", None),
+    "Cells::make first.compare_exchange Release->Relaxed": ("first_links_race", None),
+    "Cells::made first.load Acquire->Relaxed": ("first_links_race", None),
     "Claim::put seq.store Release->Relaxed": ("drain_races_push", None),
     "Consumer::poll seq.load Acquire->Relaxed": ("drain_races_push", None),
     "Take::drop head.store Release->Relaxed": ("slot_is_published_and_reused", None),
@@ -140,10 +142,13 @@ MUTANTS = [
        "seq.load(Ordering::Acquire) & PUBLISHED == 0")],
      "slot_is_published_and_reused", None),
     ("head stored before the reads",
-     [("Take { ring: &$rings[*$index], $next, end: $$end, $head, $$rest }",
-       "let end = $$end; $rings[*$index].head.store(end, Ordering::Release);"
-       "Take { ring: &$rings[*$index], $next, end, $head, $$rest }")],
+     [("Take { ring: &$rings[*$index], $first, next: $$next, $end, $$rest }",
+       "$rings[*$index].head.store($end, Ordering::Release);"
+       "Take { ring: &$rings[*$index], $first, next: $$next, $end, $$rest }")],
      "slot_is_published_and_reused", None),
+    ("cell of the next slot",
+     [("&$cells[(self.next - 1) as usize & $$mask]", "&$cells[self.next as usize & $$mask]")],
+     "abandoned_claim_is_skipped", None),
     ("ring dropped with what is in it",
      [("in 0..distance($head, $tail) {", "in 0..distance($tail, $tail) {")],
      "partly_drained_collector_is_dropped", None),

@@ -42,7 +42,7 @@ impl Producer {
 #[cfg(any(batchlink_loom, batchlink_hooks))]
 impl StalledPush<'_> {
     /// Publishes, and reports if that is due.
-    pub fn resume(self) {
+    pub fn resume(mut self) {
         let (record, beside) = self.whole;
         beside.into_iter().for_each(|beside| self.claim.put_beside(|| beside));
         self.shard.finish(self.claim, || record);
@@ -65,6 +65,7 @@ impl Producer {
         &self,
         context: &SpanContext,
     ) -> Result<Option<StalledReport<'_>>, PushError> {
+        debug_assert!(context.is_valid() && Plain::is_enough(context));
         let (shard, record) = (self.inlet().shard, Record::Plain(Plain::of(context)));
         Ok(shard.push_unscanned(|| record)?.then_some(StalledReport(shard)))
     }

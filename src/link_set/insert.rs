@@ -44,9 +44,9 @@ impl LinkSet {
             match record {
                 Record::Plain(plain) => _ = self.insert_plain(plain),
                 Record::Beside { state_cut } => {
-                    if let Some(link) = beside(&mut records) {
-                        self.insert_bounded_link(link, state_cut);
-                    }
+                    let link = beside(&mut records);
+                    debug_assert!(link.is_some(), "a link beside its slot");
+                    link.into_iter().for_each(|link| _ = self.insert_bounded_link(link, state_cut));
                 }
             }
         }

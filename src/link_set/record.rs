@@ -165,6 +165,9 @@ impl Record {
     /// Copies a context, with its trace state up to the limit. Returns the link that goes
     /// beside the slot, if there is one.
     pub(crate) fn from_context(context: &SpanContext) -> (Self, Option<Link>) {
+        if context.is_valid() && Plain::is_enough(context) {
+            return (Self::Plain(Plain::of(context)), None);
+        }
         let Bounded { context, state_cut } = Bounded::new(context);
         let link = Link::with_context(context);
         match Plain::of_link(&link, state_cut) {

@@ -26,10 +26,12 @@ use crate::error::PushError;
 use crate::panic::caught;
 use crate::queue::steps::{Counter, count};
 use crate::queue::word::{MASK, Word, distance};
-use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled};
+use crate::sync::{
+    Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell, arc_slice, unmodelled,
+};
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
+use std::{ptr, slice};
 
 /// Set in `seq` so that a slot that was never used matches no position.
 const PUBLISHED: u32 = 1 << 31;
@@ -96,16 +98,60 @@ fn prefetch_ahead<T>(slot: &Slot<T>) {
     let _ = line;
 }
 
-/// A cell for what an entry has besides. Invariant `one-owner` holds for it as for its slot.
-type Aside<T> = UnsafeCell<Option<<T as Entry>::Beside>>;
+/// The cells beside the slots, one for each, made when the first is needed. Invariant `one-owner`
+/// holds for a cell as for its slot.
+struct Cells<B> {
+    /// The first of `count`; null until they are made.
+    first: AtomicPtr<UnsafeCell<Option<B>>>,
+    count: usize,
+}
+
+impl<B> Cells<B> {
+    /// Makes the cells, if that was not done yet. Lock-free: threads that come at once each make
+    /// them, and all but one throw theirs away.
+    fn make(&self) {
+        // Relaxed: `made` acquires.
+        if !self.first.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let cells: Box<[UnsafeCell<Option<B>>]> =
+            (0..self.count).map(|_| UnsafeCell::new(None)).collect();
+        let first = Box::into_raw(cells).cast();
+        let null = ptr::null_mut();
+        // Release: pairs with the Acquire in `made`.
+        let set = self.first.compare_exchange(null, first, Ordering::Release, Ordering::Relaxed);
+        if set.is_err() {
+            // SAFETY: of the box above, which no other thread has seen.
+            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, self.count)) });
+        }
+    }
+
+    /// Returns the cells, if they were made.
+    fn made(&self) -> Option<&[UnsafeCell<Option<B>>]> {
+        // Acquire: pairs with the Release in `make`.
+        let first = self.first.load(Ordering::Acquire);
+        // SAFETY: `first` is of a box of `count` cells, which lives as long as `self`.
+        (!first.is_null()).then(|| unsafe { slice::from_raw_parts(first, self.count) })
+    }
+}
+
+impl<B> Drop for Cells<B> {
+    fn drop(&mut self) {
+        // Relaxed: as in the drop of the ring.
+        let first = self.first.load(Ordering::Relaxed);
+        if !first.is_null() {
+            // SAFETY: of a box of `count` cells, and `&mut self` is the last to have it.
+            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(first, self.count)) });
+        }
+    }
+}
 
 /// One shard.
 pub(crate) struct Ring<T: Entry> {
     /// Never written, so both sides cache it: it must not share a line with a field that is
-    /// written.
+    /// written, but once.
     slots: Box<[Slot<T>]>,
-    /// A cell for each slot, made before the first claim that needs one.
-    beside: OnceLock<Box<[Aside<T>]>>,
+    beside: Cells<T::Beside>,
     /// The packed [`Word`]; written by producers, on a line of its own.
     word: CachePadded<AtomicU64>,
     /// Position of the next entry to take; all bits, so that it also counts what was taken.
@@ -171,7 +217,7 @@ impl<T: Entry> Ring<T> {
         let first = FIRST as u32 & MASK;
         Self {
             slots,
-            beside: OnceLock::new(),
+            beside: Cells { first: AtomicPtr::new(ptr::null_mut()), count: capacity as usize },
             word: CachePadded::new(AtomicU64::new(Word::new(first, first).0)),
             head: CachePadded::new(AtomicU64::new(FIRST)),
             refusals: CachePadded::default(),
@@ -189,11 +235,11 @@ impl<T: Entry> Ring<T> {
         &slots[position as usize & (slots.len() - 1)]
     }
 
-    /// Returns the cells beside the slots. Allocates them at the first call: a claim that needs one
-    /// comes after it (invariant `bare-claim`).
-    pub(crate) fn beside(&self) -> &[Aside<T>] {
-        let cells = || (0..self.capacity()).map(|_| UnsafeCell::new(None)).collect();
-        self.beside.get_or_init(cells)
+    /// Allocates the cells beside the slots, if that was not done yet. Called before a claim that
+    /// needs one.
+    // Invariant: bare-claim.
+    pub(crate) fn prepare_beside(&self) {
+        self.beside.make();
     }
 
     /// Claims up to `wanted` (at least 1) consecutive positions.
@@ -377,7 +423,8 @@ impl<T: Entry> Drop for Ring<T> {
         for step in 0..distance(head, tail) {
             let position = head.wrapping_add(step) & MASK;
             let slot = self.slot(position);
-            // A claim that was never published (its thread died) left no value behind.
+            // A claim that was never published (its thread died) left no value behind, but in its
+            // cell.
             if slot.seq.load(Ordering::Relaxed) == position | PUBLISHED {
                 // SAFETY:
                 // - initialised because it was published;
@@ -423,18 +470,19 @@ impl<T: Entry> Claim<'_, T> {
         self.report
     }
 
-    /// Writes the cell beside the slot, for a claim of one that is published next.
-    ///
-    /// `make` is as for [`publish`](Self::publish).
+    /// Writes the cell beside the slot, for a claim of one that is published next. The cells were
+    /// [prepared](Ring::prepare_beside). `make` is as for [`publish`](Self::publish).
     #[inline(always)]
-    pub(crate) fn put_beside(&self, make: impl FnOnce() -> T::Beside) {
+    pub(crate) fn put_beside(&mut self, make: impl FnOnce() -> T::Beside) {
         debug_assert_eq!(self.count, 1);
-        let cells = self.ring.beside();
+        let cells = self.ring.beside.made();
+        debug_assert!(cells.is_some(), "the cells are prepared");
+        let Some(cells) = cells else { return };
         let cell = &cells[self.first as usize & (cells.len() - 1)];
         // SAFETY: as in `put`, by the same claim; the consumer reads the cell after it has acquired
         // the slot, and before it frees that.
         cell.with_mut(|cell| unsafe {
-            // The consumer takes what it reads, so this drops nothing.
+            // Filled only if a consumer panicked before it took what was there.
             *cell = None;
             cell.write(Some(make()));
         });
@@ -539,14 +587,18 @@ impl<T: Entry> Consumer<T> {
     #[inline]
     pub(crate) fn take(&mut self, count: u32) -> Take<'_, T> {
         let Self { rings, index, head, published, claimed, .. } = self;
-        let (next, count) = (*head, count.min(*published));
-        Take { ring: &rings[*index], next, end: next + u64::from(count), head, published, claimed }
+        let (first, count) = (*head, count.min(*published));
+        let end = first + u64::from(count);
+        // Given back in the drop, so that one that is forgotten leaks entries, and reads none twice.
+        (*head, *published, *claimed) = (end, *published - count, *claimed - count);
+        Take { ring: &rings[*index], first, next: first, end, head, published, claimed }
     }
 }
 
 /// See [`Consumer::take`]. Positions are kept here until the drop, where they fit in registers.
 pub(crate) struct Take<'a, T: Entry> {
     ring: &'a Ring<T>,
+    first: u64,
     /// The position of the next entry to yield.
     next: u64,
     end: u64,
@@ -561,12 +613,13 @@ impl<T: Entry> Take<'_, T> {
         self.ring.slot(self.next as u32 & MASK)
     }
 
-    /// Takes what is beside the slot of the entry that [`next`](Iterator::next) returned last.
+    /// Takes what is beside the slot of the entry that [`next`](Iterator::next) returned last, and
+    /// that says so.
     pub(crate) fn beside(&mut self) -> Option<T::Beside> {
-        if self.next == *self.head {
+        if self.next == self.first {
             return None;
         }
-        let cells = self.ring.beside.get()?;
+        let cells = self.ring.beside.made()?;
         let cell = &cells[(self.next - 1) as usize & (cells.len() - 1)];
         // SAFETY: as in `next`: its slot was read by this iterator and is not freed before the
         // store of `head` in `drop`.
@@ -608,11 +661,11 @@ impl<T: Entry> Iterator for Take<'_, T> {
 impl<T: Entry> Drop for Take<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // At most `published`.
-        let taken = (self.next - *self.head) as u32;
+        // At most what was taken off in `take`.
+        let left = (self.end - self.next) as u32;
         *self.head = self.next;
-        *self.published -= taken;
-        *self.claimed -= taken;
+        *self.published += left;
+        *self.claimed += left;
         // Release: pairs with the Acquire load of `head` in `load_consistent`; the reads of the
         // slots below it happen before the next writes to them.
         self.ring.head.store(self.next, Ordering::Release);

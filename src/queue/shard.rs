@@ -53,7 +53,7 @@ impl<'a, T: Entry> Shard<'a, T> {
     ) -> Result<(), (B, PushError)> {
         self.prepare_beside();
         match self.claim() {
-            Ok(claim) => {
+            Ok(mut claim) => {
                 claim.put_beside(|| wrap(beside));
                 self.finish(claim, make);
                 Ok(())
@@ -65,7 +65,7 @@ impl<'a, T: Entry> Shard<'a, T> {
     /// Allocates the cells beside the slots, if that was not done yet: not between claim and
     /// publish.
     pub(crate) fn prepare_beside(self) {
-        self.ring.beside();
+        self.ring.prepare_beside();
     }
 
     /// Pushes as many of `values` as one claim covers, and returns how many: at least one. A
@@ -151,7 +151,7 @@ impl<'a, T: Entry> Shard<'a, T> {
             self.prepare_beside();
         }
         match self.ring.claim(1) {
-            Ok(claim) => {
+            Ok(mut claim) => {
                 beside.into_iter().for_each(|beside| claim.put_beside(|| beside));
                 self.finish(claim, || value);
                 Ok(())

@@ -2,7 +2,7 @@
 
 pub(crate) use ::loom::cell::UnsafeCell;
 pub(crate) use ::loom::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 pub(crate) use ::loom::sync::{Arc, Mutex, Notify};
 // loom has no threads that end by themselves after a timeout: `Flusher::spawn` is not modelled.

@@ -3,7 +3,7 @@
 pub(crate) use atomic_waker::AtomicWaker;
 pub(crate) use crossbeam_utils::Backoff;
 pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 pub(crate) use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};

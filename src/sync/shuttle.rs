@@ -2,7 +2,7 @@
 
 use ::shuttle::sync::Condvar;
 pub(crate) use ::shuttle::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 pub(crate) use ::shuttle::sync::{Arc, Mutex};
 pub(crate) use ::shuttle::thread;

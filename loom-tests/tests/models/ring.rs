@@ -24,10 +24,28 @@ fn slot_is_published_and_reused() {
     });
 }
 
+/// A link whose attribute says which.
+fn link(id: u64) -> Link {
+    Link::new(cx(id), vec![KeyValue::new("id", id as i64)], 0)
+}
+
+/// Two producers make the cells beside the slots; one of them wins, and both write there.
+#[test]
+fn first_links_race() {
+    check(3, || {
+        let (collector, mut flusher) = collector(2, 2, 1, NEVER);
+        let other = spawn(collector.clone(), |collector| collector.push_link(link(1)).unwrap());
+        collector.push_link(link(2)).unwrap();
+        let mut links = flusher.next_batch().unwrap().into_links();
+        links.sort_by_key(|link| link.span_context.span_id().to_bytes());
+        assert_eq!(links, [link(1), link(2)]);
+        other.join().unwrap();
+    });
+}
+
 /// What is beside a slot is seen whole by its reader, and written again only after it was read.
 #[test]
 fn cell_beside_slot_is_reused() {
-    let link = |id| Link::new(cx(id), vec![KeyValue::new("id", id as i64)], 0);
     check(3, move || {
         let (collector, mut flusher) = collector(1, 1, 1, NEVER);
         collector.push_link(link(1)).unwrap();

@@ -85,10 +85,11 @@ fn closed_ring_stays_closed() {
 #[test]
 fn beside_comes_with_its_entry() {
     let (rings, mut consumers) = Ring::<u32>::shards(1, 4);
+    rings[0].prepare_beside();
     rings[0].allow(FIRST + 4);
     for round in 0..10 {
         for value in [round, round + 100] {
-            let claim = rings[0].claim(1).expect("a free slot");
+            let mut claim = rings[0].claim(1).expect("a free slot");
             if value % 3 == 0 {
                 claim.put_beside(|| Box::new(value));
             }
@@ -102,7 +103,51 @@ fn beside_comes_with_its_entry() {
             assert_eq!(take.beside(), None);
         }
     }
-    let claim = rings[0].claim(1).expect("a free slot");
+    let mut claim = rings[0].claim(1).expect("a free slot");
     claim.put_beside(|| Box::new(1));
     let _ = claim.publish(|| 1);
+}
+
+/// Entries of an iterator that is forgotten are leaked, not read twice.
+#[test]
+fn forgotten_entries_are_not_reread() {
+    let (rings, mut consumers) = Ring::<u32>::shards(1, 4);
+    for value in [1, 2, 3] {
+        let _ = rings[0].claim(1).expect("a free slot").publish(|| value);
+    }
+    consumers[0].poll();
+    let mut take = consumers[0].take(2);
+    assert_eq!(take.next(), Some(1));
+    std::mem::forget(take);
+    assert_eq!((consumers[0].published(), consumers[0].claimed()), (1, 1));
+    assert_eq!(consumers[0].take(3).collect::<Vec<_>>(), [3]);
+}
+
+/// Threads that need the cells at the same time use the same ones.
+#[test]
+fn cells_are_made_once() {
+    for _ in 0..200 {
+        let (rings, mut consumers) = Ring::<u32>::shards(1, 64);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let ring = &rings[0];
+                scope.spawn(move || {
+                    for value in (0..16).map(|value| thread * 16 + value) {
+                        ring.prepare_beside();
+                        let mut claim = ring.claim(1).expect("a free slot");
+                        claim.put_beside(|| Box::new(value));
+                        let _ = claim.publish(|| value);
+                    }
+                });
+            }
+        });
+        consumers[0].poll();
+        let mut take = consumers[0].take(64);
+        let mut seen = 0;
+        while let Some(value) = take.next() {
+            assert_eq!(take.beside(), Some(Box::new(value)));
+            seen += 1;
+        }
+        assert_eq!(seen, 64);
+    }
 }
