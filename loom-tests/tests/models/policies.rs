@@ -9,7 +9,7 @@ use std::time::Duration;
 #[test]
 fn min_size_wakes_under_load() {
     for shards in [1, 2] {
-        check(3, move || {
+        check(2, move || {
             let policy = FlushPolicy::Balanced { min_size: 3 };
             let (collector, mut flusher) = with_policy(policy, 4, 4, shards, NEVER);
             let (first, second) = (collector.producer(), collector.producer());
