@@ -101,6 +101,21 @@ async fn delay_spans_shards() {
     }
 }
 
+/// What a complete batch leaves of its key has the delay of its own oldest item.
+#[tokio::test(start_paused = true)]
+async fn leftover_keeps_own_delay() {
+    let (submitter, mut processor) = of_three().build(Exporter::default().tracer()).unwrap();
+    submit(&submitter, &[(1, 1)]);
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(4 * SECOND).await;
+    submit(&submitter, &[(1, 2), (1, 3), (1, 4)]);
+    assert_eq!(due(&mut processor).await, Some((Trigger::Size, vec![(1, 1), (1, 2), (1, 3)])));
+    time::advance(10 * SECOND - Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, None);
+    time::advance(Duration::from_nanos(1)).await;
+    assert_eq!(due(&mut processor).await, Some((Trigger::Timeout, vec![(1, 4)])));
+}
+
 /// A caller that leaves while its item is held by key is skipped when the key's batch is due: its
 /// item counted for the trigger of its key, and is counted as canceled once.
 #[tokio::test(start_paused = true)]
