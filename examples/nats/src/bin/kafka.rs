@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand, value_parser};
 use futures_util::{FutureExt, StreamExt, stream};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -144,12 +145,24 @@ fn consume(runtime: &Runtime, dir: &Path, name: &str, servers: &str, batch: usiz
         let messages = poll(&consumer, batch)?;
         if !messages.is_empty() {
             writer.write(&messages.iter().map(received).collect::<Result<Vec<_>>>()?)?;
-            consumer.commit_consumer_state(CommitMode::Sync)?;
+            commit(&consumer)?;
         }
     }
     drop(consumer);
     telemetry.shutdown()?;
     journal.write(&serde_json::json!({ "ended": name }))
+}
+
+/// Commits what was stored. While consumers come and go the cluster refuses, or the partitions are
+/// another's already. Their messages are then delivered again, and SQLite keeps each once.
+fn commit(consumer: &BaseConsumer) -> Result {
+    use RDKafkaErrorCode::{IllegalGeneration, NoOffset, RebalanceInProgress, UnknownMemberId};
+    match consumer.commit_consumer_state(CommitMode::Sync) {
+        Err(KafkaError::ConsumerCommit(
+            IllegalGeneration | NoOffset | RebalanceInProgress | UnknownMemberId,
+        )) => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 /// Returns what came within [`LINGER`], at most `max` messages.
