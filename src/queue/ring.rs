@@ -477,15 +477,16 @@ impl<T: Entry> Claim<'_, T> {
         debug_assert_eq!(self.count, 1);
         let cells = self.ring.beside.made();
         debug_assert!(cells.is_some(), "the cells are prepared");
-        let Some(cells) = cells else { return };
-        let cell = &cells[self.first as usize & (cells.len() - 1)];
-        // SAFETY: as in `put`, by the same claim; the consumer reads the cell after it has acquired
-        // the slot, and before it frees that.
-        cell.with_mut(|cell| unsafe {
-            // Filled only if a consumer panicked before it took what was there.
-            *cell = None;
-            cell.write(Some(make()));
-        });
+        if let Some(cells) = cells {
+            let cell = &cells[self.first as usize & (cells.len() - 1)];
+            // SAFETY: as in `put`, by the same claim; the consumer reads the cell after it has
+            // acquired the slot, and before it frees that.
+            cell.with_mut(|cell| unsafe {
+                // Filled only if a consumer panicked before it took what was there.
+                *cell = None;
+                cell.write(Some(make()));
+            });
+        }
     }
 
     /// Publishes what `make` returns for each of `values`, of which there are [`len`](Self::len).
@@ -589,7 +590,7 @@ impl<T: Entry> Consumer<T> {
         let Self { rings, index, head, published, claimed, .. } = self;
         let (first, count) = (*head, count.min(*published));
         let end = first + u64::from(count);
-        // Given back in the drop, so that one that is forgotten leaks entries, and reads none twice.
+        // Given back in the drop: one that is forgotten leaks entries, and none is read twice.
         (*head, *published, *claimed) = (end, *published - count, *claimed - count);
         Take { ring: &rings[*index], first, next: first, end, head, published, claimed }
     }
