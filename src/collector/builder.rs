@@ -270,7 +270,8 @@ impl LinkCollectorBuilder {
         self
     }
 
-    /// Checks the configuration and allocates all memory that the collector will use.
+    /// Checks the configuration and allocates the slots. What comes later is said under
+    /// [Memory](crate::guide::limits#memory).
     ///
     /// ```
     /// let builder = batchlink::LinkCollector::builder().with_queue_capacity(100);

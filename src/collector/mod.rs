@@ -99,8 +99,8 @@ impl LinkCollector {
     /// the policy for [`Invalid`](crate::Invalid) contexts keeps it.
     ///
     /// Does not block. Cost: one uncontended read-modify-write on the thread's shard and 32 bytes
-    /// written; no allocation without trace state. About one push in a hundred also scans the other
-    /// shards.
+    /// written; no allocation without trace state (with it, see [`push_link`](Self::push_link)).
+    /// About one push in a hundred also scans the other shards.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl LinkCollector {
     /// Pushes a link. Does not block.
     ///
     /// Allocates nothing, but for the first link with trace state or attributes in a shard: that
-    /// allocates 96 bytes for each slot of it.
+    /// allocates 96 bytes for each slot of it, and initialises them.
     ///
     /// ```
     /// use batchlink::{LinkCollector, links};

@@ -1,4 +1,4 @@
-//! One context as it travels: 28 bytes, 32 with the slot's sequence number. A link with trace state
+//! One context as it travels: 27 bytes, 32 with the slot's sequence number. A link with trace state
 //! or attributes travels beside its slot.
 
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
