@@ -31,6 +31,7 @@ fn memory_is_bounded() {
     for (name, check) in [
         ("a_collector_takes_what_is_documented", a_collector_takes_what_is_documented as fn()),
         ("a_full_collector_stays_within_the_formula", a_full_collector_stays_within_the_formula),
+        ("one_link_makes_the_cells_of_its_shard", one_link_makes_the_cells_of_its_shard),
         ("a_slow_handler_does_not_make_memory_grow", a_slow_handler_does_not_make_memory_grow),
         (
             "threads_that_come_and_go_leave_nothing_behind",
@@ -178,6 +179,31 @@ fn a_full_collector_stays_within_the_formula() {
             assert!(peak <= most, "{config:?}, {kind}: {peak} bytes of {most}");
             drop((collector, flusher, batch));
             assert_eq!(memory::held(), before, "{config:?}, {kind}: something was left behind");
+        }
+    }
+}
+
+/// One link with attributes makes a cell for each slot of its shard, for good. Plain contexts, and
+/// further links, make none.
+fn one_link_makes_the_cells_of_its_shard() {
+    for config in CONFIGS {
+        let (collector, mut flusher) = config.build();
+        let producers: Vec<_> = (0..config.shards).map(|_| collector.producer()).collect();
+        // The first batch of a collector allocates for itself.
+        producers[0].push(&context(1)).expect("room");
+        drop(flusher.try_next());
+        let before = memory::held();
+        for cells in [0, 96 * config.slots(), 96 * config.slots()] {
+            for producer in &producers {
+                if cells == 0 {
+                    producer.push(&context(1)).expect("room");
+                } else {
+                    let link = Link::new(context(1), vec![KeyValue::new("one", 1)], 0);
+                    producer.push_link(link).expect("room");
+                }
+                while flusher.try_next().is_some() {}
+            }
+            assert_eq!(memory::held() - before, cells, "{config:?}");
         }
     }
 }
