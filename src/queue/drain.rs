@@ -6,7 +6,7 @@ use crate::queue::Queue;
 use crate::queue::ring::{Consumer, Entry, Take};
 use crate::queue::rules::{Early, QUIET_POLLS, Rules};
 use crate::stats::{Trigger, Wait};
-use crate::sync::Arc;
+use crate::sync::{Arc, Ordering};
 use std::time::Duration;
 
 /// What is to be done next.
@@ -48,6 +48,10 @@ pub(crate) struct Drain<T: Entry> {
     /// The last batch was complete, so the next push is near.
     // Invariant: timed-sleep.
     timed: bool,
+    /// Pushes refused as full, when the last batch was taken.
+    refused: u64,
+    /// Pushes were refused between the last two batches.
+    refuses: bool,
     /// Until when the consumer is timed; `None`: not asked yet.
     timed_until: Option<u64>,
 }
@@ -133,6 +137,8 @@ impl<T: Entry> Drain<T> {
             first: 0,
             polled_at: now,
             timed: false,
+            refused: 0,
+            refuses: false,
             timed_until: None,
         }
     }
@@ -231,9 +237,11 @@ impl<T: Entry> Drain<T> {
         Action::AwaitPublish
     }
 
-    /// Returns whether the last batch was complete, and the next push is awaited since.
+    /// Returns whether to yield before a sleep: the last batch was complete, and no push was refused
+    /// before it. Producers that are refused may push on for as long as their time slices last. A
+    /// thread that yields comes after them; one that sleeps comes before, when it is woken.
     pub(super) fn is_under_load(&self) -> bool {
-        self.timed
+        self.timed && !self.refuses
     }
 
     fn set_timed(&mut self, timed: bool) {
@@ -287,6 +295,10 @@ impl<T: Entry> Drain<T> {
         let shards = self.shards.len();
         let mut left = count;
         let (mut since, mut exact, mut all) = (u64::MAX, false, true);
+        let refused =
+            self.queue.rings.iter().map(|ring| ring.refusals.full.load(Ordering::Relaxed));
+        let refused = refused.sum();
+        self.refuses = refused != std::mem::replace(&mut self.refused, refused);
         for step in 0..shards {
             let shard = &mut self.shards[(self.first + step) % shards];
             let part = shard.consumer.published().min(left);

@@ -202,3 +202,17 @@ fn unreported_entry_has_bound_only() {
     let wait = drain.take(1, |records| assert_eq!(records.count(), 1));
     assert_eq!((wait.exact, wait.bound.as_nanos()), (false, bound.into()));
 }
+
+/// After a complete batch the flusher yields before it sleeps, but not if pushes were refused.
+#[test]
+fn refused_push_stops_yields() {
+    let (queue, consumers) = Queue::new(1, 4, 2, 0);
+    let mut drain = Drain::new(Arc::clone(queue.queue()), consumers, by_delay(2));
+    // Two are taken each time.
+    for (offered, yields) in [(2, true), (5, false), (0, true), (2, true)] {
+        (0..offered).for_each(|_| _ = queue.shard(0).push(|| ()));
+        assert_eq!(step(&mut drain), Action::Take { count: 2, trigger: Trigger::Size });
+        drain.take(2, |records| assert_eq!(records.count(), 2));
+        assert_eq!(drain.is_under_load(), yields, "{offered} offered");
+    }
+}
