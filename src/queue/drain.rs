@@ -237,9 +237,9 @@ impl<T: Entry> Drain<T> {
         Action::AwaitPublish
     }
 
-    /// Returns whether to yield before a sleep: the last batch was complete, and no push was refused
-    /// before it. Producers that are refused may push on for as long as their time slices last. A
-    /// thread that yields comes after them; one that sleeps comes before, when it is woken.
+    /// Returns whether to yield before a sleep: the last batch was complete, and no push was
+    /// refused before it. Producers that are refused may push on for as long as their time slices
+    /// last. A thread that yields comes after them; one that sleeps comes before, when it is woken.
     pub(super) fn is_under_load(&self) -> bool {
         self.timed && !self.refuses
     }

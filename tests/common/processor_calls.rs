@@ -806,7 +806,8 @@ impl Session {
                     ),
                 };
                 let outside = matches!(how, How::CallWait);
-                if !outside && let Err(reason) = self.model.push(id) {
+                let pushed = if outside { Ok(()) } else { self.model.push(id) };
+                if let Err(reason) = pushed {
                     self.model.items[id].reply = Some(Err(Self::refusal(reason)));
                 }
                 // It is polled first without a wake-up.
