@@ -32,7 +32,7 @@ main() {
 # The same package without what only the examples depend on, which would take most of the time to build.
 package() {
     mkdir -p "$work/package"
-    sed -e '/^members = /d' -e '/^exclude = /d' -e '/^\(clap\|indicatif\|opentelemetry-otlp\) = /d' \
+    sed -e '/^members = /d' -e '/^exclude = /d' -e '/^\(clap\|indicatif\) = /d' \
         Cargo.toml >"$work/package/Cargo.toml"
     cp Cargo.lock "$work/package"
     ln -sfn "$PWD/src" "$PWD/tests" "$PWD/examples" "$PWD/docs" "$PWD/README.md" "$work/package"
