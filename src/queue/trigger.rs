@@ -221,11 +221,9 @@ impl TriggerState {
             }
         } else if pending >= u64::from(self.size) {
             // The others keep their limits, and their lines: a push there reports once.
-            let in_use = |(share, shard): (&Share, &Snapshot)| {
-                shard.pending() > 0 || share.rate.load(Ordering::Relaxed) > 0
-            };
-            for ((ring, shard), share) in rings.iter().zip(&snapshots).zip(&self.shares) {
-                if in_use((share, shard)) {
+            for ((ring, shard), weight) in rings.iter().zip(&snapshots).zip(self.weigh(&snapshots))
+            {
+                if weight > 0 {
                     within &= ring.allow(shard.head + u64::from(ring.capacity()));
                 }
             }
@@ -261,18 +259,18 @@ impl TriggerState {
         self.level.store(level, Ordering::Relaxed);
     }
 
+    /// Returns the entries of each shard of late; 0 if it is not in use.
+    fn weigh<'a>(&'a self, snapshots: &'a [Snapshot]) -> impl Iterator<Item = u64> + 'a {
+        self.shares.iter().zip(snapshots).map(|(share, shard)| {
+            u64::from(share.rate.load(Ordering::Relaxed)) + u64::from(shard.pending())
+        })
+    }
+
     /// Divides `spare` among the shards in proportion to their entries of late, so that producers
     /// meet their limits as rarely as possible. Any division whose sum is at most `spare` is
     /// correct.
     fn divide(&self, spare: u32, snapshots: &[Snapshot]) -> ArrayVec<u32, MAX_SHARDS> {
-        let weights: ArrayVec<u64, MAX_SHARDS> = self
-            .shares
-            .iter()
-            .zip(snapshots)
-            .map(|(share, shard)| {
-                u64::from(share.rate.load(Ordering::Relaxed)) + u64::from(shard.pending())
-            })
-            .collect();
+        let weights: ArrayVec<u64, MAX_SHARDS> = self.weigh(snapshots).collect();
         // Not 0: something is pending when limits are divided.
         let total = weights.iter().sum::<u64>().max(1);
         // Fixed point, rounded down: one division in all. No product is above spare · 2³¹.
