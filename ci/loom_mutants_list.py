@@ -24,7 +24,7 @@ WEAKENED = {
     "Ring::allow word.compare_exchange_weak Release->Relaxed":
         ("flusher_limit_reuses_slot", None),
     "Cells::make first.compare_exchange Release->Relaxed": ("first_links_race", None),
-    "Cells::made first.load Acquire->Relaxed": ("first_links_race", None),
+    "Cells::at first.load Acquire->Relaxed": ("first_links_race", None),
     "Claim::put seq.store Release->Relaxed": ("drain_races_push", None),
     "Consumer::poll seq.load Acquire->Relaxed": ("drain_races_push", None),
     "Take::drop head.store Release->Relaxed": ("slot_is_published_and_reused", None),
@@ -147,7 +147,7 @@ MUTANTS = [
        "Take { ring: &$rings[*$index], $first, next: $$next, $end, $$rest }")],
      "slot_is_published_and_reused", None),
     ("cell of the next slot",
-     [("&$cells[(self.next - 1) as usize & $$mask]", "&$cells[self.next as usize & $$mask]")],
+     [("self.ring.beside.at((self.next - 1) as u32)", "self.ring.beside.at(self.next as u32)")],
      "abandoned_claim_is_skipped", None),
     ("ring dropped with what is in it",
      [("in 0..distance($head, $tail) {", "in 0..distance($tail, $tail) {")],

@@ -18,6 +18,7 @@
 //! | load | word load, Acquire | Release of both CASes that raise the limit |
 //! | publish | `seq` store, Release | Acquire in [`Consumer::poll`] |
 //! | take | `head` store, Release | `head` load, Acquire, [`Ring::load_consistent`] |
+//! | make cells | `first` CAS, Release | `first` load, Acquire, [`Cells::at`] |
 //!
 //! This is the only module with `unsafe`.
 #![allow(unsafe_code)]
@@ -110,7 +111,7 @@ impl<B> Cells<B> {
     /// Makes the cells, if that was not done yet. Lock-free: threads that come at once each make
     /// them, and all but one throw theirs away.
     fn make(&self) {
-        // Relaxed: `made` acquires.
+        // Relaxed: `at` acquires.
         if !self.first.load(Ordering::Relaxed).is_null() {
             return;
         }
@@ -118,7 +119,7 @@ impl<B> Cells<B> {
             (0..self.count).map(|_| UnsafeCell::new(None)).collect();
         let first = Box::into_raw(cells).cast();
         let null = ptr::null_mut();
-        // Release: pairs with the Acquire in `made`.
+        // Release: pairs with the Acquire in `at`.
         let set = self.first.compare_exchange(null, first, Ordering::Release, Ordering::Relaxed);
         if set.is_err() {
             // SAFETY: of the box above, which no other thread has seen.
@@ -126,12 +127,16 @@ impl<B> Cells<B> {
         }
     }
 
-    /// Returns the cells, if they were made.
-    fn made(&self) -> Option<&[UnsafeCell<Option<B>>]> {
+    /// Returns the cell beside the slot of a position, if the cells were made.
+    fn at(&self, position: u32) -> Option<&UnsafeCell<Option<B>>> {
         // Acquire: pairs with the Release in `make`.
         let first = self.first.load(Ordering::Acquire);
+        if first.is_null() {
+            return None;
+        }
         // SAFETY: `first` is of a box of `count` cells, which lives as long as `self`.
-        (!first.is_null()).then(|| unsafe { slice::from_raw_parts(first, self.count) })
+        let cells = unsafe { slice::from_raw_parts(first, self.count) };
+        Some(&cells[position as usize & (cells.len() - 1)])
     }
 }
 
@@ -149,7 +154,7 @@ impl<B> Drop for Cells<B> {
 /// One shard.
 pub(crate) struct Ring<T: Entry> {
     /// Never written, so both sides cache it: it must not share a line with a field that is
-    /// written, but once.
+    /// written more than once.
     slots: Box<[Slot<T>]>,
     beside: Cells<T::Beside>,
     /// The packed [`Word`]; written by producers, on a line of its own.
@@ -475,10 +480,9 @@ impl<T: Entry> Claim<'_, T> {
     #[inline(always)]
     pub(crate) fn put_beside(&mut self, make: impl FnOnce() -> T::Beside) {
         debug_assert_eq!(self.count, 1);
-        let cells = self.ring.beside.made();
-        debug_assert!(cells.is_some(), "the cells are prepared");
-        if let Some(cells) = cells {
-            let cell = &cells[self.first as usize & (cells.len() - 1)];
+        let cell = self.ring.beside.at(self.first);
+        debug_assert!(cell.is_some(), "the cells are prepared");
+        if let Some(cell) = cell {
             // SAFETY: as in `put`, by the same claim; the consumer reads the cell after it has
             // acquired the slot, and before it frees that.
             cell.with_mut(|cell| unsafe {
@@ -620,8 +624,7 @@ impl<T: Entry> Take<'_, T> {
         if self.next == self.first {
             return None;
         }
-        let cells = self.ring.beside.made()?;
-        let cell = &cells[(self.next - 1) as usize & (cells.len() - 1)];
+        let cell = self.ring.beside.at((self.next - 1) as u32)?;
         // SAFETY: as in `next`: its slot was read by this iterator and is not freed before the
         // store of `head` in `drop`.
         cell.with_mut(|cell| unsafe { (*cell).take() })
