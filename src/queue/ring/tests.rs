@@ -1,6 +1,6 @@
 use super::*;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, sync::Barrier};
 
 macro_rules! entries {
     ($($type:ty),*) => {$(
@@ -126,12 +126,15 @@ fn forgotten_entries_are_not_reread() {
 /// Threads that need the cells at the same time use the same ones.
 #[test]
 fn cells_are_made_once() {
-    for _ in 0..200 {
-        let (rings, mut consumers) = Ring::<u32>::shards(1, 64);
+    for _ in 0..100 {
+        // Many cells, so that they are made while the others ask.
+        let (rings, mut consumers) = Ring::<u32>::shards(1, 8192);
+        let together = Barrier::new(4);
         std::thread::scope(|scope| {
             for thread in 0..4 {
-                let ring = &rings[0];
+                let (ring, together) = (&rings[0], &together);
                 scope.spawn(move || {
+                    together.wait();
                     for value in (0..16).map(|value| thread * 16 + value) {
                         ring.prepare_beside();
                         let mut claim = ring.claim(1).expect("a free slot");
